@@ -1,0 +1,167 @@
+//! Every limit of Tidegate, in one place. What happens at a limit is written beside it.
+//!
+//! Units stand last in a name: `_bytes`, `_ms`, `_max` for counts.
+
+use crate::time::Span;
+
+// ---- content ---------------------------------------------------------------------------------
+
+/// log2 of a group in BLAKE3 chunks of 1 KiB: 16 KiB, the unit of verification.
+pub const GROUP_LOG2: u8 = 4;
+/// Bytes in a group.
+pub const GROUP_BYTES: u64 = 1024 << GROUP_LOG2;
+/// Smallest piece.
+pub const PIECE_MIN_BYTES: u64 = 256 << 10;
+/// Largest piece.
+pub const PIECE_MAX_BYTES: u64 = 4 << 20;
+/// Pieces that a blob is aimed to have before the piece size is clamped.
+pub const PIECES_AIM: u64 = 256;
+/// Pieces of one blob; a larger blob is refused when it is named (`too_long`).
+pub const PIECES_MAX: u64 = 1 << 18;
+/// Largest blob: `PIECES_MAX` pieces of the largest size (1 TiB).
+pub const BLOB_MAX_BYTES: u64 = PIECES_MAX * PIECE_MAX_BYTES;
+
+/// FastCDC cut sizes: smallest, aimed at, largest.
+pub const CHUNK_MIN_BYTES: u32 = 16 << 10;
+/// See [`CHUNK_MIN_BYTES`].
+pub const CHUNK_AVG_BYTES: u32 = 64 << 10;
+/// See [`CHUNK_MIN_BYTES`].
+pub const CHUNK_MAX_BYTES: u32 = 256 << 10;
+
+/// Plain bytes in one frame of a carrier.
+pub const FRAME_PLAIN_MAX_BYTES: u64 = 8 << 20;
+/// Coded bytes of one frame: zstd's bound for incompressible input, rounded up generously.
+pub const FRAME_CODED_MAX_BYTES: u64 = FRAME_PLAIN_MAX_BYTES + (64 << 10);
+/// log2 of the zstd window that a decoder grants (64 MiB).
+pub const ZSTD_WINDOW_LOG2_MAX: u32 = 26;
+/// Reference that a delta may use.
+pub const DELTA_REFERENCE_MAX_BYTES: u64 = 32 << 20;
+
+/// Encoded index; a longer one is refused before it is fetched.
+pub const INDEX_MAX_BYTES: u64 = 256 << 20;
+/// Entries (files, directories, links) in one release.
+pub const INDEX_ENTRIES_MAX: usize = 2_000_000;
+/// Length of a path in bytes, and of a link's target.
+pub const PATH_MAX_BYTES: usize = 4096;
+/// Components in a path.
+pub const PATH_DEPTH_MAX: usize = 128;
+
+// ---- statements ------------------------------------------------------------------------------
+
+/// Payload of one signed statement. Longer ones are refused unread.
+pub const STATEMENT_MAX_BYTES: usize = 1 << 20;
+/// Encoded envelope: payload in base64, plus signatures.
+pub const ENVELOPE_MAX_BYTES: usize = STATEMENT_MAX_BYTES / 3 * 4 + (64 << 10);
+/// Signatures in one envelope; more are refused, not skipped.
+pub const SIGNATURES_MAX: usize = 32;
+/// Keys in one role.
+pub const ROLE_KEYS_MAX: usize = 32;
+/// Root versions that are walked in one update.
+pub const ROOT_WALK_MAX: usize = 1024;
+/// Sites in a topology.
+pub const SITES_MAX: usize = 20_000;
+/// Waves in a plan.
+pub const WAVES_MAX: usize = 256;
+/// Nodes that a plan may name one by one.
+pub const PLAN_NODES_MAX: usize = 4096;
+/// Rollouts that are alive at the same time; one more cannot be started.
+pub const ROLLOUTS_MAX: usize = 64;
+/// Orders that a node keeps to hand on; superseded ones fall out first, then the oldest.
+pub const ORDERS_MAX: usize = 1024;
+/// Artifacts in a manifest, and carriers of one artifact.
+pub const ARTIFACTS_MAX: usize = 64;
+/// Steps of a command recipe.
+pub const STEPS_MAX: usize = 64;
+/// Words of one argv, and bytes of one word.
+pub const ARGV_MAX: usize = 256;
+/// Revoked serials in a list.
+pub const REVOKED_MAX: usize = 100_000;
+
+// ---- control plane ---------------------------------------------------------------------------
+
+/// A gossip message. Larger ones were seen to be lost near gossipsub's own limit of 64 KiB.
+pub const GOSSIP_MAX_BYTES: usize = 16 << 10;
+/// A control request or reply.
+pub const CONTROL_MAX_BYTES: usize = 4 << 20;
+/// Credentials that are exchanged at admission.
+pub const CREDENTIALS_MAX_BYTES: usize = 16 << 10;
+/// Admission must be through by then, or the connection is dropped.
+pub const ADMISSION_TIMEOUT: Span = Span::from_secs(10);
+/// Statuses in one uplink request; the rest waits for the next.
+pub const UPLINK_STATUSES_MAX: usize = 512;
+/// Members of one site that a node keeps in view; the longest unseen falls out.
+pub const MEMBERS_MAX: usize = 4096;
+/// Statuses of other nodes that a node keeps to hand on; acknowledged ones fall out first.
+pub const STATUSES_MAX: usize = 16_384;
+/// Control connections of a node inside its site.
+pub const NEIGHBOURS_MAX: usize = 24;
+/// Delegates of a site.
+pub const DELEGATES: usize = 2;
+/// Fetchers of a blob in a site, at most.
+pub const FETCHERS_MAX: usize = 4;
+/// Below this rate a site has a single fetcher: 2 Mbit/s in bytes a second.
+pub const SINGLE_FETCHER_BELOW_BYTES_PER_S: u64 = 250_000;
+/// Presence is gossiped this often.
+pub const PRESENCE_INTERVAL: Span = Span::from_millis(1_000);
+/// Unheard for so long, a member counts as gone.
+pub const PRESENCE_LIFETIME: Span = Span::from_millis(5_000);
+/// Haves are batched for this long.
+pub const HAVE_INTERVAL: Span = Span::from_millis(100);
+/// A fetcher's claim waits this long for a better one: a LAN round trip, with room.
+pub const CLAIM_WAIT: Span = Span::from_millis(50);
+/// Without progress for this long, the next in rank takes a claimed piece over.
+pub const CLAIM_LEASE: Span = Span::from_millis(5_000);
+/// A delegate asks the coordinator this often; new orders are pushed in between.
+pub const UPLINK_INTERVAL: Span = Span::from_millis(1_000);
+
+// ---- data plane ------------------------------------------------------------------------------
+
+/// Ranges in one blob request.
+pub const REQUEST_RANGES_MAX: usize = 256;
+/// A blob request on the wire.
+pub const REQUEST_MAX_BYTES: usize = 8 << 10;
+/// A batch of haves on the wire: the bitmap of the largest blob and its name.
+pub const NOTICE_MAX_BYTES: usize = (PIECES_MAX / 8) as usize + 1024;
+/// Fetches that a node has under way with one peer.
+pub const FETCHES_PER_PEER_MAX: usize = 4;
+/// Fetches that a node has under way in all.
+pub const FETCHES_MAX: usize = 32;
+/// Streams that a peer may hold open towards us.
+pub const STREAMS_PER_PEER_MAX: u32 = 64;
+/// A fetch below this rate for [`SLOW_AFTER`] is cut and tried elsewhere.
+pub const SLOW_BYTES_PER_S: u64 = 1_024;
+/// See [`SLOW_BYTES_PER_S`].
+pub const SLOW_AFTER: Span = Span::from_secs(10);
+/// A peer that sent wrong bytes is left alone for this long.
+pub const BAN: Span = Span::from_secs(3_600);
+/// Payload pieces written at once by a paced sender.
+pub const PACED_WRITE_MAX_BYTES: usize = 64 << 10;
+
+// ---- install ---------------------------------------------------------------------------------
+
+/// Output of a step or a health check that is kept: its last bytes.
+pub const OUTPUT_TAIL_BYTES: usize = 1024;
+/// Default time that one step may run.
+pub const STEP_TIMEOUT: Span = Span::from_secs(600);
+/// Attempts of a retryable failure (no space, no memory) before it stands.
+pub const INSTALL_ATTEMPTS_MAX: u32 = 3;
+
+// ---- coordinator -----------------------------------------------------------------------------
+
+/// An API request's body.
+pub const API_BODY_MAX_BYTES: usize = 8 << 20;
+/// Tokens that are open at the same time.
+pub const TOKENS_MAX: usize = 10_000;
+/// Nodes of a fleet.
+pub const NODES_MAX: usize = 1_000_000;
+/// A bulletin's life; it is renewed at half of it.
+pub const BULLETIN_LIFE: Span = Span::from_secs(86_400);
+/// A reason, a label or another short text of a person.
+pub const TEXT_MAX_BYTES: usize = 1024;
+
+const _: () = assert!(PIECE_MIN_BYTES % GROUP_BYTES == 0);
+const _: () = assert!(PIECE_MAX_BYTES <= FRAME_PLAIN_MAX_BYTES);
+const _: () = assert!(FRAME_PLAIN_MAX_BYTES % PIECE_MAX_BYTES == 0);
+const _: () = assert!(FRAME_PLAIN_MAX_BYTES <= 1 << ZSTD_WINDOW_LOG2_MAX);
+const _: () = assert!(CLAIM_WAIT.0 < CLAIM_LEASE.0);
+const _: () = assert!(PRESENCE_INTERVAL.0 * 3 < PRESENCE_LIFETIME.0);

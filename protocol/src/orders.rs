@@ -1,0 +1,195 @@
+//! Orders: the coordinator's signed, numbered statements, and its receipts for statuses.
+//!
+//! An order's number is `(epoch, n)`. A later order about the same thing replaces the earlier one
+//! ([`OrderBody::subject`]), so a node that was off needs only what is retained, not all history.
+
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::Envelope;
+use crate::ids::{FleetId, Hash, NodeId, RolloutId, Seq, SiteId};
+use crate::limits::{ROLLOUTS_MAX, TEXT_MAX_BYTES};
+use crate::time::Time;
+use crate::trust::{Role, Statement};
+use crate::wire::Contact;
+
+/// One order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet that it is for.
+    pub fleet: FleetId,
+    /// Its number.
+    pub seq: Seq,
+    /// Signed at; also floors a node's clock.
+    pub issued: Time,
+    /// What is ordered.
+    pub body: OrderBody,
+}
+
+/// What is ordered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum OrderBody {
+    /// Nodes of this wave and of those before it may start installs. The lease lives for the plan's
+    /// `lease_ttl` from receipt on the boot clock, and no longer than `not_after`.
+    GoLease {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Digest of its plan.
+        plan: Hash,
+        /// The newest open wave, counted from 0.
+        wave: u32,
+        /// Wall time at which it ends in any case.
+        not_after: Time,
+    },
+    /// No install of this rollout starts until a resume.
+    Halt {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Takes a halt back.
+    Resume {
+        /// The rollout.
+        rollout: RolloutId,
+    },
+    /// The release is taken back; worth nothing without the `plans` threshold on the inner statement.
+    Recall {
+        /// The rollout.
+        rollout: RolloutId,
+        /// A [`crate::plan::Recall`] in its envelope.
+        statement: Envelope,
+    },
+    /// The newest state of everything; expires.
+    Bulletin(Bulletin),
+}
+
+/// What the bulletin says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bulletin {
+    /// After this, no new install starts until a newer bulletin comes.
+    pub expires: Time,
+    /// The newest root version.
+    pub root_version: u64,
+    /// Digest of the newest topology, if any was signed.
+    pub topology: Option<Hash>,
+    /// Digest of the newest certificate revocation list (DER), if there is one.
+    pub revocations: Option<Hash>,
+    /// Rollouts that are alive, with the number of the last order about each.
+    pub rollouts: Vec<RolloutHead>,
+    /// Head of the coordinator's ledger.
+    pub ledger_head: Hash,
+    /// Nodes that hold every blob from the start.
+    pub origins: Vec<Contact>,
+    /// Where delegates report.
+    pub coordinators: Vec<Contact>,
+}
+
+/// A rollout in the bulletin.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RolloutHead {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Digest of its plan.
+    pub plan: Hash,
+    /// Digest of its release.
+    pub release: Hash,
+    /// The last order about it: a node that has not seen it starts nothing.
+    pub last_order: Seq,
+}
+
+/// What an order is about: the newest order about a subject replaces the older ones.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Subject {
+    /// The lease of a rollout.
+    Lease(RolloutId),
+    /// Whether a rollout is halted.
+    Hold(RolloutId),
+    /// Whether a rollout is recalled.
+    Recall(RolloutId),
+    /// The bulletin.
+    Bulletin,
+}
+
+impl OrderBody {
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            OrderBody::GoLease { rollout, .. } => Subject::Lease(rollout.clone()),
+            OrderBody::Halt { rollout, .. } | OrderBody::Resume { rollout } => Subject::Hold(rollout.clone()),
+            OrderBody::Recall { rollout, .. } => Subject::Recall(rollout.clone()),
+            OrderBody::Bulletin(_) => Subject::Bulletin,
+        }
+    }
+
+    /// The rollout that it is about, if it is about one.
+    pub fn rollout(&self) -> Option<&RolloutId> {
+        match self {
+            OrderBody::GoLease { rollout, .. }
+            | OrderBody::Halt { rollout, .. }
+            | OrderBody::Resume { rollout }
+            | OrderBody::Recall { rollout, .. } => Some(rollout),
+            OrderBody::Bulletin(_) => None,
+        }
+    }
+}
+
+impl Statement for Order {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.order+json";
+    const ROLE: Role = Role::Coordinator;
+    const SPEC_VERSION: u32 = 1;
+
+    fn spec_version(&self) -> u32 {
+        self.spec_version
+    }
+    fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+    fn check(&self) -> Result<(), String> {
+        match &self.body {
+            OrderBody::Halt { reason, .. } if reason.len() > TEXT_MAX_BYTES => Err("the reason is too long".into()),
+            OrderBody::Bulletin(b) if b.rollouts.len() > ROLLOUTS_MAX => Err("the bulletin has too many rollouts".into()),
+            OrderBody::Bulletin(b) if b.origins.len() + b.coordinators.len() > 64 => Err("the bulletin has too many contacts".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The coordinator's word that it has statuses durably: the watermark of a site.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet that it is for.
+    pub fleet: FleetId,
+    /// The site that reported; none for a node without one.
+    pub site: Option<SiteId>,
+    /// For each register the highest number that is durable.
+    pub marks: Vec<Mark>,
+}
+
+/// One register's watermark.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mark {
+    /// The register's node.
+    pub node: NodeId,
+    /// The register's rollout.
+    pub rollout: RolloutId,
+    /// Durable up to here.
+    pub seq: Seq,
+}
+
+impl Statement for Receipt {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.receipt+json";
+    const ROLE: Role = Role::Coordinator;
+    const SPEC_VERSION: u32 = 1;
+
+    fn spec_version(&self) -> u32 {
+        self.spec_version
+    }
+    fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+}

@@ -1,0 +1,279 @@
+//! The rollout plan: which release, to whom, in which waves, behind which gates, by when.
+//!
+//! At proposal the coordinator resolves selectors to what everyone can check (node lists, sites,
+//! position ranges) and draws the salt; the operators' threshold signs the result, so a node knows
+//! its own wave from the signed plan alone, and the coordinator's key cannot move it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{FleetId, Hash, NodeId, PublicKey, RolloutId, SiteId};
+use crate::limits::{PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
+use crate::positions::position;
+use crate::time::{Span, Time};
+use crate::trust::{Role, Statement};
+
+/// A rollout plan, resolved.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RolloutPlan {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet that it is for.
+    pub fleet: FleetId,
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Rises when a rollout's plan is replaced.
+    pub plan_version: u32,
+    /// Digest of the release manifest.
+    pub release: Hash,
+    /// For people: the release's product.
+    pub product: SiteId,
+    /// For people: the release's version.
+    pub version: SiteId,
+    /// Who proposed it; this key's signature never counts.
+    pub proposer: PublicKey,
+    /// Our priority, which need not be the vendor's severity.
+    pub priority: Priority,
+    /// Drawn when the plan was resolved.
+    pub salt: Hash,
+    /// Who it concerns at all.
+    pub targets: Targets,
+    /// In order; a node belongs to the first wave that has it.
+    pub waves: Vec<Wave>,
+    /// A go-lease lives so long on the boot clock from its receipt.
+    pub lease_ttl: Span,
+    /// Resolved at.
+    pub created: Time,
+    /// No install of this plan starts after this.
+    pub not_after: Time,
+}
+
+/// Our priority.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// With the next rollup or within a year.
+    Low,
+    /// Within a month to four.
+    #[default]
+    Medium,
+    /// Within a week to a month.
+    High,
+    /// Within 24 hours.
+    Emergency,
+}
+
+/// Who a rollout concerns.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Targets {
+    /// Only these sites; empty means all nodes.
+    pub sites: Vec<SiteId>,
+    /// Never these nodes.
+    pub exclusions: Vec<NodeId>,
+}
+
+/// One step of a rollout.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wave {
+    /// For people.
+    pub name: String,
+    /// Who is in it.
+    pub members: Members,
+    /// No install of this wave starts before; nodes enforce it.
+    pub not_before: Time,
+    /// What must hold before the next wave opens.
+    pub gate: Gate,
+}
+
+/// Who is in a wave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Members {
+    /// These.
+    Nodes(Vec<NodeId>),
+    /// All of a site.
+    Site(SiteId),
+    /// All whose position is below this number.
+    PositionBelow(u64),
+    /// Whoever is left, later joiners too.
+    Rest,
+}
+
+/// The test between a wave and the next.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Gate {
+    /// Of the outcomes, at least so many in a million are successes.
+    pub min_success_ppm: u32,
+    /// Outcomes that must be in before the ratio is judged; all of the wave if it is smaller.
+    pub min_sample: u32,
+    /// The ratio must hold for so long after the sample is in.
+    pub soak: Span,
+    /// A node that reported a start and then nothing for so long counts as failed.
+    pub silence_after: Span,
+}
+
+impl RolloutPlan {
+    /// The number of the wave that has `node`, counted from 0; `None` if the plan does not concern it.
+    pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
+        let targeted = self.targets.sites.is_empty() || site.is_some_and(|s| self.targets.sites.contains(s));
+        if !targeted || self.targets.exclusions.contains(node) {
+            return None;
+        }
+        let at = position(&self.salt, &self.release, node);
+        let has = |members: &Members| match members {
+            Members::Nodes(nodes) => nodes.contains(node),
+            Members::Site(s) => site == Some(s),
+            Members::PositionBelow(bound) => at < *bound,
+            Members::Rest => true,
+        };
+        self.waves.iter().position(|wave| has(&wave.members)).map(|i| i as u32)
+    }
+}
+
+impl Statement for RolloutPlan {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.plan+json";
+    const ROLE: Role = Role::Plans;
+    const SPEC_VERSION: u32 = 1;
+
+    fn spec_version(&self) -> u32 {
+        self.spec_version
+    }
+    fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+    fn excluded(&self) -> Vec<PublicKey> {
+        vec![self.proposer]
+    }
+    fn check(&self) -> Result<(), String> {
+        if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
+            return Err(format!("a plan has 1 to {WAVES_MAX} waves"));
+        }
+        let named: usize = self.waves.iter().map(|w| if let Members::Nodes(n) = &w.members { n.len() } else { 0 }).sum();
+        if named + self.targets.exclusions.len() > PLAN_NODES_MAX {
+            return Err(format!("a plan names at most {PLAN_NODES_MAX} nodes one by one"));
+        }
+        if self.lease_ttl == Span::ZERO {
+            return Err("a lease must live for some time".into());
+        }
+        if self.waves.iter().any(|w| w.gate.min_success_ppm > 1_000_000 || w.name.len() > TEXT_MAX_BYTES) {
+            return Err("a wave's gate or name is out of range".into());
+        }
+        if self.waves.windows(2).any(|w| w[1].not_before < w[0].not_before) {
+            return Err("a later wave may not start before an earlier one".into());
+        }
+        Ok(())
+    }
+}
+
+/// What an operator proposes; the coordinator resolves it to a [`RolloutPlan`]. Signed by the
+/// proposer, whose key must be one of the `plans` role.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet that it is for.
+    pub fleet: FleetId,
+    /// The rollout's id; the proposer picks it.
+    pub rollout: RolloutId,
+    /// Digest of the release manifest.
+    pub release: Hash,
+    /// Who proposes.
+    pub proposer: PublicKey,
+    /// Our priority.
+    pub priority: Priority,
+    /// Who it concerns at all.
+    pub targets: Targets,
+    /// In order. A rest wave is added if none is there.
+    pub waves: Vec<WaveDraft>,
+    /// See [`RolloutPlan::lease_ttl`].
+    pub lease_ttl: Span,
+    /// See [`RolloutPlan::not_after`].
+    pub not_after: Time,
+}
+
+/// A wave as a person asks for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WaveDraft {
+    /// For people.
+    pub name: String,
+    /// Who should be in it.
+    pub select: Selector,
+    /// No install of this wave starts before.
+    pub not_before: Time,
+    /// What must hold before the next wave opens.
+    pub gate: Gate,
+}
+
+/// Who should be in a wave.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selector {
+    /// So many nodes, spread over the sites, lowest position first.
+    Count(u32),
+    /// So many of a hundred, counted from the start of the rollout (25 after 5 adds 20).
+    Percent(u32),
+    /// All of a site.
+    Site(SiteId),
+    /// All that carry a label now.
+    Label {
+        /// The label's name.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Whoever is left.
+    Rest,
+}
+
+impl Statement for Proposal {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.proposal+json";
+    const ROLE: Role = Role::Plans;
+    const SPEC_VERSION: u32 = 1;
+
+    fn spec_version(&self) -> u32 {
+        self.spec_version
+    }
+    fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+    fn check(&self) -> Result<(), String> {
+        if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
+            return Err(format!("a proposal has 1 to {WAVES_MAX} waves"));
+        }
+        Ok(())
+    }
+}
+
+/// A recall: the release is taken back where it was installed. Signed by the `plans` threshold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recall {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet that it is for.
+    pub fleet: FleetId,
+    /// The rollout that is taken back.
+    pub rollout: RolloutId,
+    /// Digest of its plan.
+    pub plan: Hash,
+    /// Who asked for it; this key's signature never counts.
+    pub proposer: PublicKey,
+    /// Why, for people.
+    pub reason: String,
+    /// Made at.
+    pub created: Time,
+}
+
+impl Statement for Recall {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.recall+json";
+    const ROLE: Role = Role::Plans;
+    const SPEC_VERSION: u32 = 1;
+
+    fn spec_version(&self) -> u32 {
+        self.spec_version
+    }
+    fn fleet(&self) -> FleetId {
+        self.fleet
+    }
+    fn excluded(&self) -> Vec<PublicKey> {
+        vec![self.proposer]
+    }
+}

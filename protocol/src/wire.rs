@@ -1,0 +1,237 @@
+//! What nodes say to each other: gossip inside a site, requests on the control plane, requests and
+//! notices on the data plane. Statements travel inside as envelopes and are believed only after
+//! [`crate::trust::Trust::verify`]; the rest are hints of an admitted peer.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::BlobRef;
+use crate::envelope::Envelope;
+use crate::ids::{Hash, NodeId, Seq, SiteId};
+use crate::limits::{CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, NOTICE_MAX_BYTES, REQUEST_MAX_BYTES};
+use crate::pieces::PieceSet;
+use crate::status::SignedStatus;
+use crate::versioned::Versioned;
+
+/// libp2p protocol name of control requests.
+pub const CONTROL_PROTOCOL: &str = "/tidegate/control/1";
+/// ALPN of the data plane.
+pub const DATA_ALPN: &[u8] = b"tidegate-data/1";
+
+/// The gossip topic of a site.
+pub fn site_topic(fleet: &crate::ids::FleetId, site: &SiteId) -> String {
+    format!("tidegate/1/{}/{site}", fleet.short())
+}
+
+/// Where a node is reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Contact {
+    /// The node.
+    pub node: NodeId,
+    /// libp2p listen addresses as multiaddr text, without the peer id.
+    pub control: Vec<String>,
+    /// Its data endpoint (UDP).
+    pub data: Option<SocketAddr>,
+}
+
+/// A node says that it is here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Presence {
+    /// Where it is reached.
+    pub contact: Contact,
+    /// Its site, if it is in one.
+    pub site: Option<SiteId>,
+    /// On battery, metered or VPN: owns nothing, serves nobody.
+    pub roaming: bool,
+    /// Rises at every start of the node and with every presence.
+    pub seq: Seq,
+    /// The highest order that it has.
+    pub orders_head: Seq,
+    /// It is about to go.
+    pub leaving: bool,
+}
+
+/// A fetcher says that it is about to fetch pieces over the WAN.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claim {
+    /// Who claims.
+    pub node: NodeId,
+    /// Of which blob.
+    pub blob: Hash,
+    /// Which pieces, by number.
+    pub pieces: Vec<u32>,
+    /// False takes the claim back.
+    pub held: bool,
+}
+
+/// Gossip inside a site.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SiteMessage {
+    /// I am here.
+    Presence(Presence),
+    /// I am about to fetch these over the WAN.
+    Claim(Claim),
+    /// A status of its sender or of another node.
+    Status(SignedStatus),
+    /// An order, as the coordinator signed it.
+    Order(Envelope),
+    /// A receipt, as the coordinator signed it.
+    Receipt(Envelope),
+}
+
+impl Versioned for SiteMessage {
+    const MAGIC: [u8; 4] = *b"TGSM";
+    const VERSION: u8 = 1;
+    const MAX_BYTES: usize = GOSSIP_MAX_BYTES;
+}
+
+/// A control request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ControlRequest {
+    /// Orders with a higher number than this, rising.
+    PullOrders {
+        /// The asker's head.
+        after: Seq,
+    },
+    /// A signed statement, root or revocation list by its digest.
+    PullDocument {
+        /// Its digest.
+        digest: Hash,
+    },
+    /// Root metadata of a version.
+    PullRoot {
+        /// The version.
+        version: u64,
+    },
+    /// To the coordinator: who is in this site? Also introduces the asker.
+    Locate {
+        /// The asker.
+        me: Presence,
+    },
+    /// To the coordinator, from a delegate or a node without a site.
+    Uplink {
+        /// Who carries it.
+        me: Presence,
+        /// The site's members in the delegate's view, itself included.
+        members: Vec<NodeId>,
+        /// Statuses that were not acknowledged yet.
+        statuses: Vec<SignedStatus>,
+        /// The delegate's order head.
+        after: Seq,
+    },
+    /// From the coordinator to a delegate: new orders.
+    Push {
+        /// The orders, rising.
+        orders: Vec<Envelope>,
+    },
+}
+
+impl Versioned for ControlRequest {
+    const MAGIC: [u8; 4] = *b"TGCQ";
+    const VERSION: u8 = 1;
+    const MAX_BYTES: usize = CONTROL_MAX_BYTES;
+}
+
+/// The answer to a control request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ControlReply {
+    /// Orders with rising numbers; not necessarily all.
+    Orders(Vec<Envelope>),
+    /// The document's bytes, if they are held: an envelope as JSON, or a revocation list as DER.
+    Document(Option<Vec<u8>>),
+    /// Members of the asker's site.
+    Members(Vec<Presence>),
+    /// Orders after the delegate's head, and receipts for what it brought.
+    Uplink {
+        /// The orders, rising.
+        orders: Vec<Envelope>,
+        /// A signed [`crate::orders::Receipt`], if statuses came.
+        receipt: Option<Envelope>,
+    },
+    /// Taken.
+    Done,
+    /// Not here, or not now.
+    Refused(String),
+}
+
+impl Versioned for ControlReply {
+    const MAGIC: [u8; 4] = *b"TGCR";
+    const VERSION: u8 = 1;
+    const MAX_BYTES: usize = CONTROL_MAX_BYTES;
+}
+
+/// How urgent a transfer is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum Class {
+    /// Staging ahead.
+    Background,
+    /// A wave that is open.
+    #[default]
+    Normal,
+    /// An emergency.
+    Emergency,
+}
+
+/// A request for groups of a blob, on a bidirectional stream of the data plane. The reply is a
+/// [`DataReply`], then for each range, in order, the bao encoding of its groups.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DataRequest {
+    /// The blob, as the signed manifest names it.
+    pub blob: BlobRef,
+    /// Groups `[start, end)`, rising, not touching.
+    pub groups: Vec<(u64, u64)>,
+    /// How urgent.
+    pub class: Class,
+    /// The asker takes no more than this, bytes a second; 0: no limit.
+    pub max_bytes_per_s: u64,
+}
+
+impl Versioned for DataRequest {
+    const MAGIC: [u8; 4] = *b"TGDQ";
+    const VERSION: u8 = 1;
+    const MAX_BYTES: usize = REQUEST_MAX_BYTES;
+}
+
+/// What comes before the bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum DataReply {
+    /// The groups follow.
+    Sending,
+    /// Not held (any more).
+    NotHeld,
+    /// Too many requests at once; ask again later or elsewhere.
+    Busy,
+    /// Malformed or not allowed.
+    Refused,
+}
+
+/// A notice on a unidirectional stream of the data plane.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Notice {
+    /// What the sender holds of a blob. A set names everything held; it replaces the one before.
+    Have {
+        /// The blob.
+        blob: BlobRef,
+        /// All complete pieces.
+        pieces: PieceSet,
+    },
+    /// Pieces that the sender has won since its last notice about the blob.
+    Won {
+        /// The blob.
+        blob: BlobRef,
+        /// The new pieces, by number.
+        pieces: Vec<u32>,
+    },
+    /// The sender wants the blob and asks for a `Have`.
+    Interested {
+        /// The blob.
+        blob: BlobRef,
+    },
+}
+
+impl Versioned for Notice {
+    const MAGIC: [u8; 4] = *b"TGDN";
+    const VERSION: u8 = 1;
+    const MAX_BYTES: usize = NOTICE_MAX_BYTES;
+}
