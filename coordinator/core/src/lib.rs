@@ -1,1 +1,10 @@
-//! stub
+//! The conductor's brain: plans, wave engine, gates, fleet view.
+//!
+//! Pure: no I/O, no clock, no randomness of its own. [`Conductor`] is driven through [`contract`]:
+//! the body hands in [`Event`]s with [`protocol::Now`], carries out each [`Action`] in order, and
+//! calls back when [`Conductor::poll_timeout`] says so. Everything that it knows it can rebuild from
+//! the [`LedgerEvent`]s that it asked to be appended.
+
+pub mod contract;
+
+pub use contract::{Action, Answer, Command, CommandError, Config, Event, LedgerEvent, Ticket};

@@ -1,0 +1,488 @@
+//! What crosses the wall between the conductor's brain and its body.
+//!
+//! Rules of the wall:
+//! - Actions are performed in order; [`Action::Append`] is durable in the ledger before the action
+//!   after it is begun. The brain has applied an event to its own view before it asks for the append.
+//! - Every command's ticket is answered by exactly one [`Action::Answer`].
+//! - At a start the body makes an empty conductor and calls `replay` with every ledger event in
+//!   order, then `resume(now)`, which renews what must be renewed.
+//! - Signing is the body's: the brain decides an [`Order`], the body signs it with the online key.
+
+use std::collections::BTreeMap;
+
+use protocol::envelope::Envelope;
+use protocol::manifest::ReleaseManifest;
+use protocol::orders::{Mark, Order};
+use protocol::plan::{Proposal, Recall, RolloutPlan};
+use protocol::status::{Bucket, NodeStatus, SignedStatus, State};
+use protocol::topology::Topology;
+use protocol::wire::{Contact, Presence};
+use protocol::{FleetId, Hash, NodeId, PublicKey, RolloutId, Seq, SiteId, Span, Time, Verified};
+use serde::{Deserialize, Serialize};
+
+/// Ties an answer to its command or uplink.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Ticket(pub u64);
+
+/// What the brain is told once, at its start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Nodes that hold every blob from the start.
+    pub origins: Vec<Contact>,
+    /// Where delegates report.
+    pub coordinators: Vec<Contact>,
+    /// The newest root version.
+    pub root_version: u64,
+    /// A node unheard of for so long counts as unreachable.
+    pub unreachable_after: Span,
+    /// A bulletin's life.
+    pub bulletin_life: Span,
+}
+
+/// What the body tells the brain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// An operator's command, already authenticated, its statements verified.
+    Command(Ticket, Command),
+    /// A node was given a certificate.
+    Enrolled(Enrolled),
+    /// A delegate (or a node without a site) reported: who it is, whom it sees, and statuses that
+    /// were verified. Answered by [`Action::Acknowledge`] once durable.
+    Uplink {
+        /// Names the answer.
+        ticket: Ticket,
+        /// Who carries it.
+        me: Presence,
+        /// The site's members in its view.
+        members: Vec<NodeId>,
+        /// The statuses, as signed.
+        statuses: Vec<Verified<NodeStatus>>,
+    },
+    /// A node asked who is in its site.
+    Located(Presence),
+    /// The ledger's head after the last append.
+    LedgerHead(Hash),
+    /// A new certificate revocation list with this digest is in force.
+    Revocations(Hash),
+}
+
+/// A node was given a certificate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// The node.
+    pub node: NodeId,
+    /// For people.
+    pub hostname: String,
+    /// Operating system.
+    pub os: String,
+    /// Architecture.
+    pub arch: String,
+    /// Labels as the installer set them.
+    pub labels: BTreeMap<String, String>,
+    /// The site that the token was made for; what the node itself reports later wins.
+    pub site: Option<SiteId>,
+    /// Serial number of the certificate, hex.
+    pub serial: String,
+    /// The token that was used.
+    pub token: String,
+}
+
+/// What operators ask for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A topology, newer than the one before.
+    SetTopology(Verified<Topology>),
+    /// A release whose blobs the origin holds.
+    Publish(Verified<ReleaseManifest>),
+    /// Resolve a proposal to a plan; the body has checked the proposer's signature and drawn the salt.
+    Propose {
+        /// The proposal.
+        proposal: Proposal,
+        /// Its envelope, for the ledger.
+        envelope: Envelope,
+        /// Drawn by the body from the system's randomness.
+        salt: Hash,
+    },
+    /// One more operator signed the plan. `complete` holds it once the threshold is reached.
+    Approve {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who signed.
+        by: PublicKey,
+        /// The plan with every signature so far.
+        envelope: Envelope,
+        /// How many signatures count so far, and how many must.
+        progress: (u32, u32),
+        /// The plan, once believed.
+        complete: Option<Verified<RolloutPlan>>,
+    },
+    /// Open the first wave.
+    Start(RolloutId),
+    /// No new starts until resume.
+    Pause(RolloutId, String),
+    /// Go on.
+    Resume(RolloutId),
+    /// Stop for good; what is installed stays.
+    Halt(RolloutId, String),
+    /// Take back what was installed, under the `plans` threshold.
+    Recall(Verified<Recall>),
+    /// Revoke a node's certificate; the body makes the new list once this is answered.
+    Revoke {
+        /// The node.
+        node: NodeId,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// The answer to a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// The plan that a proposal was resolved to; to be signed by operators.
+    Plan(Box<RolloutPlan>),
+    /// Approvals that count so far, and how many must.
+    Approvals(u32, u32),
+    /// Not done.
+    Refused(CommandError),
+}
+
+/// Why a command is refused. Messages complete "failed to …".
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CommandError {
+    /// No such rollout.
+    #[error("there is no rollout {0}; `tidegate rollout status` lists them")]
+    NoRollout(RolloutId),
+    /// The id is taken.
+    #[error("rollout {0} exists already; propose under another id")]
+    RolloutExists(RolloutId),
+    /// No such release.
+    #[error("release {0} was not published; `tidegate release list` lists them")]
+    NoRelease(Hash),
+    /// No such node.
+    #[error("node {0} is not enrolled")]
+    NoNode(NodeId),
+    /// Not in this state.
+    #[error("rollout {rollout} is {state}, and {wanted}")]
+    WrongState {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Its state.
+        state: String,
+        /// What the command asks for, as a clause.
+        wanted: &'static str,
+    },
+    /// A counter that does not rise.
+    #[error("{what} {offered} does not follow {trusted}")]
+    NotNewer {
+        /// What counts.
+        what: &'static str,
+        /// As offered.
+        offered: u64,
+        /// As held.
+        trusted: u64,
+    },
+    /// A proposal that cannot be resolved.
+    #[error("the proposal cannot be resolved: {0}")]
+    Unresolvable(String),
+    /// A limit of the house.
+    #[error("{0}")]
+    Limit(String),
+}
+
+/// What the body does for the brain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Append to the ledger, durably, before the next action.
+    Append(LedgerEvent),
+    /// Sign it with the online key, keep it, push it to the delegates that are connected.
+    Issue(Order),
+    /// Answer an uplink: these registers are durable.
+    Acknowledge {
+        /// The uplink.
+        ticket: Ticket,
+        /// The site that reported.
+        site: Option<SiteId>,
+        /// The watermarks.
+        marks: Vec<Mark>,
+    },
+    /// Answer a command.
+    Answer(Ticket, Answer),
+    /// An event for the log and the live view.
+    Note {
+        /// Short name, e.g. `wave_opened`.
+        event: &'static str,
+        /// One line.
+        line: String,
+    },
+}
+
+/// What is appended to the ledger, as JSON in [`protocol::audit::AuditEntry::body`]. A view is the
+/// fold of these and of nothing else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LedgerEvent {
+    /// The fleet was made; or a restored coordinator opened a new epoch for its orders.
+    Epoch {
+        /// The epoch of orders from here on.
+        epoch: u32,
+    },
+    /// A node was given a certificate.
+    Enrolled(Enrolled),
+    /// A node's certificate was revoked.
+    Revoked {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A node was seen in another site than before.
+    Moved {
+        /// The node.
+        node: NodeId,
+        /// Where it is now.
+        site: Option<SiteId>,
+    },
+    /// A topology was set.
+    Topology {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// A release was published.
+    Released {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// A rollout was proposed and resolved.
+    Proposed {
+        /// The proposal, as signed.
+        proposal: Envelope,
+        /// What it was resolved to.
+        plan: Box<RolloutPlan>,
+    },
+    /// An operator approved.
+    Approved {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who.
+        by: PublicKey,
+        /// The plan with every signature so far.
+        envelope: Envelope,
+        /// Whether the threshold is reached.
+        complete: bool,
+    },
+    /// A rollout changed its state.
+    State {
+        /// The rollout.
+        rollout: RolloutId,
+        /// What it is now.
+        state: RolloutState,
+        /// Why, for people.
+        why: String,
+        /// When.
+        at: Time,
+    },
+    /// Nodes became targets, with their waves.
+    Targets {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who joined, with the wave.
+        joined: Vec<(NodeId, u32)>,
+        /// Who left, and why.
+        left: Vec<(NodeId, String)>,
+    },
+    /// A wave opened.
+    WaveOpened {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The wave, counted from 0.
+        wave: u32,
+        /// When.
+        at: Time,
+    },
+    /// A gate was judged, with its counts.
+    Verdict {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The wave behind which the gate stands.
+        wave: u32,
+        /// What came of it.
+        verdict: Verdict,
+        /// Outcomes that were good, and bad.
+        counts: (u32, u32),
+        /// One sentence.
+        why: String,
+    },
+    /// An order was decided; it is signed and sent after this.
+    Order(Box<Order>),
+    /// A recall was accepted.
+    Recalled {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// Statuses were received.
+    Statuses {
+        /// As signed.
+        statuses: Vec<SignedStatus>,
+    },
+    /// Nodes went silent after a reported start.
+    Silent {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who.
+        nodes: Vec<NodeId>,
+    },
+}
+
+/// What a gate says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Not enough outcomes yet, or soaking.
+    Wait,
+    /// The next wave may open.
+    Pass,
+    /// The rollout halts.
+    Fail,
+}
+
+/// Where a rollout stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// Proposed; approvals are missing.
+    WaitingForApproval,
+    /// Approved; not started.
+    Ready,
+    /// Waves are open.
+    Running,
+    /// An operator paused it.
+    Paused,
+    /// A gate failed; it stays so until an operator resumes, halts or recalls it.
+    Held,
+    /// Stopped for good.
+    Aborted,
+    /// Being taken back.
+    Recalling,
+    /// Taken back.
+    Recalled,
+    /// Every wave passed.
+    Finished,
+}
+
+/// A rollout as listings and `watch` show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// `product@version`.
+    pub release: String,
+    /// Where it stands.
+    pub state: RolloutState,
+    /// Why, in a sentence.
+    pub why: String,
+    /// Digest of the plan.
+    pub plan: Hash,
+    /// Approvals that count, and how many must.
+    pub approvals: (u32, u32),
+    /// All targets.
+    pub targets: u32,
+    /// The four counts; they add up to `targets`.
+    pub counts: Counts,
+    /// The waves.
+    pub waves: Vec<WaveView>,
+}
+
+/// The four counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// The release is there and works.
+    pub applied: u32,
+    /// It is not, and was tried.
+    pub failed: u32,
+    /// Received, outcome open.
+    pub open: u32,
+    /// Not received.
+    pub not_received: u32,
+}
+
+impl Counts {
+    /// All four together.
+    pub fn total(&self) -> u32 {
+        self.applied + self.failed + self.open + self.not_received
+    }
+    /// Counts one more.
+    pub fn add(&mut self, bucket: Bucket) {
+        match bucket {
+            Bucket::Applied => self.applied += 1,
+            Bucket::Failed => self.failed += 1,
+            Bucket::Open => self.open += 1,
+            Bucket::NotReceived => self.not_received += 1,
+            Bucket::Out => {}
+        }
+    }
+}
+
+/// A wave as listings show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WaveView {
+    /// Counted from 0.
+    pub number: u32,
+    /// For people.
+    pub name: String,
+    /// `scheduled`, `running`, `soaking`, `passed`, `failed`.
+    pub state: String,
+    /// Targets in it.
+    pub targets: u32,
+    /// Their counts.
+    pub counts: Counts,
+    /// Opened at, wall time.
+    pub opened_at: Option<Time>,
+    /// Passed or failed at, wall time.
+    pub ended_at: Option<Time>,
+}
+
+/// A node as listings show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The node.
+    pub node: NodeId,
+    /// For people.
+    pub hostname: String,
+    /// Its site.
+    pub site: Option<SiteId>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Wall time of the last word of it.
+    pub last_seen: Option<Time>,
+    /// Whether its certificate was revoked.
+    pub revoked: bool,
+    /// Its newest status in each rollout.
+    pub statuses: Vec<StatusView>,
+}
+
+/// A register as listings show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The wave.
+    pub wave: u32,
+    /// The state.
+    pub state: State,
+    /// One line.
+    pub reason: String,
+    /// The register's number.
+    pub seq: Seq,
+    /// Payload bytes from peers in the site.
+    pub lan_bytes: u64,
+    /// Payload bytes over the site's WAN.
+    pub wan_bytes: u64,
+    /// Exit code of a failed step or check.
+    pub exit_code: Option<i32>,
+    /// End of its output.
+    pub output_tail: String,
+}
