@@ -5,5 +5,6 @@
 //! comes, and calls back when [`Brain::poll_timeout`] says so.
 
 pub mod contract;
+pub mod swarm;
 
 pub use contract::{Action, Config, Event, Memory, Record, RecordKey, Ticket};

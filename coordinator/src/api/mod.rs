@@ -1,0 +1,1 @@
+//! The HTTP API: its messages, its server and its client.

@@ -1,0 +1,1 @@
+//! `tidegate serve`: the running coordinator.

@@ -1,0 +1,1 @@
+//! The swarm: which bytes to fetch, from whom, and when.

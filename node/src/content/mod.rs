@@ -1,0 +1,1 @@
+//! From files to index, pack and carrier, and back.

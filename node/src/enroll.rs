@@ -1,0 +1,1 @@
+//! How a machine becomes a node: the token, the pinned server, the pinned root.

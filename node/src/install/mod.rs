@@ -1,0 +1,1 @@
+//! The installers: what a step of the journal does to the machine.

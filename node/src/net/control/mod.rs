@@ -1,0 +1,1 @@
+//! The control plane: one libp2p swarm, behind admission.

@@ -1,0 +1,1 @@
+//! The data plane: quinn, mutual TLS, bao-verified ranges.

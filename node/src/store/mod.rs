@@ -1,0 +1,4 @@
+//! What a node keeps on disk.
+
+pub mod blobs;
+pub mod records;
