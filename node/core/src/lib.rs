@@ -4,7 +4,9 @@
 //! hands in [`Event`]s with [`protocol::Now`], carries out each [`Action`] in the order in which it
 //! comes, and calls back when [`Brain::poll_timeout`] says so.
 
+mod brain;
 pub mod contract;
 pub mod swarm;
 
+pub use brain::Brain;
 pub use contract::{Action, Config, Event, Memory, Record, RecordKey, Ticket};
