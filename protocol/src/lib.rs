@@ -11,6 +11,8 @@ pub mod blob;
 pub mod carrier;
 pub mod enroll;
 pub mod envelope;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
 pub mod ids;
 pub mod index;
 pub mod limits;
