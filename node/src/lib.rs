@@ -1,11 +1,16 @@
-//! The node's body: it carries out what [`node_core::Brain`] decides, on real sockets and disks.
+//! The node's body: it carries out what [`node_core`]'s brain decides, on real sockets and disks.
 //!
 //! [`content`] cuts and unpacks releases, [`store`] keeps blobs and records, [`net`] talks to peers,
-//! [`install`] takes the steps of an installation, [`driver`] ties them to the brain.
+//! [`install`] takes the steps of an installation, [`driver`] ties them to the brain, [`run`] brings
+//! a node up and down, [`enroll`] makes a machine a node.
 
+pub mod cli;
+pub mod config;
 pub mod content;
 pub mod driver;
 pub mod enroll;
 pub mod install;
+pub mod inventory;
 pub mod net;
+pub mod run;
 pub mod store;

@@ -1,0 +1,320 @@
+//! `node.json`: what a node was told when it was enrolled.
+//!
+//! It is written last at enrolment, so a directory that has it is a whole node.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use node_core::contract::NodeRole;
+use protocol::wire::Contact;
+use protocol::{FleetId, NodeId, SiteId, Time};
+use serde::{Deserialize, Serialize};
+
+/// The longest `node.json` that is read.
+const CONFIG_MAX_BYTES: u64 = 1 << 20;
+
+/// What a node was told when it was enrolled.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// Whose orders it takes: the digest of the first root.
+    pub fleet: FleetId,
+    /// Who it is.
+    pub node: NodeId,
+    /// What it is for.
+    pub role: Role,
+    /// For people.
+    pub hostname: String,
+    /// Labels as the installer set them.
+    #[serde(default)]
+    pub labels: Vec<(String, String)>,
+    /// The site that the token was made for, for people; the topology decides.
+    #[serde(default)]
+    pub site: Option<SiteId>,
+    /// Where it listens, and from where it connects.
+    pub listen: Listen,
+    /// Where delegates report, until a bulletin says otherwise.
+    pub coordinators: Vec<Contact>,
+    /// Nodes that hold every blob, until a bulletin says otherwise.
+    pub origins: Vec<Contact>,
+    /// The epoch of its own counters.
+    pub epoch: u32,
+    /// Wall time of the enrolment; also the first floor of its clock.
+    pub enrolled: Time,
+}
+
+/// What a node is for, as it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Fetches, installs, serves its site.
+    #[default]
+    Endpoint,
+    /// Holds every blob and serves them; installs nothing.
+    Origin,
+}
+
+impl From<Role> for NodeRole {
+    fn from(role: Role) -> NodeRole {
+        match role {
+            Role::Endpoint => NodeRole::Endpoint,
+            Role::Origin => NodeRole::Origin,
+        }
+    }
+}
+
+/// An address and the ports on it. They stay the same across restarts, so that others find the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listen {
+    /// The address; unspecified means all of the machine's.
+    pub address: IpAddr,
+    /// TCP and QUIC port of the control plane.
+    pub control_port: u16,
+    /// UDP port of the data plane.
+    pub data_port: u16,
+}
+
+/// Where a node should listen, as asked for; ports that are 0 are picked from what is free.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenAsked {
+    /// The address; unspecified means all of the machine's.
+    pub address: IpAddr,
+    /// Port of the control plane, or 0.
+    pub control_port: u16,
+    /// Port of the data plane, or 0.
+    pub data_port: u16,
+}
+
+impl Default for ListenAsked {
+    fn default() -> ListenAsked {
+        ListenAsked {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            control_port: 0,
+            data_port: 0,
+        }
+    }
+}
+
+/// Why a node directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Nobody enrolled it.
+    #[error("{} is not a node directory (no node.json): enrol the machine with 'tidegate-node enroll'", .0.display())]
+    NotEnrolled(PathBuf),
+    /// The file is there and not understood.
+    #[error("{} is not understood ({why}): enrol the machine again in an empty directory", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The machine refused.
+    #[error("{} cannot be read or written: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No port was free.
+    #[error("no free port on {address}: {source}")]
+    NoPort {
+        /// The address.
+        address: IpAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl NodeConfig {
+    /// Where it stands below a node directory.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join("node.json")
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the directory is not enrolled, or the file is unreadable or not understood.
+    pub fn load(dir: &Path) -> Result<NodeConfig, ConfigError> {
+        let path = NodeConfig::path(dir);
+        let malformed = |why: String| ConfigError::Malformed {
+            path: path.clone(),
+            why,
+        };
+        let length = match fs::metadata(&path) {
+            Ok(meta) => meta.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(ConfigError::NotEnrolled(dir.to_owned()));
+            }
+            Err(source) => return Err(ConfigError::Io { path, source }),
+        };
+        if length > CONFIG_MAX_BYTES {
+            return Err(malformed(format!("{length} bytes")));
+        }
+        let bytes = fs::read(&path).map_err(|source| ConfigError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        let config: NodeConfig =
+            serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string()))?;
+        if config.spec_version != 1 {
+            return Err(malformed(format!(
+                "its version {} is newer than this program",
+                config.spec_version
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Writes it durably, all or nothing.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn store(&self, dir: &Path) -> Result<(), ConfigError> {
+        let json = serde_json::to_vec_pretty(self).expect("a config is plain data");
+        write_durably(&NodeConfig::path(dir), &json, 0o644)
+    }
+}
+
+impl ListenAsked {
+    /// Fixes the ports: those asked for, or free ones. A control port is free for TCP and UDP.
+    ///
+    /// # Errors
+    /// When the address is not this machine's or nothing is free.
+    pub fn settle(self) -> Result<Listen, ConfigError> {
+        use std::net::{TcpListener, UdpSocket};
+        let address = self.address;
+        let refuse = |source| ConfigError::NoPort { address, source };
+        let mut held = Vec::new();
+        let control_port = if self.control_port != 0 {
+            self.control_port
+        } else {
+            loop {
+                let tcp = TcpListener::bind((address, 0)).map_err(refuse)?;
+                let port = tcp.local_addr().map_err(refuse)?.port();
+                held.push(tcp);
+                match UdpSocket::bind((address, port)) {
+                    Ok(_) => break port,
+                    Err(e) if held.len() >= 64 => return Err(refuse(e)),
+                    Err(_) => {}
+                }
+            }
+        };
+        let data_port = if self.data_port != 0 {
+            self.data_port
+        } else {
+            loop {
+                let socket = UdpSocket::bind((address, 0)).map_err(refuse)?;
+                let port = socket.local_addr().map_err(refuse)?.port();
+                if port != control_port {
+                    break port;
+                }
+            }
+        };
+        Ok(Listen {
+            address,
+            control_port,
+            data_port,
+        })
+    }
+}
+
+/// Writes a file so that after a crash either the old or the new one stands, whole.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ConfigError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |source| ConfigError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let fresh = path.with_extension("new");
+    match fs::remove_file(&fresh) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&fresh)
+        .map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    fs::rename(&fresh, path).map_err(failed)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(dir: &Path) -> NodeConfig {
+        let listen = ListenAsked {
+            address: Ipv4Addr::LOCALHOST.into(),
+            ..Default::default()
+        }
+        .settle()
+        .unwrap();
+        let config = NodeConfig {
+            spec_version: 1,
+            fleet: FleetId([1; 32]),
+            node: NodeId([2; 32]),
+            role: Role::Endpoint,
+            hostname: "box".into(),
+            labels: vec![("ring".into(), "canary".into())],
+            site: None,
+            listen,
+            coordinators: Vec::new(),
+            origins: Vec::new(),
+            epoch: 0,
+            enrolled: Time::from_secs(1),
+        };
+        config.store(dir).unwrap();
+        config
+    }
+
+    #[test]
+    fn comes_back_as_written_and_leaves_no_scratch_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = sample(dir.path());
+        assert_eq!(NodeConfig::load(dir.path()).unwrap(), config);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_ne!(config.listen.control_port, config.listen.data_port);
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(
+            NodeConfig::load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("tidegate-node enroll")
+        );
+        fs::write(NodeConfig::path(dir.path()), b"{").unwrap();
+        assert!(matches!(
+            NodeConfig::load(dir.path()),
+            Err(ConfigError::Malformed { .. })
+        ));
+        let mut config = sample(dir.path());
+        config.spec_version = 9;
+        config.store(dir.path()).unwrap();
+        assert!(
+            NodeConfig::load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("newer than this program")
+        );
+    }
+}

@@ -1,1 +1,0 @@
-//! The loop that ties the brain to sockets and disks.

@@ -1,0 +1,1 @@
+//! The loop that ties the brain to sockets and disks. No policy lives here.
