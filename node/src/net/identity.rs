@@ -1,1 +1,0 @@
-//! Who a node is, and whom it admits.
