@@ -1,1 +1,33 @@
 //! The HTTP API: its messages, its server and its client.
+//!
+//! JSON over HTTPS. Every endpoint but the enrolment wants `Authorization: Bearer <api-token>`. An
+//! error is `{"error": "one line"}` under a fitting status code.
+//!
+//! | method and path | takes | gives |
+//! |---|---|---|
+//! | `POST /v1/enroll` (no bearer) | [`protocol::enroll::EnrollRequest`] | [`protocol::enroll::EnrollReply`] |
+//! | `GET /v1/status` | | [`messages::ServerStatus`] |
+//! | `GET /v1/root` | | the root envelopes, rising |
+//! | `POST /v1/tokens` | [`messages::NewToken`] | [`messages::TokenMade`] |
+//! | `GET`, `PUT /v1/topology` | an envelope | an envelope or `null`; nothing |
+//! | `GET /v1/blobs/{root}/{length}` | | [`messages::BlobPresence`] |
+//! | `PUT /v1/blobs/{root}/{length}` | the bytes | nothing |
+//! | `POST /v1/releases` | an envelope; answers once the origin holds every blob | [`messages::ReleaseView`] |
+//! | `GET /v1/releases`, `/v1/releases/{digest}` | | [`messages::ReleaseView`]s, with the envelope |
+//! | `POST /v1/rollouts` | the proposal's envelope | [`messages::RolloutDetail`] |
+//! | `GET /v1/rollouts`, `/v1/rollouts/{id}` | | views; [`messages::RolloutDetail`] |
+//! | `POST /v1/rollouts/{id}/approve` | the plan's envelope with a signature | [`messages::Progress`] |
+//! | `POST /v1/rollouts/{id}/start`, `/resume` | | nothing |
+//! | `POST /v1/rollouts/{id}/pause`, `/halt` | [`messages::Reason`] | nothing |
+//! | `GET /v1/rollouts/{id}/recall` | | the envelope that waits for signatures, or `null` |
+//! | `POST /v1/rollouts/{id}/recall` | the recall's envelope with a signature | [`messages::Progress`] |
+//! | `GET /v1/nodes`, `/v1/sites` | | views; [`messages::SiteView`]s |
+//! | `POST /v1/nodes/{id}/revoke` | [`messages::Reason`] | nothing |
+//! | `GET /v1/audit/head` | | [`messages::AuditHead`] |
+//! | `GET /v1/events?after=N&wait_ms=M` | | [`messages::Events`]; waits up to M ms for one |
+
+mod client;
+pub mod messages;
+mod pin;
+
+pub use client::{ApiError, Client};

@@ -1,0 +1,372 @@
+//! The client side of the API, for the command line and for tests.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Bytes, HttpBody};
+use axum::http::Method;
+use protocol::envelope::Envelope;
+use protocol::{BlobRef, Hash, NodeId, RolloutId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+
+use super::messages::*;
+use super::pin;
+use crate::directory::{Directory, DirectoryError};
+
+/// Why a request came to nothing. Messages are one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The directory does not say whom to ask.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Nobody there.
+    #[error("the coordinator at {address} does not answer ({why}); is `tidegate serve` running?")]
+    Unreachable {
+        /// Where it was asked.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// It refused.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status code.
+        status: u16,
+        /// The server's line.
+        message: String,
+    },
+    /// Its answer makes no sense.
+    #[error("the coordinator's answer to {path} cannot be read: {why}")]
+    Malformed {
+        /// What was asked.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// A file to be uploaded cannot be read.
+    #[error("{path} cannot be read: {why}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Talks to one coordinator, whose certificate is pinned.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    address: String,
+    token: String,
+}
+
+/// A connection must stand by then.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An upload is read from the disk in blocks of this size.
+const UPLOAD_BLOCK_BYTES: usize = 256 << 10;
+
+impl Client {
+    /// A client for the coordinator of DIR, as `coordinator.json` and `api-token` say.
+    ///
+    /// # Errors
+    /// When the directory is no coordinator's.
+    pub fn from_dir(dir: &Path) -> Result<Client, ApiError> {
+        let dir = Directory::new(dir);
+        let settings = dir.settings()?;
+        Ok(Client::new(
+            &settings.api.to_string(),
+            settings.server_pin,
+            &dir.api_token()?,
+        ))
+    }
+
+    /// A client for the coordinator at `address` (host and port), whose certificate's DER hashes to
+    /// `server_pin`.
+    pub fn new(address: &str, server_pin: Hash, token: &str) -> Client {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(pin::client_config(server_pin))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .no_proxy()
+            .build()
+            .expect("a client with a ready TLS configuration");
+        Client {
+            http,
+            address: address.to_owned(),
+            token: token.to_owned(),
+        }
+    }
+
+    /// The coordinator in a nutshell.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; so for all below.
+    pub async fn status(&self) -> Result<ServerStatus, ApiError> {
+        self.get("/v1/status").await
+    }
+    /// The root envelopes, rising.
+    pub async fn roots(&self) -> Result<Vec<Envelope>, ApiError> {
+        self.get("/v1/root").await
+    }
+    /// Makes an enrolment token.
+    pub async fn new_token(&self, ask: &NewToken) -> Result<TokenMade, ApiError> {
+        self.send(Method::POST, "/v1/tokens", Some(ask)).await
+    }
+    /// The newest topology.
+    pub async fn topology(&self) -> Result<Option<Envelope>, ApiError> {
+        self.get("/v1/topology").await
+    }
+    /// Sets a topology, signed where the operator sits.
+    pub async fn set_topology(&self, envelope: &Envelope) -> Result<(), ApiError> {
+        self.send(Method::PUT, "/v1/topology", Some(envelope)).await
+    }
+    /// Whether the origin has a blob.
+    pub async fn blob(&self, blob: BlobRef) -> Result<BlobPresence, ApiError> {
+        self.get(&blob_path(blob)).await
+    }
+    /// Uploads a blob from a file; `progress` is told the bytes sent so far.
+    pub async fn upload(
+        &self,
+        blob: BlobRef,
+        file: &Path,
+        mut progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let unreadable = |e: std::io::Error| ApiError::File {
+            path: file.display().to_string(),
+            why: e.to_string(),
+        };
+        let mut source = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        let length = source.metadata().await.map_err(unreadable)?.len();
+        if length != blob.length {
+            let why = format!("it has {length} bytes, but the blob has {}", blob.length);
+            return Err(ApiError::File {
+                path: file.display().to_string(),
+                why,
+            });
+        }
+        let (tx, blocks) = mpsc::channel(4);
+        let reader = tokio::spawn(async move {
+            let mut sent = 0;
+            loop {
+                let mut block = vec![0; UPLOAD_BLOCK_BYTES];
+                let read = source.read(&mut block).await;
+                let end = !matches!(read, Ok(n) if n > 0);
+                let item = read.map(|n| {
+                    block.truncate(n);
+                    sent += n as u64;
+                    Bytes::from(block)
+                });
+                let failed = item.is_err();
+                if (end && !failed) || tx.send(item).await.is_err() || failed {
+                    return;
+                }
+                progress(sent);
+            }
+        });
+        let path = blob_path(blob);
+        let request = self
+            .request(Method::PUT, &path)
+            .header("content-length", length);
+        let answer = self
+            .finish(&path, request.body(reqwest::Body::wrap(Blocks(blocks))))
+            .await;
+        reader.abort();
+        answer
+    }
+    /// Publishes a release whose blobs were uploaded. Answers once the origin holds them all.
+    pub async fn publish(&self, envelope: &Envelope) -> Result<ReleaseView, ApiError> {
+        self.send(Method::POST, "/v1/releases", Some(envelope))
+            .await
+    }
+    /// All releases, oldest first.
+    pub async fn releases(&self) -> Result<Vec<ReleaseView>, ApiError> {
+        self.get("/v1/releases").await
+    }
+    /// One release.
+    pub async fn release(&self, digest: Hash) -> Result<ReleaseView, ApiError> {
+        self.get(&format!("/v1/releases/{digest}")).await
+    }
+    /// Proposes a rollout; the answer holds the plan that it was resolved to.
+    pub async fn propose(&self, envelope: &Envelope) -> Result<RolloutDetail, ApiError> {
+        self.send(Method::POST, "/v1/rollouts", Some(envelope))
+            .await
+    }
+    /// All rollouts.
+    pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ApiError> {
+        self.get("/v1/rollouts").await
+    }
+    /// One rollout, with the plan to sign.
+    pub async fn rollout(&self, id: &RolloutId) -> Result<RolloutDetail, ApiError> {
+        self.get(&format!("/v1/rollouts/{id}")).await
+    }
+    /// Sends a plan with one signature more.
+    pub async fn approve(&self, id: &RolloutId, envelope: &Envelope) -> Result<Progress, ApiError> {
+        self.send(
+            Method::POST,
+            &format!("/v1/rollouts/{id}/approve"),
+            Some(envelope),
+        )
+        .await
+    }
+    /// Opens the first wave.
+    pub async fn start(&self, id: &RolloutId) -> Result<(), ApiError> {
+        self.act(id, "start", None).await
+    }
+    /// No new starts until resume.
+    pub async fn pause(&self, id: &RolloutId, reason: &str) -> Result<(), ApiError> {
+        self.act(id, "pause", Some(reason)).await
+    }
+    /// Goes on.
+    pub async fn resume(&self, id: &RolloutId) -> Result<(), ApiError> {
+        self.act(id, "resume", None).await
+    }
+    /// Stops for good.
+    pub async fn halt(&self, id: &RolloutId, reason: &str) -> Result<(), ApiError> {
+        self.act(id, "halt", Some(reason)).await
+    }
+    /// The recall that waits for signatures, if there is one.
+    pub async fn pending_recall(&self, id: &RolloutId) -> Result<Option<Envelope>, ApiError> {
+        self.get(&format!("/v1/rollouts/{id}/recall")).await
+    }
+    /// Sends a recall with one signature more.
+    pub async fn recall(&self, id: &RolloutId, envelope: &Envelope) -> Result<Progress, ApiError> {
+        self.send(
+            Method::POST,
+            &format!("/v1/rollouts/{id}/recall"),
+            Some(envelope),
+        )
+        .await
+    }
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, ApiError> {
+        self.get("/v1/nodes").await
+    }
+    /// All sites.
+    pub async fn sites(&self) -> Result<Vec<SiteView>, ApiError> {
+        self.get("/v1/sites").await
+    }
+    /// Revokes a node's certificate.
+    pub async fn revoke(&self, node: NodeId, reason: &str) -> Result<(), ApiError> {
+        self.send(
+            Method::POST,
+            &format!("/v1/nodes/{node}/revoke"),
+            Some(&Reason {
+                reason: reason.into(),
+            }),
+        )
+        .await
+    }
+    /// Where the ledger stands.
+    pub async fn audit_head(&self) -> Result<AuditHead, ApiError> {
+        self.get("/v1/audit/head").await
+    }
+    /// Events after number `after`; waits up to `wait` for one.
+    pub async fn events(&self, after: u64, wait: Duration) -> Result<Events, ApiError> {
+        self.get(&format!(
+            "/v1/events?after={after}&wait_ms={}",
+            wait.as_millis()
+        ))
+        .await
+    }
+
+    async fn act(&self, id: &RolloutId, what: &str, reason: Option<&str>) -> Result<(), ApiError> {
+        let body = reason.map(|reason| Reason {
+            reason: reason.to_owned(),
+        });
+        self.send(
+            Method::POST,
+            &format!("/v1/rollouts/{id}/{what}"),
+            body.as_ref(),
+        )
+        .await
+    }
+
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ApiError> {
+        self.finish(path, self.request(Method::GET, path)).await
+    }
+
+    async fn send<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<A, ApiError> {
+        let request = self.request(method, path);
+        self.finish(
+            path,
+            if let Some(body) = body {
+                request.json(body)
+            } else {
+                request
+            },
+        )
+        .await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, format!("https://{}{path}", self.address))
+            .bearer_auth(&self.token)
+    }
+
+    async fn finish<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<A, ApiError> {
+        let unreachable = |e: reqwest::Error| ApiError::Unreachable {
+            address: self.address.clone(),
+            why: innermost(&e),
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(unreachable)?;
+        if !status.is_success() {
+            let message = serde_json::from_slice::<Problem>(&body).map_or_else(
+                |_| format!("the coordinator answered {status} to {path}"),
+                |p| p.error,
+            );
+            return Err(ApiError::Refused {
+                status: status.as_u16(),
+                message,
+            });
+        }
+        serde_json::from_slice(&body).map_err(|e| ApiError::Malformed {
+            path: path.to_owned(),
+            why: e.to_string(),
+        })
+    }
+}
+
+fn blob_path(blob: BlobRef) -> String {
+    format!("/v1/blobs/{}/{}", blob.root, blob.length)
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+/// A request body that another task reads from a file.
+struct Blocks(mpsc::Receiver<std::io::Result<Bytes>>);
+
+impl HttpBody for Blocks {
+    type Data = Bytes;
+    type Error = std::io::Error;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<http_body::Frame<Bytes>>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|item| item.map(|block| block.map(http_body::Frame::data)))
+    }
+}

@@ -1,0 +1,178 @@
+//! What crosses the API, as JSON. Statements cross as envelopes; views are the conductor's.
+
+use protocol::enroll::Token;
+use protocol::envelope::Envelope;
+use protocol::{FleetId, Hash, NodeId, RolloutId, SiteId, Span, Time};
+use serde::{Deserialize, Serialize};
+
+pub use coordinator_core::contract::{
+    Counts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
+};
+
+/// An error, as the server tells it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// One line.
+    pub error: String,
+}
+
+/// The coordinator in a nutshell.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// The fleet; nodes pin this digest.
+    pub fleet: FleetId,
+    /// Its name for people.
+    pub fleet_name: String,
+    /// The newest root version.
+    pub root_version: u64,
+    /// The coordinator as a control peer.
+    pub coordinator: NodeId,
+    /// The origin that this coordinator supervises.
+    pub origin: NodeId,
+    /// Process id of the origin, while it runs.
+    pub origin_pid: Option<u32>,
+    /// Enrolled nodes.
+    pub nodes: u32,
+    /// Entries in the ledger.
+    pub ledger_entries: u64,
+}
+
+/// Asks for an enrolment token.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NewToken {
+    /// The site that it is made for, for people; the topology decides.
+    pub site: Option<SiteId>,
+    /// Nodes that may enrol with it, at least 1.
+    pub uses: u32,
+    /// It serves for so long from now.
+    pub life: Span,
+}
+
+/// A new enrolment token. It is shown once; the server keeps only a hash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenMade {
+    /// The token; its text form is what people hand out.
+    pub token: Token,
+    /// The root's digest, to be handed out apart from the token.
+    pub root: FleetId,
+}
+
+/// Whether the origin has a blob, or has it under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlobPresence {
+    /// Neither.
+    Absent,
+    /// Uploaded; the origin has yet to verify it.
+    Incoming,
+    /// The origin refused it: its bytes are not what its name says.
+    Refused,
+    /// The origin holds it.
+    Held,
+}
+
+/// A release.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReleaseView {
+    /// Digest of its manifest.
+    pub digest: Hash,
+    /// Its product.
+    pub product: SiteId,
+    /// Its version.
+    pub version: SiteId,
+    /// Its place in the order of the product's releases.
+    pub release_counter: u64,
+    /// Bytes of all `full` carriers.
+    pub carrier_bytes: u64,
+    /// Made at.
+    pub created: Time,
+    /// As signed.
+    pub envelope: Envelope,
+}
+
+/// A rollout with what operators sign.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RolloutDetail {
+    /// Where it stands.
+    pub view: RolloutView,
+    /// The plan with every signature so far; an operator who approves adds one and sends it back.
+    pub plan: Envelope,
+}
+
+/// How far a collection of signatures is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Progress {
+    /// Signatures that count.
+    pub have: u32,
+    /// Signatures that must be there.
+    pub need: u32,
+}
+
+impl Progress {
+    /// Whether the threshold is reached.
+    pub fn complete(self) -> bool {
+        self.have >= self.need
+    }
+}
+
+/// Why an operator does something.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Reason {
+    /// One line for people.
+    pub reason: String,
+}
+
+/// A site as listings show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SiteView {
+    /// The site; none for nodes without one.
+    pub site: Option<SiteId>,
+    /// Its cap on the WAN, bytes a second towards the site; none: no cap.
+    pub wan_down_bytes_per_s: Option<u64>,
+    /// Enrolled nodes that were last seen there.
+    pub nodes: u32,
+    /// Payload bytes that crossed its WAN, as its nodes report, by rollout.
+    pub rollouts: Vec<SiteBytes>,
+}
+
+/// What a rollout cost a site.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SiteBytes {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Payload bytes over the WAN, of all nodes together.
+    pub wan_bytes: u64,
+    /// Payload bytes from peers in the site, of all nodes together.
+    pub lan_bytes: u64,
+}
+
+/// Where the ledger stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AuditHead {
+    /// Entries.
+    pub entries: u64,
+    /// Hash of the last one; zeroes if there is none.
+    pub head: Hash,
+}
+
+/// Events of the live view, newest last.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Events {
+    /// In order. Older ones than the server keeps are left out.
+    pub events: Vec<EventLine>,
+    /// What to ask `after` next time.
+    pub next: u64,
+}
+
+/// One event.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Its number since the server's start, counted from 1.
+    pub n: u64,
+    /// Wall time.
+    pub time: Time,
+    /// Short name, e.g. `wave_opened`.
+    pub event: String,
+    /// One line.
+    pub line: String,
+}

@@ -1,0 +1,206 @@
+//! The coordinator's directory: where everything lies, and `coordinator.json`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use protocol::wire::Contact;
+use protocol::{FleetId, Hash, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Why a directory is not a coordinator's. Messages are one line.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Not there.
+    #[error("{0} does not exist; make it with `tidegate init --dir {0}`")]
+    Missing(PathBuf),
+    /// Something else is there.
+    #[error(
+        "{0} is not a coordinator's directory (it has no coordinator.json); make one with `tidegate init`"
+    )]
+    Foreign(PathBuf),
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {why}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Parts of two fleets.
+    #[error("{path} belongs to fleet {found}, but the directory is of fleet {expected}")]
+    OtherFleet {
+        /// The file.
+        path: PathBuf,
+        /// The fleet it names.
+        found: FleetId,
+        /// The fleet that was expected.
+        expected: FleetId,
+    },
+}
+
+/// What `coordinator.json` says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Its name for people.
+    pub fleet_name: String,
+    /// The coordinator as a control peer.
+    pub coordinator: NodeId,
+    /// The origin.
+    pub origin: NodeId,
+    /// The HTTPS API listens here.
+    pub api: SocketAddr,
+    /// The control plane listens here (TCP and UDP of the same port).
+    pub control: SocketAddr,
+    /// The origin's control plane listens here (TCP and UDP of the same port).
+    pub origin_control: SocketAddr,
+    /// The origin's data plane listens here (UDP).
+    pub origin_data: SocketAddr,
+    /// BLAKE3 of the DER of the API's certificate.
+    pub server_pin: Hash,
+}
+
+/// A coordinator's directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Names a directory; reads nothing.
+    pub fn new(path: impl Into<PathBuf>) -> Directory {
+        Directory { path: path.into() }
+    }
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// `coordinator.json`.
+    pub fn settings_file(&self) -> PathBuf {
+        self.path.join("coordinator.json")
+    }
+    /// `root.json`: the root envelopes, rising.
+    pub fn root_file(&self) -> PathBuf {
+        self.path.join("root.json")
+    }
+    /// `api-token` (0600).
+    pub fn api_token_file(&self) -> PathBuf {
+        self.path.join("api-token")
+    }
+    /// `ledger.redb`.
+    pub fn ledger_file(&self) -> PathBuf {
+        self.path.join("ledger.redb")
+    }
+    /// `store.redb`: tokens, issued orders, pending recalls.
+    pub fn store_file(&self) -> PathBuf {
+        self.path.join("store.redb")
+    }
+    /// `keys/`: offline keys, unless they were written elsewhere. Never read by `serve`.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.path.join("keys")
+    }
+    /// `online/`: the key that signs orders and receipts (0600).
+    pub fn online_dir(&self) -> PathBuf {
+        self.path.join("online")
+    }
+    /// `ca/`: the issuing CA.
+    pub fn ca_dir(&self) -> PathBuf {
+        self.path.join("ca")
+    }
+    /// `peer/`: the coordinator's identity on the control plane.
+    pub fn peer_dir(&self) -> PathBuf {
+        self.path.join("peer")
+    }
+    /// `server/`: certificate and key of the HTTPS API.
+    pub fn server_dir(&self) -> PathBuf {
+        self.path.join("server")
+    }
+    /// `origin/`: the origin's node directory.
+    pub fn origin_dir(&self) -> PathBuf {
+        self.path.join("origin")
+    }
+    /// `origin/incoming/`: where uploads land.
+    pub fn incoming_dir(&self) -> PathBuf {
+        self.origin_dir().join("incoming")
+    }
+
+    /// Reads `coordinator.json`.
+    ///
+    /// # Errors
+    /// When the directory or the file is missing or unreadable.
+    pub fn settings(&self) -> Result<Settings, DirectoryError> {
+        if !self.path.is_dir() {
+            return Err(DirectoryError::Missing(self.path.clone()));
+        }
+        let path = self.settings_file();
+        let unreadable = |why: String| DirectoryError::Unreadable {
+            path: path.clone(),
+            why,
+        };
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(DirectoryError::Foreign(self.path.clone()));
+            }
+            Err(e) => return Err(unreadable(e.to_string())),
+        };
+        let settings: Settings =
+            serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
+        if settings.spec_version != 1 {
+            return Err(unreadable(format!(
+                "spec_version {} is not known to this program",
+                settings.spec_version
+            )));
+        }
+        Ok(settings)
+    }
+
+    /// Reads the API token.
+    ///
+    /// # Errors
+    /// When it is missing or unreadable.
+    pub fn api_token(&self) -> Result<String, DirectoryError> {
+        let path = self.api_token_file();
+        std::fs::read_to_string(&path)
+            .map(|text| text.trim().to_owned())
+            .map_err(|e| DirectoryError::Unreadable {
+                path,
+                why: e.to_string(),
+            })
+    }
+}
+
+impl Settings {
+    /// Where delegates report.
+    pub fn coordinator_contact(&self) -> Contact {
+        Contact {
+            node: self.coordinator,
+            control: multiaddrs(self.control),
+            data: None,
+        }
+    }
+    /// Where every blob is from the start.
+    pub fn origin_contact(&self) -> Contact {
+        Contact {
+            node: self.origin,
+            control: multiaddrs(self.origin_control),
+            data: Some(self.origin_data),
+        }
+    }
+}
+
+/// The libp2p addresses of a socket address: QUIC first, then TCP.
+pub fn multiaddrs(address: SocketAddr) -> Vec<String> {
+    let (kind, ip, port) = (
+        if address.is_ipv4() { "ip4" } else { "ip6" },
+        address.ip(),
+        address.port(),
+    );
+    vec![
+        format!("/{kind}/{ip}/udp/{port}/quic-v1"),
+        format!("/{kind}/{ip}/tcp/{port}"),
+    ]
+}
