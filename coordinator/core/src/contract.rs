@@ -39,6 +39,8 @@ pub struct Config {
     pub unreachable_after: Span,
     /// A bulletin's life.
     pub bulletin_life: Span,
+    /// Keys of the `plans` role that must sign a plan, for listings; the body counts them.
+    pub plans_threshold: u32,
 }
 
 /// What the body tells the brain.
@@ -191,6 +193,21 @@ pub enum CommandError {
     /// A limit of the house.
     #[error("{0}")]
     Limit(String),
+    /// A signature or a recall for another plan than the rollout's.
+    #[error(
+        "plan {offered} is not that of rollout {rollout}, which is {held}; fetch it again and sign that"
+    )]
+    OtherPlan {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Digest as offered.
+        offered: Hash,
+        /// Digest as held.
+        held: Hash,
+    },
+    /// Signed by someone who proposed it, or twice by the same.
+    #[error("key {0} signed already")]
+    SignedAlready(PublicKey),
 }
 
 /// What the body does for the brain.
@@ -315,6 +332,8 @@ pub enum LedgerEvent {
         counts: (u32, u32),
         /// One sentence.
         why: String,
+        /// When, wall time.
+        at: Time,
     },
     /// An order was decided; it is signed and sent after this.
     Order(Box<Order>),
@@ -443,6 +462,32 @@ pub struct WaveView {
     pub opened_at: Option<Time>,
     /// Passed or failed at, wall time.
     pub ended_at: Option<Time>,
+}
+
+/// A release as listings show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReleaseView {
+    /// `product@version`.
+    pub name: String,
+    /// Digest of the manifest.
+    pub digest: Hash,
+    /// The manifest.
+    pub manifest: ReleaseManifest,
+}
+
+/// A site as listings show it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SiteView {
+    /// Its name.
+    pub site: SiteId,
+    /// Whether the newest topology has it.
+    pub known: bool,
+    /// Enrolled nodes that are in it, revoked ones left out.
+    pub nodes: u32,
+    /// Those heard of lately.
+    pub reachable: u32,
+    /// Cap on what they take over the WAN, bytes a second at the sockets; none: no cap.
+    pub wan_down_bytes_per_s: Option<u64>,
 }
 
 /// A node as listings show it.

@@ -5,6 +5,8 @@
 //! calls back when [`Conductor::poll_timeout`] says so. Everything that it knows it can rebuild from
 //! the [`LedgerEvent`]s that it asked to be appended.
 
+pub mod conductor;
 pub mod contract;
 
+pub use conductor::Conductor;
 pub use contract::{Action, Answer, Command, CommandError, Config, Event, LedgerEvent, Ticket};
