@@ -1,1 +1,200 @@
-//! The data plane: quinn, mutual TLS, bao-verified ranges.
+//! The data plane: how bytes move between nodes.
+//!
+//! One quinn endpoint per node, bound to its own address, mutual TLS 1.3 without resumption. A
+//! bidirectional stream carries one [`protocol::wire::DataRequest`] and its reply; a unidirectional
+//! one carries one [`Notice`]. Every group is verified before it is written.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_core::contract::FetchOutcome;
+use protocol::topology::Topology;
+use protocol::wire::{Class, Contact, Notice};
+use protocol::{NodeId, SiteId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::net::identity::Identity;
+use crate::store::blobs::{Blob, Blobs};
+
+/// Where and how the data plane runs.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// The UDP address to bind, also the source of outgoing connections; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// A fetch below this many bytes a second for `slow_after` is cut.
+    pub slow_bytes_per_s: u64,
+    /// See `slow_bytes_per_s`; also how long a peer may take to answer at all.
+    pub slow_after: Duration,
+    /// Requests served at the same time; one more is answered with `Busy`.
+    pub uploads_max: usize,
+}
+
+impl DataConfig {
+    /// With the limits of [`protocol::limits`].
+    pub fn new(listen: SocketAddr) -> DataConfig {
+        DataConfig {
+            listen,
+            slow_bytes_per_s: protocol::limits::SLOW_BYTES_PER_S,
+            slow_after: protocol::limits::SLOW_AFTER.as_duration(),
+            uploads_max: 64,
+        }
+    }
+}
+
+/// A node's data endpoint. Clones share it.
+#[derive(Clone, Debug)]
+pub struct DataPlane {
+    inner: Arc<()>,
+}
+
+/// Why the endpoint cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The address cannot be bound.
+    #[error("cannot listen on UDP {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The TLS configuration does not fit QUIC.
+    #[error("the TLS configuration cannot carry QUIC: {0}")]
+    Tls(String),
+}
+
+/// What the data plane tells the driver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DataEvent {
+    /// An admitted peer sent a notice.
+    Notice(NodeId, Notice),
+}
+
+/// What to fetch from whom.
+#[derive(Clone, Debug)]
+pub struct FetchJob {
+    /// The peer; its data address must be known.
+    pub from: Contact,
+    /// The blob, open here.
+    pub blob: Arc<Blob>,
+    /// Groups `[start, end)`, rising, not touching. More than fit one request are asked for in several.
+    pub groups: Vec<(u64, u64)>,
+    /// How urgent.
+    pub class: Class,
+    /// Take no more than this, bytes a second; 0: no limit.
+    pub max_bytes_per_s: u64,
+    /// Over the WAN, as the brain sees it: its payload is counted in [`Counters::wan_payload_in`].
+    pub wan: bool,
+}
+
+/// A fetch under way. Dropping it does not stop the fetch.
+#[derive(Clone, Debug)]
+pub struct FetchHandle {
+    cancel: watch::Sender<bool>,
+}
+
+impl FetchHandle {
+    /// Stops the fetch; it ends with `Cancelled` unless it ended already.
+    pub fn cancel(&self) {
+        self.cancel.send_replace(true);
+    }
+}
+
+/// How a fetch ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FetchEnd {
+    /// How.
+    pub outcome: FetchOutcome,
+    /// Payload bytes that were verified and written.
+    pub bytes: u64,
+}
+
+/// Bytes between this node and one remote site.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SiteCount {
+    /// Datagram bytes received at the socket.
+    pub socket_in: u64,
+    /// Datagram bytes sent at the socket.
+    pub socket_out: u64,
+    /// Payload bytes of groups that verified.
+    pub payload_in: u64,
+    /// Payload bytes of groups handed to connections.
+    pub payload_out: u64,
+}
+
+/// Bytes by remote site since the start; `None` is every address outside the topology.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// By remote site.
+    pub sites: BTreeMap<Option<SiteId>, SiteCount>,
+    /// Payload bytes of verified groups of fetches that the brain called WAN.
+    pub wan_payload_in: u64,
+}
+
+impl DataPlane {
+    /// Binds the endpoint and serves from `blobs`. Events come through the returned channel.
+    ///
+    /// # Errors
+    /// When the address cannot be bound (it is named).
+    pub async fn bind(
+        config: DataConfig,
+        identity: Arc<Identity>,
+        blobs: Blobs,
+    ) -> Result<(DataPlane, mpsc::Receiver<DataEvent>), DataError> {
+        let _ = (config, identity, blobs);
+        unimplemented!()
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        unimplemented!()
+    }
+
+    /// Starts a fetch. Payload bytes since the last report go to `progress` (a full channel loses
+    /// nothing: the next report carries them). `Complete` means verified and written, and for the
+    /// blob's last group durable and claimed.
+    pub fn fetch(
+        &self,
+        job: FetchJob,
+        progress: mpsc::Sender<u64>,
+    ) -> (FetchHandle, JoinHandle<FetchEnd>) {
+        let _ = (job, progress);
+        unimplemented!()
+    }
+
+    /// Sends a notice in the background, in order per peer; lost if the peer cannot be reached.
+    pub fn notify(&self, to: Contact, notice: Notice) {
+        let _ = (to, notice);
+    }
+
+    /// Caps what is sent to all nodes of a remote site together, bytes a second at the socket, also
+    /// for requests under way; for the own site: what is sent over its WAN. `None`: no cap.
+    pub fn set_pace(&self, site: SiteId, bytes_per_s: Option<u64>) {
+        let _ = (site, bytes_per_s);
+    }
+
+    /// Maps addresses to sites, for pacing and counting.
+    pub fn set_topology(&self, topology: Arc<Topology>) {
+        let _ = topology;
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        unimplemented!()
+    }
+
+    /// Closes live connections with nodes that are not admitted any more. Happens by itself when
+    /// the admission rules change.
+    pub fn close_revoked(&self) {}
+
+    /// Closes connections with a peer and refuses new ones for [`protocol::limits::BAN`].
+    pub fn ban(&self, peer: NodeId) {
+        let _ = peer;
+    }
+
+    /// Closes all connections and waits until peers know.
+    pub async fn shutdown(&self) {}
+}
