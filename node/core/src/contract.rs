@@ -315,6 +315,8 @@ pub enum Event {
     Addresses(Vec<IpAddr>),
     /// Battery, metered or VPN links: the node owns nothing and serves nobody while true.
     Roaming(bool),
+    /// The process is about to end: the last chance to say so to the site.
+    Leaving,
 
     /// A member of the site said that it is here (by gossip, or handed on by the coordinator).
     Presence(Presence),
