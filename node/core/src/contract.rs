@@ -22,7 +22,9 @@ use protocol::plan::{Recall, RolloutPlan};
 use protocol::status::{NodeStatus, State};
 use protocol::topology::Topology;
 use protocol::trust::Root;
-use protocol::wire::{Claim, Class, Contact, ControlReply, ControlRequest, Notice, Presence, SiteMessage};
+use protocol::wire::{
+    Claim, Class, Contact, ControlReply, ControlRequest, Notice, Presence, SiteMessage,
+};
 use protocol::{BlobRef, FleetId, Hash, NodeId, Now, RolloutId, Seq, SiteId, Span, Time, Verified};
 use serde::{Deserialize, Serialize};
 
