@@ -87,6 +87,9 @@ pub const CONTROL_MAX_BYTES: usize = 4 << 20;
 pub const CREDENTIALS_MAX_BYTES: usize = 16 << 10;
 /// Admission must be through by then, or the connection is dropped.
 pub const ADMISSION_TIMEOUT: Span = Span::from_secs(10);
+/// Peers whose last certificate is remembered, to close their connections when it is revoked; the
+/// one unseen for longest falls out. More than any node's connections.
+pub const ADMITTED_MAX: usize = 65_536;
 /// Statuses in one uplink request; the rest waits for the next.
 pub const UPLINK_STATUSES_MAX: usize = 512;
 /// Members of one site that a node keeps in view; the longest unseen falls out.

@@ -1,13 +1,56 @@
 //! Who is admitted: one verdict for both planes.
+//!
+//! A peer is admitted by its leaf certificate alone: an issuing CA of the root signed it, it is valid
+//! by the floored clock, it may be used by clients, its serial stands in no list of its CA, and its
+//! one name is the base32 of its key. What else a peer sends in its chain decides nothing, so a new
+//! CA certificate over the same key costs no node its place.
 
-use protocol::{NodeId, Time};
-use rustls::pki_types::CertificateDer;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use protocol::limits::{ADMITTED_MAX, CONTROL_MAX_BYTES, CREDENTIALS_MAX_BYTES};
+use protocol::{NodeId, PublicKey, Time};
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tokio::sync::watch;
+use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::key::ed25519_subject;
 
 /// The rules by which peers are admitted. Shared, and changed while connections live.
 #[derive(Debug)]
 pub struct Admission {
+    issuers: ArcSwap<Vec<Issuer>>,
+    floor: AtomicU64,
+    seen: Mutex<Seen>,
+    changing: Mutex<()>,
     changed: watch::Sender<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Issuer {
+    anchor: TrustAnchor<'static>,
+    key: PublicKey,
+    revocations: Option<Arc<List>>,
+}
+
+#[derive(Debug)]
+struct List {
+    /// Big-endian, without leading zeros.
+    number: Vec<u8>,
+    list: CertRevocationList<'static>,
+}
+
+/// The leaf that each admitted node showed last; the node unseen for longest falls out.
+#[derive(Debug, Default)]
+struct Seen {
+    leaves: HashMap<NodeId, (CertificateDer<'static>, u64)>,
+    order: BTreeMap<u64, NodeId>,
+    turn: u64,
 }
 
 /// Why a peer is not admitted.
@@ -31,6 +74,9 @@ pub enum AdmissionError {
     /// Its serial stands in the revocation list.
     #[error("the certificate was revoked")]
     Revoked,
+    /// It is not made out for a node.
+    #[error("the certificate is not a node's: {0}")]
+    WrongUse(String),
     /// Its name is not the base32 of its key.
     #[error("the certificate's name is not its key's node id")]
     WrongName,
@@ -47,50 +93,131 @@ pub enum AdmissionError {
     NoIssuers,
 }
 
+/// Why the rules cannot be changed as asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RulesError {
+    /// Not a CA certificate, or not one with an ed25519 key.
+    #[error("issuing CA {index} of the root cannot be used: {reason}")]
+    Issuer {
+        /// Its place in the list, from 0.
+        index: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The list cannot be read.
+    #[error("the revocation list is malformed: {0}")]
+    Malformed(String),
+    /// None of the issuing CAs signed the list.
+    #[error("the revocation list was signed by no issuing CA of this fleet's root")]
+    UnknownSigner,
+    /// A newer list is held.
+    #[error("the revocation list is older than the one in force")]
+    Older,
+}
+
 /// What came of a revocation list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Revocations {
     /// It is in force now.
     Taken,
-    /// The same or a newer one of this CA was held already.
+    /// It was in force already.
     Held,
 }
 
 impl Admission {
     /// Admits whom one of these CAs (DER, from the root) certified. An empty list admits nobody.
-    pub fn new(issuing_cas: Vec<CertificateDer<'static>>) -> Result<Admission, AdmissionError> {
-        let _ = issuing_cas;
-        unimplemented!()
+    pub fn new(issuing_cas: Vec<CertificateDer<'static>>) -> Result<Admission, RulesError> {
+        let issuers = issuers(&issuing_cas)?;
+        Ok(Admission {
+            issuers: ArcSwap::from_pointee(issuers),
+            floor: AtomicU64::new(0),
+            seen: Mutex::default(),
+            changing: Mutex::default(),
+            changed: watch::Sender::new(0),
+        })
     }
 
-    /// The verdict about a chain (leaf first; only the leaf and our own CAs count).
+    /// The verdict about a chain, leaf first.
     pub fn admit(&self, chain: &[CertificateDer<'_>]) -> Result<NodeId, AdmissionError> {
-        let _ = chain;
-        unimplemented!()
+        let leaf = chain.first().ok_or(AdmissionError::Missing)?;
+        let node = self.judge(leaf)?;
+        self.remember(node, leaf);
+        Ok(node)
     }
 
-    /// Replaces the issuing CAs. Revocation lists of CAs that stay, stay.
-    pub fn set_issuing_cas(&self, cas: Vec<CertificateDer<'static>>) -> Result<(), AdmissionError> {
-        let _ = cas;
-        unimplemented!()
+    /// The verdict about a chain that must be `expected`'s.
+    pub fn admit_as(
+        &self,
+        expected: NodeId,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<(), AdmissionError> {
+        let leaf = chain.first().ok_or(AdmissionError::Missing)?;
+        let found = self.judge(leaf)?;
+        if found != expected {
+            return Err(AdmissionError::WrongNode { expected, found });
+        }
+        self.remember(found, leaf);
+        Ok(())
     }
 
-    /// Takes a revocation list (DER) once one of the issuing CAs has signed it. A list that is not
-    /// newer than the held one (by its number) changes nothing.
-    pub fn set_revocations(&self, der: &[u8]) -> Result<Revocations, AdmissionError> {
-        let _ = der;
-        unimplemented!()
+    /// Replaces the issuing CAs. Revocation lists of CAs whose key stays, stay.
+    pub fn set_issuing_cas(&self, cas: Vec<CertificateDer<'static>>) -> Result<(), RulesError> {
+        let mut new = issuers(&cas)?;
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.issuers.load();
+        for issuer in &mut new {
+            issuer.revocations = old
+                .iter()
+                .find(|held| held.key == issuer.key)
+                .and_then(|held| held.revocations.clone());
+        }
+        self.issuers.store(Arc::new(new));
+        self.tick();
+        Ok(())
+    }
+
+    /// Takes a revocation list (DER) once one of the issuing CAs has signed it; refuses one with a
+    /// lower number than the list in force.
+    pub fn set_revocations(&self, der: &[u8]) -> Result<Revocations, RulesError> {
+        let (tbs, signature, number) = split(der)?;
+        let list: CertRevocationList<'static> = OwnedCertRevocationList::from_der(der)
+            .map_err(|error| RulesError::Malformed(error.to_string()))?
+            .into();
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut issuers = self.issuers.load().as_ref().clone();
+        let issuer = issuers
+            .iter_mut()
+            .find(|issuer| {
+                issuer.anchor.subject.as_ref() == list.issuer()
+                    && protocol::envelope::verify(issuer.key, tbs, signature)
+            })
+            .ok_or(RulesError::UnknownSigner)?;
+        if let Some(held) = &issuer.revocations {
+            match rank(&number).cmp(&rank(&held.number)) {
+                std::cmp::Ordering::Less => return Err(RulesError::Older),
+                std::cmp::Ordering::Equal => return Ok(Revocations::Held),
+                std::cmp::Ordering::Greater => {}
+            }
+        }
+        issuer.revocations = Some(Arc::new(List { number, list }));
+        self.issuers.store(Arc::new(issuers));
+        self.tick();
+        Ok(Revocations::Taken)
     }
 
     /// The clock never judges by a time before this one (the newest signed time seen).
     pub fn floor_time(&self, wall: Time) {
-        let _ = wall;
-        unimplemented!()
+        self.floor.fetch_max(wall.as_millis(), Ordering::Relaxed);
     }
 
     /// The time that certificates are judged by: the system's, or the floor if that is later.
     pub fn now(&self) -> Time {
-        unimplemented!()
+        let system = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            });
+        Time(system.max(self.floor.load(Ordering::Relaxed)))
     }
 
     /// Ticks whenever a peer that was admitted might no longer be.
@@ -101,12 +228,165 @@ impl Admission {
     /// The verdict about a node that was admitted before, by the certificate that it showed last;
     /// `None` if it is not remembered. Used to close live connections after a change.
     pub fn readmit(&self, node: &NodeId) -> Option<Result<(), AdmissionError>> {
-        let _ = node;
-        unimplemented!()
+        let leaf = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.leaves.get(node)?.0.clone()
+        };
+        Some(self.judge(&leaf).map(|_| ()))
     }
 
     /// Whether a node that was admitted before has been revoked since.
     pub fn is_revoked(&self, node: &NodeId) -> bool {
         self.readmit(node) == Some(Err(AdmissionError::Revoked))
+    }
+
+    fn judge(&self, leaf: &CertificateDer<'_>) -> Result<NodeId, AdmissionError> {
+        if leaf.len() > CREDENTIALS_MAX_BYTES {
+            return Err(AdmissionError::Malformed("too long".to_owned()));
+        }
+        let certificate = EndEntityCert::try_from(leaf).map_err(verdict)?;
+        let issuers = self.issuers.load();
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(self.now().as_millis()));
+        let mut refusal = AdmissionError::NoIssuers;
+        let mut signer = None;
+        for issuer in issuers.iter() {
+            match certificate.verify_for_usage(
+                &[webpki::aws_lc_rs::ED25519],
+                std::slice::from_ref(&issuer.anchor),
+                &[],
+                now,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            ) {
+                Ok(_) => {
+                    signer = Some(issuer);
+                    break;
+                }
+                Err(error) => {
+                    let error = verdict(error);
+                    if matches!(
+                        refusal,
+                        AdmissionError::NoIssuers | AdmissionError::UnknownIssuer
+                    ) {
+                        refusal = error;
+                    }
+                }
+            }
+        }
+        let signer = signer.ok_or(refusal)?;
+        if let Some(held) = &signer.revocations {
+            match held.list.find_serial(certificate.serial()) {
+                Ok(None) => {}
+                Ok(Some(_)) => return Err(AdmissionError::Revoked),
+                Err(error) => return Err(AdmissionError::Malformed(error.to_string())),
+            }
+        }
+        let key = ed25519_subject(&certificate)
+            .ok_or_else(|| AdmissionError::WrongUse("its key is not ed25519".to_owned()))?;
+        let node = NodeId(key);
+        let mut names = certificate.valid_dns_names();
+        match (names.next(), names.next()) {
+            (Some(name), None) if name == node.to_string() => Ok(node),
+            _ => Err(AdmissionError::WrongName),
+        }
+    }
+
+    fn remember(&self, node: NodeId, leaf: &CertificateDer<'_>) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.put(node, leaf);
+    }
+
+    fn tick(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+impl Seen {
+    fn put(&mut self, node: NodeId, leaf: &CertificateDer<'_>) {
+        self.turn += 1;
+        let last = self
+            .leaves
+            .insert(node, (leaf.clone().into_owned(), self.turn));
+        if let Some((_, turn)) = last {
+            self.order.remove(&turn);
+        }
+        self.order.insert(self.turn, node);
+        while self.order.len() > ADMITTED_MAX {
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
+            self.leaves.remove(&oldest);
+        }
+    }
+}
+
+fn issuers(cas: &[CertificateDer<'static>]) -> Result<Vec<Issuer>, RulesError> {
+    let one = |(index, der): (usize, &CertificateDer<'static>)| {
+        let refuse = |reason: String| RulesError::Issuer { index, reason };
+        let anchor = webpki::anchor_from_trusted_cert(der).map_err(|e| refuse(e.to_string()))?;
+        let key = EndEntityCert::try_from(der)
+            .ok()
+            .and_then(|certificate| ed25519_subject(&certificate))
+            .ok_or_else(|| refuse("its key is not ed25519".to_owned()))?;
+        Ok(Issuer {
+            anchor: anchor.to_owned(),
+            key: PublicKey(key),
+            revocations: None,
+        })
+    };
+    cas.iter().enumerate().map(one).collect()
+}
+
+/// What the CA signed, its signature, and the list's number.
+fn split(der: &[u8]) -> Result<(&[u8], &[u8], Vec<u8>), RulesError> {
+    if der.len() > CONTROL_MAX_BYTES {
+        return Err(RulesError::Malformed(format!(
+            "{} bytes are too long",
+            der.len()
+        )));
+    }
+    let malformed = |what: &str| RulesError::Malformed(what.to_owned());
+    let (rest, list) =
+        CertificateRevocationList::from_der(der).map_err(|_| malformed("not a DER list"))?;
+    if !rest.is_empty() {
+        return Err(malformed("bytes follow the list"));
+    }
+    let number = list
+        .crl_number()
+        .ok_or_else(|| malformed("it has no number"))?
+        .to_bytes_be();
+    if number.len() > 20 {
+        return Err(malformed("its number is too long"));
+    }
+    // The value borrows from the input, not from the parsed list.
+    let tbs =
+        subslice(der, list.tbs_cert_list.as_ref()).ok_or_else(|| malformed("not one piece"))?;
+    let signature =
+        subslice(der, &list.signature_value.data).ok_or_else(|| malformed("not one piece"))?;
+    Ok((tbs, signature, number))
+}
+
+fn subslice<'a>(whole: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {
+    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    whole.get(start..start.checked_add(part.len())?)
+}
+
+/// Numbers without leading zeros compare by length first.
+fn rank(number: &[u8]) -> (usize, &[u8]) {
+    (number.len(), number)
+}
+
+fn verdict(error: webpki::Error) -> AdmissionError {
+    match error {
+        webpki::Error::CertExpired { .. } => AdmissionError::Expired,
+        webpki::Error::CertNotValidYet { .. } => AdmissionError::NotYetValid,
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            AdmissionError::UnknownIssuer
+        }
+        webpki::Error::RequiredEkuNotFoundContext(_) | webpki::Error::CaUsedAsEndEntity => {
+            AdmissionError::WrongUse(error.to_string())
+        }
+        other => AdmissionError::Malformed(other.to_string()),
     }
 }

@@ -11,6 +11,11 @@ pub mod issue;
 mod key;
 mod tls;
 
+#[cfg(test)]
+pub mod fixture;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +24,9 @@ use ed25519_dalek::SigningKey;
 use protocol::NodeId;
 use rustls::pki_types::CertificateDer;
 
-pub use admission::{Admission, AdmissionError, Revocations};
+pub use admission::{Admission, AdmissionError, Revocations, RulesError};
 pub use key::{load_key, node_of_certificate, save_key};
+pub use tls::crypto_provider;
 
 /// A node's key file inside its directory: PKCS#8 PEM, mode 0600.
 pub const KEY_FILE: &str = "node.key";
@@ -88,7 +94,7 @@ impl Identity {
         }
     }
 
-    /// The identity that was saved in `dir`. `issuing_cas` come from the newest verified root.
+    /// The identity that was saved in `dir`.
     pub fn load(dir: &Path, admission: Arc<Admission>) -> Result<Identity, IdentityError> {
         let key = load_key(&dir.join(KEY_FILE))?;
         let chain = key::load_chain(&dir.join(CERTIFICATES_FILE), &key)?;
