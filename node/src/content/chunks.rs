@@ -16,7 +16,10 @@ const FREE: u32 = u32::MAX;
 
 impl ChunkTable {
     pub fn new() -> ChunkTable {
-        ChunkTable { chunks: Vec::new(), slots: vec![FREE; 1024] }
+        ChunkTable {
+            chunks: Vec::new(),
+            slots: vec![FREE; 1024],
+        }
     }
 
     /// The number of the chunk, and whether it is new.
@@ -80,6 +83,10 @@ mod tests {
         }
         let chunks = table.into_chunks();
         assert_eq!(chunks.len(), model.len());
-        assert!(model.iter().all(|(hash, number)| chunks[*number as usize].hash == *hash));
+        assert!(
+            model
+                .iter()
+                .all(|(hash, number)| chunks[*number as usize].hash == *hash)
+        );
     }
 }

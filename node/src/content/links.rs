@@ -19,7 +19,10 @@ pub(super) fn escaping_link(entries: &[Entry]) -> Option<(&str, &'static str)> {
             _ => None,
         })
         .collect();
-    links.keys().find(|path| escapes(&links, path)).map(|path| (*path, "it leads out of the tree by way of another link"))
+    links
+        .keys()
+        .find(|path| escapes(&links, path))
+        .map(|path| (*path, "it leads out of the tree by way of another link"))
 }
 
 fn escapes(links: &BTreeMap<&str, &str>, path: &str) -> bool {
@@ -55,15 +58,29 @@ mod tests {
     use super::*;
 
     fn links(list: &[(&str, &str)]) -> Vec<Entry> {
-        list.iter().map(|(path, target)| Entry { path: (*path).into(), kind: EntryKind::Link { target: (*target).into() } }).collect()
+        list.iter()
+            .map(|(path, target)| Entry {
+                path: (*path).into(),
+                kind: EntryKind::Link {
+                    target: (*target).into(),
+                },
+            })
+            .collect()
     }
 
     #[test]
     fn a_link_through_a_link_is_followed() {
         let check = |list: &[(&str, &str)], expected: Option<&str>| {
-            assert_eq!(escaping_link(&links(list)).map(|(path, _)| path), expected, "{list:?}");
+            assert_eq!(
+                escaping_link(&links(list)).map(|(path, _)| path),
+                expected,
+                "{list:?}"
+            );
         };
-        check(&[("a/b/top", "../.."), ("a/b/x", "top/../etc")], Some("a/b/x"));
+        check(
+            &[("a/b/top", "../.."), ("a/b/x", "top/../etc")],
+            Some("a/b/x"),
+        );
         check(&[("a/b/top", "../.."), ("a/b/x", "top/etc")], None);
         check(&[("a/up", ".."), ("a/x", "up/up/..")], None);
         check(&[("a/up", ".."), ("a/x", "up/a/up/..")], Some("a/x"));

@@ -6,9 +6,14 @@
 //! `Index::check` there before anything relies on it.
 
 pub mod build;
+mod chunks;
+mod cutter;
 pub mod frames;
 mod index;
+mod links;
+mod packer;
 pub mod reuse;
 pub mod tree;
+mod walk;
 
 pub use index::{ReadError, read_index};

@@ -53,11 +53,19 @@ pub(super) fn walk(path: &Path) -> Result<Walk, BuildError> {
     Ok(Walk { base, entries })
 }
 
-fn list(base: &Path, directory: &Path, entries: &mut Vec<Entry>, open: &mut Vec<PathBuf>) -> Result<(), BuildError> {
+fn list(
+    base: &Path,
+    directory: &Path,
+    entries: &mut Vec<Entry>,
+    open: &mut Vec<PathBuf>,
+) -> Result<(), BuildError> {
     for found in std::fs::read_dir(directory).map_err(|e| BuildError::io(directory, e))? {
         let path = found.map_err(|e| BuildError::io(directory, e))?.path();
         if entries.len() == INDEX_ENTRIES_MAX {
-            return Err(BuildError::refused(base, format!("it has more than {INDEX_ENTRIES_MAX} entries; split the release")));
+            return Err(BuildError::refused(
+                base,
+                format!("it has more than {INDEX_ENTRIES_MAX} entries; split the release"),
+            ));
         }
         let entry = entry(base, &path)?;
         if matches!(entry.kind, EntryKind::Directory { .. }) {
@@ -71,19 +79,33 @@ fn list(base: &Path, directory: &Path, entries: &mut Vec<Entry>, open: &mut Vec<
 fn entry(base: &Path, path: &Path) -> Result<Entry, BuildError> {
     let refuse = |why: &str| BuildError::refused(path, why);
     let relative = path.strip_prefix(base).unwrap_or(path);
-    let name = relative.to_str().ok_or_else(|| refuse("its name is not UTF-8; rename it"))?;
+    let name = relative
+        .to_str()
+        .ok_or_else(|| refuse("its name is not UTF-8; rename it"))?;
     check_path(name).map_err(refuse)?;
     let metadata = std::fs::symlink_metadata(path).map_err(|e| BuildError::io(path, e))?;
     let kind = metadata.file_type();
     let kind = if kind.is_dir() {
-        EntryKind::Directory { mode: permissions(&metadata) }
+        EntryKind::Directory {
+            mode: permissions(&metadata),
+        }
     } else if kind.is_file() {
-        EntryKind::File { mode: permissions(&metadata), length: 0, chunks: Vec::new() }
+        EntryKind::File {
+            mode: permissions(&metadata),
+            length: 0,
+            chunks: Vec::new(),
+        }
     } else if kind.is_symlink() {
         let target = std::fs::read_link(path).map_err(|e| BuildError::io(path, e))?;
-        let target = target.to_str().ok_or_else(|| refuse("its target is not UTF-8; make the link anew"))?;
-        check_link(name, target).map_err(|why| BuildError::refused(path, format!("it is a link to {target:?} and {why}")))?;
-        EntryKind::Link { target: target.to_owned() }
+        let target = target
+            .to_str()
+            .ok_or_else(|| refuse("its target is not UTF-8; make the link anew"))?;
+        check_link(name, target).map_err(|why| {
+            BuildError::refused(path, format!("it is a link to {target:?} and {why}"))
+        })?;
+        EntryKind::Link {
+            target: target.to_owned(),
+        }
     } else if kind.is_fifo() {
         return Err(refuse("it is a named pipe; remove it from the tree"));
     } else if kind.is_socket() {
@@ -91,7 +113,10 @@ fn entry(base: &Path, path: &Path) -> Result<Entry, BuildError> {
     } else {
         return Err(refuse("it is a device; remove it from the tree"));
     };
-    Ok(Entry { path: name.to_owned(), kind })
+    Ok(Entry {
+        path: name.to_owned(),
+        kind,
+    })
 }
 
 /// The permission bits that a release keeps.
