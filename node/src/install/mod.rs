@@ -1,16 +1,39 @@
 //! The installers: what a step of the journal does to the machine.
 //!
+//! ```text
+//! install/<product>/versions/<version>/     a complete slot; its appearance is one rename
+//!                  /current                 a link to versions/<version>; its change is one rename
+//!                  /releases/<version>.json which release the slot holds
+//!                  /slots/<install id>      a slot while it is written or removed
+//!                  /staging/<install id>/   the unpacked files of a command recipe
+//! ```
+//!
 //! Every step may be asked for again after a crash: it looks at what is on disk and does what is left.
+//! A step never reports more than it found: an outcome is `Done` only when its result is on disk, durably.
+//!
+//! Programs (recipe steps, detect rules, health checks) run in the unpacked tree, in a process group of
+//! their own, with a small environment: `PATH`, `HOME`, `LANG`, `TZ`, `TMPDIR` of the node, and
+//! `TIDEGATE_INSTALL_ID`, `TIDEGATE_PRODUCT`, `TIDEGATE_VERSION`, `TIDEGATE_RELEASE` (its digest) and
+//! `TIDEGATE_PREVIOUS` (the version that was installed before, or nothing).
 
+mod command;
+mod process;
+mod slots;
+mod tree;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use node_core::contract::{Step, StepOutcome};
+use node_core::contract::{Failure, Step, StepOutcome};
 use protocol::index::CheckedIndex;
-use protocol::manifest::ReleaseManifest;
+use protocol::manifest::{HealthCheck, Install, ReleaseManifest};
 use protocol::{Hash, Verified};
 
+use crate::content::tree::UnpackError;
 use crate::store::blobs::Blob;
+use process::Run;
+use slots::Places;
 
 /// Takes the steps of installations below one directory: `<product>/{versions/<version>, current}`.
 #[derive(Clone, Debug)]
@@ -48,7 +71,108 @@ impl Installer {
         content: Option<Content>,
         step: Step,
     ) -> StepOutcome {
-        let _ = (install_id, release, before, content, step);
-        unimplemented!()
+        let job = Job {
+            places: Places::new(&self.root, &release.product),
+            install_id,
+            release: release.clone(),
+            before: before.cloned(),
+        };
+        let outcome = match &release.install {
+            Install::Tree => job.tree_step(content, step).await,
+            Install::Command { .. } => job.command_step(content, step).await,
+        };
+        outcome.unwrap_or_else(StepOutcome::Failed)
+    }
+}
+
+/// One installation, as a step sees it.
+#[derive(Clone)]
+struct Job {
+    places: Places,
+    install_id: Hash,
+    release: Verified<ReleaseManifest>,
+    before: Option<Verified<ReleaseManifest>>,
+}
+
+impl Job {
+    /// Runs `work`, which blocks on the disk, on a thread for that.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Job) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let job = self.clone();
+        let broken = |e: tokio::task::JoinError| machine_failure(format!("the step broke: {e}"));
+        tokio::task::spawn_blocking(move || work(job))
+            .await
+            .map_err(broken)?
+    }
+
+    /// The health check, once.
+    async fn check_health(&self, check: &HealthCheck, cwd: &Path) -> Result<StepOutcome, Failure> {
+        let ended = self.run(&check.argv, cwd, check.timeout).await?;
+        ended.expect("health check", &check.argv, &[0])?;
+        Ok(StepOutcome::Done)
+    }
+
+    async fn run(
+        &self,
+        argv: &[String],
+        cwd: &Path,
+        timeout: protocol::Span,
+    ) -> Result<process::Ended, Failure> {
+        let environment = [
+            ("TIDEGATE_INSTALL_ID", self.install_id.to_string()),
+            ("TIDEGATE_PRODUCT", self.release.product.to_string()),
+            ("TIDEGATE_VERSION", self.release.version.to_string()),
+            ("TIDEGATE_RELEASE", self.release.digest().to_string()),
+            (
+                "TIDEGATE_PREVIOUS",
+                self.before
+                    .as_ref()
+                    .map_or(String::new(), |b| b.version.to_string()),
+            ),
+        ];
+        process::run(Run {
+            argv,
+            cwd,
+            environment: &environment,
+            timeout,
+        })
+        .await
+    }
+}
+
+/// A failure of this machine: another attempt may succeed.
+fn machine_failure(reason: String) -> Failure {
+    Failure {
+        reason,
+        exit_code: None,
+        output_tail: String::new(),
+        retryable: true,
+    }
+}
+
+/// A failure of the release, or of how things stand here: another attempt would end alike.
+fn lasting_failure(reason: String) -> Failure {
+    Failure {
+        reason,
+        exit_code: None,
+        output_tail: String::new(),
+        retryable: false,
+    }
+}
+
+/// A failed system call on `path`.
+fn io_failure(path: &Path) -> impl Fn(io::Error) -> Failure + use<> {
+    let path = crate::content::build::shown(path);
+    move |e| machine_failure(format!("{path}: {e}"))
+}
+
+impl From<UnpackError> for Failure {
+    fn from(error: UnpackError) -> Failure {
+        match error.is_machine() {
+            true => machine_failure(error.to_string()),
+            false => lasting_failure(error.to_string()),
+        }
     }
 }

@@ -1,0 +1,142 @@
+//! The `command` installer: a recipe that is run in the unpacked files, and a rule that decides after a
+//! crash whether it took.
+
+use std::path::PathBuf;
+
+use node_core::contract::{Failure, Step, StepOutcome};
+use protocol::Span;
+use protocol::manifest::Install;
+
+use super::process::Ended;
+use super::{Content, Job, io_failure, lasting_failure, machine_failure};
+use crate::content::build::sync_dir;
+use crate::content::tree;
+
+/// A recipe, borrowed from the manifest.
+struct Recipe<'a> {
+    steps: &'a [Vec<String>],
+    detect: &'a [String],
+    undo: &'a [Vec<String>],
+    codes: &'a [i32],
+    max_run_time: Span,
+}
+
+impl Job {
+    pub(super) async fn command_step(
+        self,
+        content: Option<Content>,
+        step: Step,
+    ) -> Result<StepOutcome, Failure> {
+        let Some(recipe) = self.recipe() else {
+            return Err(lasting_failure("the release has no recipe".into()));
+        };
+        match step {
+            Step::WriteSlot => self.on_disk(|job| job.stage(content)).await,
+            Step::Switch => self.run_all("step", recipe.steps, &recipe).await,
+            Step::Detect => self.detect_by_rule(&recipe).await,
+            Step::RollBack if recipe.undo.is_empty() => {
+                Err(lasting_failure("the recipe has no steps to undo it".into()))
+            }
+            Step::RollBack => self.run_all("undo step", recipe.undo, &recipe).await,
+            Step::CheckHealth => match &self.release.health_check {
+                None => Ok(StepOutcome::Done),
+                Some(check) => self.check_health(check, &self.work_dir()?).await,
+            },
+            Step::CleanUp => self.on_disk(|job| job.unstage()).await,
+        }
+    }
+
+    fn recipe(&self) -> Option<Recipe<'_>> {
+        match &self.release.install {
+            Install::Command {
+                steps,
+                detect,
+                undo,
+                expected_exit_codes,
+                max_run_time,
+            } => Some(Recipe {
+                steps,
+                detect,
+                undo,
+                codes: if expected_exit_codes.is_empty() {
+                    &[0]
+                } else {
+                    expected_exit_codes
+                },
+                max_run_time: *max_run_time,
+            }),
+            Install::Tree => None,
+        }
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.places.stagings().join(self.install_id.to_string())
+    }
+
+    /// Where programs run: in the unpacked files, or in the product's directory once those are gone.
+    fn work_dir(&self) -> Result<PathBuf, Failure> {
+        let staging = self.staging();
+        if staging.is_dir() {
+            return Ok(staging);
+        }
+        let product = self.places.product();
+        std::fs::create_dir_all(product).map_err(io_failure(product))?;
+        Ok(product.to_owned())
+    }
+
+    fn stage(self, content: Option<Content>) -> Result<StepOutcome, Failure> {
+        let content =
+            content.ok_or_else(|| lasting_failure("the release's content is not here".into()))?;
+        let staging = self.staging();
+        if tree::matches(&content.index, &staging)? {
+            return Ok(StepOutcome::Done);
+        }
+        let made = staging.with_extension("partial");
+        tree::unpack(&content.index, &content.pack, &made)?;
+        tree::remove(&staging).map_err(io_failure(&staging))?;
+        std::fs::rename(&made, &staging).map_err(io_failure(&staging))?;
+        let stagings = self.places.stagings();
+        sync_dir(&stagings).map_err(io_failure(&stagings))?;
+        Ok(StepOutcome::Done)
+    }
+
+    async fn run_all(
+        &self,
+        what: &str,
+        steps: &[Vec<String>],
+        recipe: &Recipe<'_>,
+    ) -> Result<StepOutcome, Failure> {
+        let cwd = self.work_dir()?;
+        for (number, argv) in (1..).zip(steps) {
+            let ended = self.run(argv, &cwd, recipe.max_run_time).await?;
+            ended.expect(&format!("{what} {number}"), argv, recipe.codes)?;
+        }
+        Ok(StepOutcome::Done)
+    }
+
+    /// Exit code 0 is `Done`; any other, and a program that is not there, is `Absent`.
+    async fn detect_by_rule(&self, recipe: &Recipe<'_>) -> Result<StepOutcome, Failure> {
+        match self
+            .run(recipe.detect, &self.work_dir()?, recipe.max_run_time)
+            .await?
+        {
+            Ended::Exit { code: 0, .. } => Ok(StepOutcome::Done),
+            Ended::Exit { .. } | Ended::NotFound => Ok(StepOutcome::Absent),
+            Ended::TimedOut { tail, .. } => {
+                let failure =
+                    machine_failure("the detect rule was killed when its time was over".into());
+                Err(Failure {
+                    output_tail: tail,
+                    ..failure
+                })
+            }
+        }
+    }
+
+    /// Drops the unpacked files of this and of older installations.
+    fn unstage(self) -> Result<StepOutcome, Failure> {
+        let stagings = self.places.stagings();
+        tree::remove(&stagings).map_err(io_failure(&stagings))?;
+        Ok(StepOutcome::Done)
+    }
+}
