@@ -1,8 +1,30 @@
 //! A node from its directory to its end: locks, opens, listens, drives, leaves.
 
-use std::path::Path;
+use std::fs;
+use std::io::{self, Read, Seek, Write};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use node_core::contract::Tempo;
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use node_core::contract::{Config, Tempo};
+use protocol::trust::{Trust, TrustError};
+use protocol::wire::Contact;
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{ConfigError, NodeConfig, Role};
+use crate::driver::status::{self, StatusError};
+use crate::driver::{self, Clock, Driver, Intake, Parts, Shelf};
+use crate::install::Installer;
+use crate::net::control::{Control, ControlConfig, StartError};
+use crate::net::data::{DataConfig, DataError, DataPlane};
+use crate::net::identity::{Admission, Identity, IdentityError, RulesError};
+use crate::store::blobs::{Blobs, StoreError};
+use crate::store::records::{Records, RecordsError};
+
+/// Status questions that wait for the loop.
+const QUESTIONS_MAX: usize = 16;
 
 /// How a node is run.
 #[derive(Clone, Debug, Default)]
@@ -16,9 +38,54 @@ pub struct RunOptions {
 /// Why a node did not start or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Not built yet.
-    #[error("not built yet")]
-    NotYet,
+    /// The directory is no node's, or its file cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process runs on the directory.
+    #[error("{} is in use by process {pid}: stop that node first", .dir.display())]
+    Running {
+        /// The directory.
+        dir: PathBuf,
+        /// The other process.
+        pid: String,
+    },
+    /// The directory cannot be locked or made ready.
+    #[error("{} cannot be used: {source}", .path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The database refused.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The remembered chain of roots does not hold.
+    #[error("the trusted root of {} does not hold ({why}): enrol the machine again in an empty directory", .dir.display())]
+    Root {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The root's issuing CAs cannot be used.
+    #[error("the root's issuing CAs cannot be used: {0}")]
+    Admission(#[from] RulesError),
+    /// Key or certificate cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The blobs cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] StoreError),
+    /// The data plane's port is taken.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The control plane's port is taken.
+    #[error(transparent)]
+    Control(#[from] StartError),
+    /// The status socket cannot be made.
+    #[error(transparent)]
+    Status(#[from] StatusError),
 }
 
 /// Runs the node of `dir` until SIGTERM or SIGINT. Its role stands in `node.json`.
@@ -26,6 +93,240 @@ pub enum RunError {
 /// # Errors
 /// One line each, with the culprit and the next step.
 pub async fn run(dir: &Path, options: RunOptions) -> Result<(), RunError> {
-    let _ = (dir, options);
-    Err(RunError::NotYet)
+    let unusable = |source| RunError::Directory {
+        path: dir.to_owned(),
+        source,
+    };
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(unusable)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(unusable)?;
+    run_until(dir, options, async move {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    })
+    .await
+}
+
+/// Runs the node of `dir` until `end` is ready.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(
+    dir: &Path,
+    options: RunOptions,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), RunError> {
+    let config = NodeConfig::load(dir)?;
+    let _lock = lock(dir)?;
+    let records = Arc::new(Records::open(dir)?);
+    let trust = trust(dir, &config, &records)?;
+    let clock = Arc::new(Clock::new(records.floor()?.max(config.enrolled)));
+    let admission = Arc::new(Admission::new(driver::issuing_cas(trust.root()))?);
+    admission.floor_time(clock.floor());
+    let revocations = match records.revocations()? {
+        Some(digest) => records.document(digest)?.map(|der| (digest, der)),
+        None => None,
+    };
+    let revocations = revocations.and_then(|(digest, der)| {
+        let taken = admission.set_revocations(&der);
+        taken
+            .inspect_err(|e| tracing::warn!(event = "signature", "revocation list dropped: {e}"))
+            .ok()
+            .map(|_| digest)
+    });
+    let identity = Arc::new(Identity::load(dir, admission.clone())?);
+    let blobs = Blobs::open(&dir.join("store"))?;
+    let loaded = records.load(&trust)?;
+    for (event, line) in &loaded.dropped {
+        tracing::warn!(event, "{line}");
+    }
+
+    let listen = config.listen;
+    let data_address = SocketAddr::new(listen.address, listen.data_port);
+    let (data, data_events) = DataPlane::bind(
+        DataConfig::new(data_address),
+        identity.clone(),
+        blobs.clone(),
+    )
+    .await?;
+    let mut control_config =
+        ControlConfig::at(SocketAddr::new(listen.address, listen.control_port));
+    control_config.mdns = options.mdns;
+    let (control, control_events) = Control::start(control_config, identity.clone()).await?;
+
+    let contact = contact(&config, &control.listen_addrs(), data.local_addr().port());
+    let addresses = addresses(&config, &control.listen_addrs());
+    tracing::info!(
+        event = "started",
+        "node {} of fleet {} on {}",
+        config.node.short(),
+        config.fleet.short(),
+        contact.control.join(" "),
+    );
+    let brain = Config {
+        node: config.node,
+        fleet: config.fleet,
+        role: config.role.into(),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        contact,
+        epoch: config.epoch,
+        boot_id: driver::boot_id(),
+        coordinators: config.coordinators.clone(),
+        origins: config.origins.clone(),
+        tempo: options.tempo,
+        seed: u64::from_le_bytes(driver::random_bytes()[..8].try_into().expect("8 bytes")),
+    };
+    let parts = Parts {
+        identity,
+        config: brain,
+        memory: loaded.memory,
+        addresses,
+        revocations,
+        intake: Intake::new(trust, admission, clock.clone(), config.enrolled),
+        clock,
+        records,
+        shelf: Shelf::new(blobs.clone(), Installer::new(dir.join("install"))),
+        control,
+        control_events,
+        data,
+        data_events,
+    };
+
+    let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
+    let mut helpers = Helpers(vec![status::serve(dir, ask)?]);
+    if config.role == Role::Origin {
+        let incoming = driver::incoming_directory(dir);
+        fs::create_dir_all(&incoming).map_err(|source| RunError::Directory {
+            path: incoming.clone(),
+            source,
+        })?;
+        helpers
+            .0
+            .push(tokio::spawn(driver::watch_incoming(dir.to_owned(), blobs)));
+    }
+    let (stop, stopped) = watch::channel(false);
+    helpers.0.push(tokio::spawn(async move {
+        end.await;
+        stop.send_replace(true);
+        // The receiver would take a dropped sender for nothing to wait for.
+        stop.closed().await;
+    }));
+    Driver::new(parts, stopped).drive(questions).await?;
+    tracing::info!(event = "stopped", "node {}", config.node.short());
+    Ok(())
+}
+
+/// Tasks that end with the node.
+struct Helpers(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|task| task.abort());
+    }
+}
+
+/// Holds the directory for this process; released by the system at its end, however it comes.
+fn lock(dir: &Path) -> Result<fs::File, RunError> {
+    let run = dir.join("run");
+    let path = run.join("lock");
+    let refuse = |source| RunError::Directory {
+        path: path.clone(),
+        source,
+    };
+    fs::create_dir_all(&run).map_err(refuse)?;
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(refuse)?;
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    if rustix::fs::flock(&file, exclusive).is_err() {
+        let mut pid = String::new();
+        let _ = (&mut file).take(32).read_to_string(&mut pid);
+        return Err(RunError::Running {
+            dir: dir.to_owned(),
+            pid: pid.trim().to_owned(),
+        });
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(refuse)?;
+    Ok(file)
+}
+
+/// The newest root that the remembered chain leads to from the pinned one.
+fn trust(dir: &Path, config: &NodeConfig, records: &Records) -> Result<Trust, RunError> {
+    let broken = |why: String| RunError::Root {
+        dir: dir.to_owned(),
+        why,
+    };
+    let mut roots = records.roots()?.into_iter();
+    let first = roots.next().ok_or_else(|| broken("there is none".into()))?;
+    chain(first, roots, config.fleet).map_err(|e| broken(e.to_string()))
+}
+
+/// Walks a chain of roots from the pinned one.
+pub(crate) fn chain(
+    first: protocol::envelope::Envelope,
+    rest: impl IntoIterator<Item = protocol::envelope::Envelope>,
+    pinned: protocol::FleetId,
+) -> Result<Trust, TrustError> {
+    let mut trust = Trust::pin(first, pinned)?;
+    for next in rest.into_iter().take(protocol::limits::ROOT_WALK_MAX) {
+        trust.update(next)?;
+    }
+    Ok(trust)
+}
+
+fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    })
+}
+
+/// This machine's addresses; loopback ones only if there is nothing else.
+fn addresses(config: &NodeConfig, listening: &[Multiaddr]) -> Vec<IpAddr> {
+    if !config.listen.address.is_unspecified() {
+        return vec![config.listen.address];
+    }
+    let mut all: Vec<_> = listening.iter().filter_map(ip_of).collect();
+    all.sort_unstable();
+    all.dedup();
+    let outward: Vec<_> = all.iter().copied().filter(|a| !a.is_loopback()).collect();
+    if outward.is_empty() { all } else { outward }
+}
+
+fn contact(config: &NodeConfig, listening: &[Multiaddr], data_port: u16) -> Contact {
+    let reachable = addresses(config, listening);
+    let control = listening
+        .iter()
+        .filter(|address| ip_of(address).is_some_and(|ip| reachable.contains(&ip)))
+        .map(Multiaddr::to_string)
+        .collect();
+    let outward = towards_coordinator(config).filter(|ip| reachable.contains(ip));
+    Contact {
+        node: config.node,
+        control,
+        data: outward
+            .or(reachable.first().copied())
+            .map(|ip| SocketAddr::new(ip, data_port)),
+    }
+}
+
+/// The address that this machine would speak to the coordinator from; sends nothing.
+fn towards_coordinator(config: &NodeConfig) -> Option<IpAddr> {
+    let far = config
+        .coordinators
+        .iter()
+        .flat_map(|c| &c.control)
+        .filter_map(|a| a.parse().ok())
+        .find_map(|a: Multiaddr| ip_of(&a))?;
+    let socket = UdpSocket::bind((config.listen.address, 0)).ok()?;
+    socket.connect((far, 9)).ok()?;
+    socket.local_addr().ok().map(|a| a.ip())
 }

@@ -1,0 +1,251 @@
+//! The content effects: blobs are opened, indexes read, frames decoded, steps taken. All of it
+//! blocks or burns a core, so it runs beside the loop, a bounded number at a time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use node_core::contract::{Event, Failure, FrameMap, Step, StepOutcome, Ticket};
+use protocol::index::CheckedIndex;
+use protocol::manifest::ReleaseManifest;
+use protocol::pieces::PieceSet;
+use protocol::{BlobRef, Hash, Verified};
+use tokio::sync::Semaphore;
+
+use crate::content::{frames, read_index, reuse};
+use crate::install::{Content, Installer};
+use crate::store::blobs::{Blob, Blobs};
+
+/// Checked indexes that are kept in memory; the one used longest ago falls out.
+const INDEXES_MAX: usize = 4;
+/// Effects that read or write blobs at the same time.
+const WORKERS: usize = 4;
+
+/// The blobs of a node and what is known of their insides. Clones share it.
+#[derive(Clone)]
+pub struct Shelf {
+    blobs: Blobs,
+    installer: Installer,
+    indexes: Arc<Mutex<VecDeque<(BlobRef, Arc<CheckedIndex>)>>>,
+    workers: Arc<Semaphore>,
+}
+
+impl Shelf {
+    /// A shelf over a store and an install directory.
+    pub fn new(blobs: Blobs, installer: Installer) -> Shelf {
+        Shelf {
+            blobs,
+            installer,
+            indexes: Arc::default(),
+            workers: Arc::new(Semaphore::new(WORKERS)),
+        }
+    }
+
+    /// The blob, if it is open or complete.
+    pub fn blob(&self, name: BlobRef) -> Option<Arc<Blob>> {
+        self.blobs
+            .get(&name.root)
+            .filter(|blob| blob.name() == name)
+    }
+
+    /// Opens (or makes) a blob's files.
+    pub async fn open(self, ticket: Ticket, blob: BlobRef) -> Event {
+        let opened = self.work(move |shelf| shelf.blobs.open_blob(blob)).await;
+        let have = match opened {
+            Some(Ok(open)) => Some(open.pieces()),
+            Some(Err(e)) => {
+                tracing::warn!(event = "storage", "blob {blob} cannot be kept: {e}");
+                None
+            }
+            None => None,
+        };
+        Event::BlobOpened { ticket, have }
+    }
+
+    /// Drops a blob's files.
+    pub async fn drop_blob(self, blob: BlobRef) {
+        let done = self
+            .work(move |shelf| shelf.blobs.drop_blob(&blob.root))
+            .await;
+        if let Some(Err(e)) = done {
+            tracing::warn!(event = "storage", "blob {blob} cannot be dropped: {e}");
+        }
+    }
+
+    /// Reads and checks an index.
+    pub async fn read_index(self, ticket: Ticket, index: BlobRef, pack: BlobRef) -> Event {
+        let read = self.work(move |shelf| shelf.index(index, pack)).await;
+        Event::IndexRead {
+            ticket,
+            index: read.flatten(),
+        }
+    }
+
+    /// Copies chunks of older releases into a pack.
+    pub async fn reuse(
+        self,
+        ticket: Ticket,
+        index: BlobRef,
+        pack: BlobRef,
+        donors: Vec<(BlobRef, BlobRef)>,
+    ) -> Event {
+        let nothing = PieceSet::empty(protocol::pieces::Geometry::of(pack.length).pieces());
+        let copied = self
+            .work(move |shelf| {
+                let index = shelf.index(index, pack)?;
+                let pack = shelf.blob(pack)?;
+                let donors: Vec<_> = donors
+                    .into_iter()
+                    .filter_map(|(index, pack)| {
+                        let checked = shelf.index(index, pack)?;
+                        Some(((*checked).clone(), shelf.blob(pack)?))
+                    })
+                    .collect();
+                let bytes = reuse::reuse(&index, &pack, &donors).unwrap_or_else(|e| {
+                    tracing::warn!(event = "storage", "reuse ended early: {e}");
+                    0
+                });
+                Some((pack.pieces(), bytes))
+            })
+            .await;
+        let (have, bytes) = copied.flatten().unwrap_or((nothing, 0));
+        Event::Reused {
+            ticket,
+            have,
+            bytes,
+        }
+    }
+
+    /// Reads and checks a carrier's frame table.
+    pub async fn read_frames(self, ticket: Ticket, carrier: BlobRef, pack: BlobRef) -> Event {
+        let read = self
+            .work(move |shelf| {
+                let table = frames::read_table(&*shelf.blob(carrier)?, pack)
+                    .inspect_err(|e| tracing::warn!(event = "malformed", "{e}"))
+                    .ok()?;
+                let coded = table.frame_ranges().into_iter();
+                Some(FrameMap {
+                    coded: coded.map(|r| (r.start, r.end)).collect(),
+                    frame_plain: table.frame_plain,
+                })
+            })
+            .await;
+        Event::FramesRead {
+            ticket,
+            frames: read.flatten(),
+        }
+    }
+
+    /// Decodes one frame into the pack.
+    pub async fn decode(
+        self,
+        ticket: Ticket,
+        carrier: BlobRef,
+        index: BlobRef,
+        pack: BlobRef,
+        frame: u32,
+    ) -> Event {
+        let decoded = self
+            .work(move |shelf| {
+                let index = shelf.index(index, pack)?;
+                let (carrier, pack) = (shelf.blob(carrier)?, shelf.blob(pack)?);
+                frames::decode(&carrier, &index, &pack, frame)
+                    .inspect_err(|e| tracing::warn!(event = "malformed", "frame {frame}: {e}"))
+                    .ok()
+            })
+            .await;
+        Event::FrameDecoded {
+            ticket,
+            ok: decoded.flatten().is_some(),
+        }
+    }
+
+    /// Takes one step of an installation.
+    pub async fn step(
+        self,
+        ticket: Ticket,
+        install_id: Hash,
+        release: Box<Verified<ReleaseManifest>>,
+        before: Option<Box<Verified<ReleaseManifest>>>,
+        step: Step,
+    ) -> Event {
+        let content = if step == Step::WriteSlot {
+            match self.content(&release).await {
+                Ok(content) => Some(content),
+                Err(reason) => {
+                    let outcome = StepOutcome::Failed(Failure {
+                        reason,
+                        exit_code: None,
+                        output_tail: String::new(),
+                        retryable: true,
+                    });
+                    return Event::StepEnded { ticket, outcome };
+                }
+            }
+        } else {
+            None
+        };
+        let outcome = self
+            .installer
+            .step(install_id, &release, before.as_deref(), content, step)
+            .await;
+        Event::StepEnded { ticket, outcome }
+    }
+
+    async fn content(&self, release: &ReleaseManifest) -> Result<Content, String> {
+        let artifact = release
+            .artifact_for(std::env::consts::OS, std::env::consts::ARCH)
+            .ok_or("the release has nothing for this platform")?;
+        let (index, pack) = (artifact.index, artifact.pack);
+        self.clone()
+            .work(move |shelf| {
+                Some(Content {
+                    index: shelf.index(index, pack)?,
+                    pack: shelf.blob(pack)?,
+                })
+            })
+            .await
+            .flatten()
+            .ok_or_else(|| "the release's content is not complete on this disk".into())
+    }
+
+    fn index(&self, index: BlobRef, pack: BlobRef) -> Option<Arc<CheckedIndex>> {
+        let lock = || self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut kept = lock();
+            if let Some(at) = kept
+                .iter()
+                .position(|(name, i)| *name == index && i.pack == pack)
+            {
+                let found = kept.remove(at)?;
+                let checked = found.1.clone();
+                kept.push_back(found);
+                return Some(checked);
+            }
+        }
+        let blob = self.blob(index)?;
+        match read_index(&blob, pack) {
+            Ok(checked) => {
+                let checked = Arc::new(checked);
+                let mut kept = lock();
+                while kept.len() >= INDEXES_MAX {
+                    kept.pop_front();
+                }
+                kept.push_back((index, checked.clone()));
+                Some(checked)
+            }
+            Err(e) => {
+                tracing::warn!(event = "malformed", "index {index} refused: {e}");
+                None
+            }
+        }
+    }
+
+    /// Runs `work` on a thread that may block; `None` if it panicked.
+    async fn work<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Shelf) -> T + Send + 'static,
+    ) -> Option<T> {
+        let _room = self.workers.clone().acquire_owned().await.ok()?;
+        tokio::task::spawn_blocking(move || work(&self)).await.ok()
+    }
+}

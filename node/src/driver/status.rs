@@ -1,0 +1,215 @@
+//! The status socket: whoever may open `DIR/run/status.sock` gets one JSON object and an end.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_core::contract::Snapshot;
+use protocol::wire::Contact;
+use protocol::{FleetId, NodeId, SiteId, Time};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::net::data::Counters;
+
+/// Askers that are served at the same time; more are turned away.
+const ASKERS_MAX: usize = 16;
+/// An asker takes its answer within this.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer that an asker reads.
+const REPORT_MAX_BYTES: u64 = 64 << 20;
+/// A Unix socket's path fits about so much; a longer one is opened through its directory.
+const SOCKET_PATH_MAX: usize = 100;
+
+/// Asks the loop for a report.
+pub type StatusRequest = oneshot::Sender<Report>;
+
+/// Where a node stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Who it is.
+    pub node: NodeId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// Its process.
+    pub pid: u32,
+    /// Wall time of its start.
+    pub started: Time,
+    /// Where others reach it.
+    pub contact: Contact,
+    /// The brain in a nutshell.
+    pub snapshot: Snapshot,
+    /// Bytes on the data plane since the start.
+    pub traffic: Traffic,
+    /// Fetches under way.
+    pub fetches: usize,
+}
+
+/// Bytes on the data plane since the node's start.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Traffic {
+    /// Payload bytes of verified groups that came over the site's WAN.
+    pub wan_payload_in: u64,
+    /// By the site of the other end.
+    pub sites: Vec<SiteTraffic>,
+}
+
+/// Bytes between the node and one site.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct SiteTraffic {
+    /// The other end's site; none for addresses outside the topology.
+    pub site: Option<SiteId>,
+    /// Datagram bytes received at the socket.
+    pub socket_in: u64,
+    /// Datagram bytes sent at the socket.
+    pub socket_out: u64,
+    /// Payload bytes of groups that verified.
+    pub payload_in: u64,
+    /// Payload bytes of groups that were sent.
+    pub payload_out: u64,
+}
+
+impl Traffic {
+    /// What the data plane counted.
+    pub fn of(counters: &Counters) -> Traffic {
+        let line = |(site, count): (&Option<SiteId>, &crate::net::data::SiteCount)| SiteTraffic {
+            site: site.clone(),
+            socket_in: count.socket_in,
+            socket_out: count.socket_out,
+            payload_in: count.payload_in,
+            payload_out: count.payload_out,
+        };
+        Traffic {
+            wan_payload_in: counters.wan_payload_in,
+            sites: counters.sites.iter().map(line).collect(),
+        }
+    }
+}
+
+/// Why a node's status is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// Nobody listens.
+    #[error("no node runs on {}: start it with 'tidegate-node run --dir {}'", .0.display(), .0.display())]
+    NotRunning(PathBuf),
+    /// The socket cannot be made or read.
+    #[error("{}: {source}", .path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn socket_path(dir: &Path) -> PathBuf {
+    dir.join("run").join("status.sock")
+}
+
+/// Keeps a directory open while a long socket path is used through it.
+struct Door {
+    path: PathBuf,
+    _directory: Option<fs::File>,
+}
+
+fn door(path: &Path) -> io::Result<Door> {
+    if path.as_os_str().len() <= SOCKET_PATH_MAX {
+        return Ok(Door {
+            path: path.to_owned(),
+            _directory: None,
+        });
+    }
+    use std::os::fd::AsRawFd;
+    let directory = fs::File::open(path.parent().unwrap_or(Path::new(".")))?;
+    let name = path.file_name().unwrap_or_default();
+    Ok(Door {
+        path: PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name),
+        _directory: Some(directory),
+    })
+}
+
+/// Opens the socket and serves it until the returned task is aborted.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn serve(
+    dir: &Path,
+    questions: mpsc::Sender<StatusRequest>,
+) -> Result<tokio::task::JoinHandle<()>, StatusError> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = socket_path(dir);
+    let refuse = |source| StatusError::Socket {
+        path: path.clone(),
+        source,
+    };
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(refuse(e)),
+        _ => {}
+    }
+    let door = door(&path).map_err(refuse)?;
+    let listener = UnixListener::bind(&door.path).map_err(refuse)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(refuse)?;
+    let askers = Arc::new(Semaphore::new(ASKERS_MAX));
+    Ok(tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors: others need them more.
+                tokio::time::sleep(PATIENCE).await;
+                continue;
+            };
+            let Ok(room) = askers.clone().try_acquire_owned() else {
+                continue;
+            };
+            let questions = questions.clone();
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PATIENCE, report(stream, questions)).await;
+                drop(room);
+            });
+        }
+    }))
+}
+
+async fn report(mut stream: UnixStream, questions: mpsc::Sender<StatusRequest>) -> Option<()> {
+    let (ask, answer) = oneshot::channel();
+    questions.send(ask).await.ok()?;
+    let json = serde_json::to_vec(&answer.await.ok()?).ok()?;
+    stream.write_all(&json).await.ok()?;
+    stream.shutdown().await.ok()
+}
+
+/// Asks the node that runs on `dir`.
+///
+/// # Errors
+/// When none runs, or it does not answer.
+pub async fn read(dir: &Path) -> Result<serde_json::Value, StatusError> {
+    let path = socket_path(dir);
+    let refuse = |source| StatusError::Socket {
+        path: path.clone(),
+        source,
+    };
+    let ask = async {
+        let door = door(&path)?;
+        let stream = UnixStream::connect(&door.path).await?;
+        let mut json = Vec::new();
+        stream.take(REPORT_MAX_BYTES).read_to_end(&mut json).await?;
+        Ok(json)
+    };
+    let json = match tokio::time::timeout(PATIENCE, ask).await {
+        Ok(Ok(json)) => json,
+        Ok(Err(e)) => {
+            let e: io::Error = e;
+            return Err(match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    StatusError::NotRunning(dir.to_owned())
+                }
+                _ => refuse(e),
+            });
+        }
+        Err(_) => return Err(refuse(io::ErrorKind::TimedOut.into())),
+    };
+    serde_json::from_slice(&json).map_err(|_| refuse(io::ErrorKind::UnexpectedEof.into()))
+}
