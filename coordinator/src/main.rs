@@ -1,1 +1,5 @@
-fn main() {}
+//! `tidegate`: the coordinator and the operator's command line.
+
+fn main() -> std::process::ExitCode {
+    coordinator::cli::main()
+}

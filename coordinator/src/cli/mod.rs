@@ -1,1 +1,52 @@
 //! The operator command line.
+//!
+//! [`args`] is what can be written; each other room carries one family of commands out:
+//! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
+//! proposes, approves and steers, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
+
+pub mod args;
+pub mod demo;
+pub mod fleet;
+pub mod output;
+pub mod release;
+pub mod rollout;
+pub mod setup;
+pub mod units;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+
+/// Runs the command line and tells the exit code: 0 done, 1 failed, 2 not understood.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_log(&cli.command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return output::failed(&anyhow::Error::new(e).context("failed to start the runtime")),
+    };
+    let result = runtime.block_on(run(cli.command));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match result {
+        Ok(code) => code,
+        Err(error) => output::failed(&error),
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(options) => return demo::run(options).await,
+        Command::Init(options) => setup::init(options)?,
+        Command::Serve(options) => setup::serve(options).await?,
+        Command::Token(options) => setup::token(options).await?,
+        Command::Release(command) => release::run(command).await?,
+        Command::Rollout(command) => return rollout::run(command).await,
+        Command::Nodes(command) => fleet::nodes(command).await?,
+        Command::Sites(command) => fleet::sites(command).await?,
+        Command::Why(options) => fleet::why(options).await?,
+        Command::Audit(command) => setup::audit(command)?,
+        Command::InternalNode(options) => setup::internal_node(options).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

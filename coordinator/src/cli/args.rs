@@ -1,0 +1,500 @@
+//! What can be written on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use coordinator_core::presets::Preset;
+use protocol::plan::{Priority, Selector};
+use protocol::{NodeId, RolloutId, SiteId, Span};
+
+use super::units::{self, Rate};
+
+/// Gets software and patches to every endpoint of a large, spread-out enterprise.
+#[derive(Parser, Debug)]
+#[command(name = "tidegate", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a whole fleet on this machine: one coordinator, a few sites, a good and a bad release
+    Demo(Demo),
+    /// Make a coordinator's directory: root metadata, operator keys, certificates
+    Init(Init),
+    /// Run the coordinator and its origin
+    Serve(Serve),
+    /// Make an enrolment token and print it with the root's digest
+    Token(Token),
+    /// Build, sign and publish releases
+    #[command(subcommand)]
+    Release(Release),
+    /// Propose, approve and steer rollouts
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// List nodes, or revoke one
+    Nodes(Nodes),
+    /// List sites, or set them
+    Sites(Sites),
+    /// Say in one line per rollout what a node waits for
+    Why(Why),
+    /// Check the ledger
+    #[command(subcommand)]
+    Audit(Audit),
+    /// A node in a process of this executable (the origin, the demo's nodes)
+    #[command(hide = true)]
+    InternalNode(InternalNode),
+}
+
+/// `tidegate demo`
+#[derive(Args, Debug, Clone)]
+pub struct Demo {
+    /// Sites, each with its own WAN link
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50))]
+    pub sites: u8,
+    /// Nodes in all
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub nodes: u16,
+    /// What to distribute [default: this project's tree and the running executable]
+    #[arg(long)]
+    pub payload: Option<PathBuf>,
+    /// Each site's WAN, down
+    #[arg(long, default_value = "100mbit", value_parser = units::rate)]
+    pub wan: Rate,
+    /// End when both releases are through
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate init`
+#[derive(Args, Debug)]
+pub struct Init {
+    /// The directory to make
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The fleet's name, for people
+    #[arg(long, default_value = "fleet")]
+    pub fleet: String,
+    /// An operator; give it once for each (default: three, named op1, op2 and op3)
+    #[arg(long = "operator", value_name = "NAME")]
+    pub operators: Vec<String>,
+    /// Operators that must approve a plan, beside its proposer [default: 2, or as many as there are]
+    #[arg(long)]
+    pub approvals: Option<u32>,
+    /// Address on which nodes and operators reach this coordinator
+    #[arg(long, default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
+    /// Port of the HTTPS API; control and origin use the next three
+    #[arg(long, default_value_t = 7700)]
+    pub port: u16,
+    /// Where the offline keys go (move them off this machine) [default: DIR/keys]
+    #[arg(long)]
+    pub keys: Option<PathBuf>,
+    /// Write operator and root keys without a passphrase, readable by their owner only
+    #[arg(long)]
+    pub plain_keys: bool,
+}
+
+/// `tidegate serve`
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// The coordinator's directory
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Do not start the origin here; it runs elsewhere
+    #[arg(long)]
+    pub no_origin: bool,
+}
+
+/// Which coordinator an operator command talks to.
+#[derive(Args, Debug, Clone)]
+pub struct At {
+    /// The coordinator's directory, or a copy of its coordinator.json, root.json and api-token
+    #[arg(long, env = "TIDEGATE_DIR")]
+    pub dir: PathBuf,
+}
+
+/// A signing key.
+#[derive(Args, Debug, Clone)]
+pub struct Key {
+    /// The operator's key file
+    #[arg(long)]
+    pub key: PathBuf,
+}
+
+/// `tidegate token`
+#[derive(Args, Debug)]
+pub struct Token {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The site it is meant for
+    #[arg(long)]
+    pub site: Option<SiteId>,
+    /// How many nodes it serves
+    #[arg(long, default_value_t = 1)]
+    pub count: u32,
+    /// How long it serves
+    #[arg(long, default_value = "24h", value_parser = units::span)]
+    pub valid: Span,
+    /// Write an installer file for `tidegate-node enroll --installer` instead of printing
+    #[arg(long)]
+    pub installer: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate release …`
+#[derive(Subcommand, Debug)]
+pub enum Release {
+    /// Cut a directory or a file into index, pack and carrier
+    Build(ReleaseBuild),
+    /// Sign what was built; run it once for each key that the fleet's threshold asks for
+    Sign(ReleaseSign),
+    /// Send blobs and manifest to the coordinator
+    Publish {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// The directory that `release build` wrote
+        out: PathBuf,
+    },
+    /// List published releases
+    List {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one published release, as signed
+    Show {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// PRODUCT@VERSION
+        release: String,
+    },
+}
+
+/// `tidegate release build`
+#[derive(Args, Debug)]
+pub struct ReleaseBuild {
+    /// A directory or a single file
+    pub path: PathBuf,
+    /// The product's name
+    #[arg(long)]
+    pub product: SiteId,
+    /// Its version
+    #[arg(long)]
+    pub version: SiteId,
+    /// The vendor's severity
+    #[arg(long, value_enum, default_value = "moderate")]
+    pub severity: Severity,
+    /// Where index, pack, carrier and manifest go
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Only for this operating system (linux, macos, windows)
+    #[arg(long, default_value = "any")]
+    pub os: String,
+    /// Only for this architecture (x86_64, aarch64)
+    #[arg(long, default_value = "any")]
+    pub arch: String,
+    /// Shell command, run in the installed tree; exit code 0 is health
+    #[arg(long)]
+    pub health_check: Option<String>,
+    /// It must stay healthy so long
+    #[arg(long, default_value = "5s", value_parser = units::span)]
+    pub health_soak: Span,
+    /// JSON file with a command recipe: {"steps":[[…]],"detect":[…],"undo":[[…]]}; without it the
+    /// `tree` installer is used
+    #[arg(long)]
+    pub recipe: Option<PathBuf>,
+    /// zstd level of the carrier, 1 to 22
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub level: i32,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A vendor's severity.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Severity {
+    /// Exploitable without a person's doing
+    Critical,
+    /// Exploitable with a person's doing
+    Important,
+    /// Mitigated to a large degree
+    Moderate,
+    /// Hard to exploit
+    Low,
+}
+
+/// `tidegate release sign`
+#[derive(Args, Debug)]
+pub struct ReleaseSign {
+    /// The directory that `release build` wrote
+    pub out: PathBuf,
+    /// With what.
+    #[command(flatten)]
+    pub key: Key,
+    /// root.json of the fleet (its digest is the fleet's id)
+    #[arg(long, env = "TIDEGATE_ROOT")]
+    pub root: PathBuf,
+    /// The release's counter; must rise with every release of the product [default: seconds since 1970]
+    #[arg(long)]
+    pub counter: Option<u64>,
+    /// No new install starts after so long
+    #[arg(long, default_value = "90d", value_parser = units::span)]
+    pub valid: Span,
+}
+
+/// `tidegate rollout …`
+#[derive(Subcommand, Debug)]
+pub enum Rollout {
+    /// Propose a rollout; the coordinator resolves it to a plan
+    Propose(RolloutPropose),
+    /// Look at a plan and sign it here
+    Approve(RolloutSigned),
+    /// Open the first wave of an approved rollout
+    Start(RolloutNamed),
+    /// Let no further install start until `resume`
+    Pause(RolloutReason),
+    /// Go on after a pause or a failed gate
+    Resume(RolloutNamed),
+    /// Stop for good; what is installed stays
+    Halt(RolloutReason),
+    /// Take the release back where it was installed; needs the plans threshold beside the proposer
+    Recall(RolloutRecall),
+    /// Follow a rollout until it ends
+    Watch {
+        /// Which.
+        #[command(flatten)]
+        named: RolloutNamed,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show rollouts and their four counts
+    Status {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// One rollout only
+        rollout: Option<RolloutId>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// One rollout.
+#[derive(Args, Debug, Clone)]
+pub struct RolloutNamed {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The rollout
+    pub rollout: RolloutId,
+}
+
+/// One rollout, and why.
+#[derive(Args, Debug)]
+pub struct RolloutReason {
+    /// Which.
+    #[command(flatten)]
+    pub named: RolloutNamed,
+    /// Why, for those who read the ledger
+    #[arg(long, default_value = "asked for by an operator")]
+    pub reason: String,
+}
+
+/// One rollout, signed for by an operator.
+#[derive(Args, Debug)]
+pub struct RolloutSigned {
+    /// Which.
+    #[command(flatten)]
+    pub named: RolloutNamed,
+    /// With what.
+    #[command(flatten)]
+    pub key: Key,
+}
+
+/// `tidegate rollout recall`
+#[derive(Args, Debug)]
+pub struct RolloutRecall {
+    /// Which.
+    #[command(flatten)]
+    pub signed: RolloutSigned,
+    /// Why (the first to ask says it; later signers sign the same words)
+    #[arg(long, default_value = "asked for by an operator")]
+    pub reason: String,
+}
+
+/// `tidegate rollout propose`
+#[derive(Args, Debug)]
+pub struct RolloutPropose {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// PRODUCT@VERSION
+    pub release: String,
+    /// With what.
+    #[command(flatten)]
+    pub key: Key,
+    /// The rollout's name [default: PRODUCT-VERSION]
+    #[arg(long)]
+    pub id: Option<RolloutId>,
+    /// Shape: careful, normal, fast or emergency
+    #[arg(long, default_value = "normal")]
+    pub preset: Preset,
+    /// Waves of your own instead of the preset's, in order: count:5, percent:25, site:NAME,
+    /// label:KEY=VALUE, rest
+    #[arg(long = "wave", value_parser = units::selector, value_name = "WAVE")]
+    pub waves: Vec<Selector>,
+    /// Gate: at least so many percent of the outcomes are successes [default: the preset's]
+    #[arg(long, value_parser = units::percent_ppm, value_name = "PERCENT")]
+    pub min_success: Option<u32>,
+    /// Gate: outcomes that must be in (all, where a wave is smaller) [default: the preset's]
+    #[arg(long)]
+    pub min_sample: Option<u32>,
+    /// Gate: the ratio must hold for so long [default: the preset's]
+    #[arg(long, value_parser = units::span)]
+    pub soak: Option<Span>,
+    /// Only these sites
+    #[arg(long = "site")]
+    pub sites: Vec<SiteId>,
+    /// Never this node
+    #[arg(long = "exclude")]
+    pub exclusions: Vec<NodeId>,
+    /// Our priority
+    #[arg(long, value_enum, default_value = "medium")]
+    pub priority: PriorityArg,
+    /// A go-lease lives so long without renewal
+    #[arg(long, default_value = "60s", value_parser = units::span)]
+    pub lease: Span,
+    /// No install of this plan starts after so long
+    #[arg(long, default_value = "30d", value_parser = units::span)]
+    pub valid: Span,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Our priority.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum PriorityArg {
+    /// Within 24 hours
+    Emergency,
+    /// Within a week
+    High,
+    /// Within a month
+    Medium,
+    /// With the next rollup
+    Low,
+}
+
+impl From<PriorityArg> for Priority {
+    fn from(arg: PriorityArg) -> Priority {
+        match arg {
+            PriorityArg::Emergency => Priority::Emergency,
+            PriorityArg::High => Priority::High,
+            PriorityArg::Medium => Priority::Medium,
+            PriorityArg::Low => Priority::Low,
+        }
+    }
+}
+
+/// `tidegate nodes`
+#[derive(Args, Debug)]
+pub struct Nodes {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// Revoke this node's certificate
+    #[arg(long, value_name = "NODE")]
+    pub revoke: Option<NodeId>,
+    /// Why, for those who read the ledger
+    #[arg(long, default_value = "asked for by an operator")]
+    pub reason: String,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate sites`
+#[derive(Args, Debug)]
+pub struct Sites {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// Replace the topology by this TOML file ([[site]] id, subnets, wan_down, wan_up, parent)
+    #[arg(long, requires = "key")]
+    pub set: Option<PathBuf>,
+    /// The operator's key file, to sign the topology
+    #[arg(long)]
+    pub key: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate why`
+#[derive(Args, Debug)]
+pub struct Why {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The node's id, the start of it, or its hostname
+    pub node: String,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate audit …`
+#[derive(Subcommand, Debug)]
+pub enum Audit {
+    /// Walk the ledger's chain and name the first bad entry
+    Verify {
+        /// The coordinator's directory
+        #[arg(long, env = "TIDEGATE_DIR")]
+        dir: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `tidegate internal-node`
+#[derive(Args, Debug)]
+pub struct InternalNode {
+    /// The node's directory
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// What it is for
+    #[arg(long, value_enum, default_value = "endpoint")]
+    pub role: RoleArg,
+    /// Leave its own addresses as they were enrolled; listen here instead
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// What a node is for.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum RoleArg {
+    /// Fetches, installs, serves its site
+    Endpoint,
+    /// Holds every blob; installs nothing
+    Origin,
+}

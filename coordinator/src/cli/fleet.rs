@@ -1,0 +1,186 @@
+//! `nodes`, `sites`, `why`: looking at the fleet.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use coordinator_core::contract::NodeView;
+use protocol::limits::SITES_MAX;
+use protocol::topology::{Site, Subnet, Topology};
+use protocol::trust::Statement;
+use protocol::{FleetId, SiteId};
+use serde::Deserialize;
+
+use super::args::{Nodes, Sites, Why};
+use super::{output, setup, units};
+use crate::directory::Directory;
+
+/// `tidegate nodes`
+///
+/// # Errors
+/// When the coordinator does not answer or refuses.
+pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
+    let client = setup::client(&ask.at.dir)?;
+    if let Some(node) = ask.revoke {
+        client.revoke(node, &ask.reason).await.context("failed to revoke")?;
+        return output::line(&format!("{node} is revoked"));
+    }
+    let nodes = client.nodes().await.context("failed to list nodes")?;
+    if ask.json {
+        return output::json(&nodes);
+    }
+    let now = units::wall_now();
+    let mut table = output::table(&["node", "hostname", "site", "seen", "labels", "newest status"]);
+    for n in nodes {
+        let seen = match (n.revoked, n.last_seen) {
+            (true, _) => "revoked".into(),
+            (_, None) => "never".into(),
+            (_, Some(at)) => format!("{} s ago", now.since(at).as_millis() / 1000),
+        };
+        let labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let status = n.statuses.last().map_or_else(String::new, |s| format!("{}: {:?}", s.rollout, s.state));
+        table.add_row([n.node.short(), n.hostname, site_name(n.site.as_ref()), seen, labels.join(" "), status]);
+    }
+    output::line(&table.to_string())
+}
+
+fn site_name(site: Option<&SiteId>) -> String {
+    site.map_or_else(|| "-".into(), ToString::to_string)
+}
+
+/// `tidegate sites`
+///
+/// # Errors
+/// When the file or the key is not as it should be, or the coordinator refuses.
+pub async fn sites(ask: Sites) -> anyhow::Result<()> {
+    let client = setup::client(&ask.at.dir)?;
+    if let (Some(file), Some(key)) = (&ask.set, &ask.key) {
+        let key = setup::load_key(key)?;
+        let fleet = Directory::new(&ask.at.dir).settings()?.fleet;
+        let sites = read_sites(file).context("failed to read the sites")?;
+        let held = client.topology().await.context("failed to read the topology")?;
+        let held: Option<Topology> = held.map(|e| serde_json::from_slice(&e.payload)).transpose()?;
+        let topology = topology(fleet, held.map_or(0, |t| t.version) + 1, sites);
+        topology.check().map_err(|why| anyhow::anyhow!("failed to set the sites: {why}"))?;
+        let mut envelope = topology.to_envelope();
+        envelope.sign(&key);
+        client.set_topology(&envelope).await.context("failed to set the sites")?;
+        return output::line(&format!("topology {} is set: {} sites", topology.version, topology.sites.len()));
+    }
+    let sites = client.sites().await.context("failed to list sites")?;
+    if ask.json {
+        return output::json(&sites);
+    }
+    let mut table = output::table(&["site", "nodes", "WAN cap down", "WAN bytes so far", "LAN bytes so far"]);
+    for s in sites {
+        let wan: u64 = s.rollouts.iter().map(|r| r.wan_bytes).sum();
+        let lan: u64 = s.rollouts.iter().map(|r| r.lan_bytes).sum();
+        let cap = s.wan_down_bytes_per_s.map_or_else(|| "none".into(), |b| format!("{} kbit/s", b * 8 / 1000));
+        table.add_row([site_name(s.site.as_ref()), s.nodes.to_string(), cap, units::bytes(wan), units::bytes(lan)]);
+    }
+    output::line(&table.to_string())
+}
+
+/// The next topology of a fleet, unsigned.
+pub fn topology(fleet: FleetId, version: u64, sites: Vec<Site>) -> Topology {
+    Topology { spec_version: 1, fleet, version, created: units::wall_now(), sites }
+}
+
+/// Sites as people write them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SitesFile {
+    #[serde(default)]
+    site: Vec<SiteFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SiteFile {
+    id: SiteId,
+    subnets: Vec<Subnet>,
+    parent: Option<SiteId>,
+    wan_down: Option<String>,
+    wan_up: Option<String>,
+}
+
+fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let file: SitesFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    if file.site.len() > SITES_MAX {
+        bail!("{} has more than {SITES_MAX} sites", path.display());
+    }
+    let rate = |id: &SiteId, text: Option<String>| -> anyhow::Result<Option<u64>> {
+        let rate = text.map(|t| units::rate(&t)).transpose().map_err(|e| anyhow::anyhow!("site {id}: {e}"))?;
+        Ok(rate.and_then(|r| r.0))
+    };
+    file.site
+        .into_iter()
+        .map(|s| {
+            Ok(Site {
+                wan_down_bytes_per_s: rate(&s.id, s.wan_down)?,
+                wan_up_bytes_per_s: rate(&s.id, s.wan_up)?,
+                id: s.id,
+                subnets: s.subnets,
+                parent: s.parent,
+            })
+        })
+        .collect()
+}
+
+/// `tidegate why`
+///
+/// # Errors
+/// When no or several nodes fit.
+pub async fn why(ask: Why) -> anyhow::Result<()> {
+    let nodes = setup::client(&ask.at.dir)?.nodes().await.context("failed to list nodes")?;
+    let fits = |n: &&NodeView| n.hostname == ask.node || n.node.to_string().starts_with(&ask.node);
+    let found: Vec<&NodeView> = nodes.iter().filter(fits).collect();
+    let node = match found[..] {
+        [node] => node,
+        [] => bail!("no node is called {:?}; `tidegate nodes` lists them", ask.node),
+        _ => bail!("{} nodes are called {:?}; give more of the id", found.len(), ask.node),
+    };
+    if ask.json {
+        return output::json(node);
+    }
+    if node.statuses.is_empty() {
+        return output::line(&format!("{} ({}) takes part in no rollout", node.hostname, node.node.short()));
+    }
+    for s in &node.statuses {
+        output::line(&format!("{}: wave {}, {:?}: {}", s.rollout, s.wave + 1, s.state, s.reason))?;
+        if !s.output_tail.is_empty() {
+            output::line(&format!("  output ends: {}", s.output_tail.trim_end()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Vec<Site>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sites.toml");
+        std::fs::write(&path, text).unwrap();
+        read_sites(&path).map_err(|e| output::one_line(&e))
+    }
+
+    #[test]
+    fn sites_are_read_as_people_write_them() {
+        let sites = check(
+            "[[site]]\nid = \"berlin\"\nsubnets = [\"10.1.0.0/16\", \"fd00:1::/48\"]\nwan_down = \"20mbit\"\n\
+             [[site]]\nid = \"kiosk\"\nsubnets = [\"10.1.7.0/24\"]\nparent = \"berlin\"\n",
+        )
+        .unwrap();
+        assert_eq!(sites[0].wan_down_bytes_per_s, Some(2_500_000));
+        assert_eq!(sites[1].parent.as_ref().unwrap().as_str(), "berlin");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_sites_file_is_said() {
+        assert!(check("[[site]]\nid = \"x\"\nsubnets = [\"10.1/16\"]\n").unwrap_err().contains("10.1/16"));
+        assert!(check("[[site]]\nid = \"x\"\nsubnets = []\nwan_down = \"fast\"\n").unwrap_err().contains("site x"));
+        assert!(check("[[site]]\nid = \"x\"\nsubnet = []\n").unwrap_err().contains("subnet"));
+    }
+}

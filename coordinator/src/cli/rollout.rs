@@ -1,0 +1,315 @@
+//! `rollout …`: proposing, approving and steering. Whatever is signed is signed here.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use coordinator_core::contract::{RolloutState, RolloutView};
+
+use ed25519_dalek::SigningKey;
+use protocol::envelope::Envelope;
+use protocol::plan::{Gate, Members, Proposal, Recall, RolloutPlan, Selector, Targets, WaveDraft};
+use protocol::trust::Statement;
+use protocol::{FleetId, PublicKey, RolloutId};
+
+use super::args::{Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutSigned};
+use super::{output, release, setup, units};
+use crate::api::Client;
+use crate::api::messages::Progress;
+use crate::directory::Directory;
+
+/// `tidegate rollout …`
+///
+/// # Errors
+/// One line each.
+pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
+    match command {
+        Rollout::Propose(ask) => propose_from(ask).await?,
+        Rollout::Approve(ask) => approve_from(ask).await?,
+        Rollout::Start(ask) => {
+            setup::client(&ask.at.dir)?.start(&ask.rollout).await.context("failed to start")?;
+        }
+        Rollout::Pause(ask) => {
+            setup::client(&ask.named.at.dir)?.pause(&ask.named.rollout, &ask.reason).await.context("failed to pause")?;
+        }
+        Rollout::Resume(ask) => {
+            setup::client(&ask.at.dir)?.resume(&ask.rollout).await.context("failed to resume")?;
+        }
+        Rollout::Halt(ask) => {
+            setup::client(&ask.named.at.dir)?.halt(&ask.named.rollout, &ask.reason).await.context("failed to halt")?;
+        }
+        Rollout::Recall(ask) => recall_from(ask).await?,
+        Rollout::Watch { named, json } => return watch(named, json).await,
+        Rollout::Status { at, rollout, json } => {
+            let client = setup::client(&at.dir)?;
+            let mut views = client.rollouts().await.context("failed to list rollouts")?;
+            if let Some(id) = &rollout {
+                views.retain(|v| v.rollout == *id);
+                if views.is_empty() {
+                    bail!("there is no rollout {id}; `tidegate rollout status` lists them");
+                }
+            }
+            if json {
+                output::json(&views)?;
+            } else {
+                show(&views, rollout.is_some())?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fleet(dir: &std::path::Path) -> anyhow::Result<FleetId> {
+    Ok(Directory::new(dir).settings()?.fleet)
+}
+
+fn public(key: &SigningKey) -> PublicKey {
+    PublicKey(key.verifying_key().to_bytes())
+}
+
+async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
+    let client = setup::client(&ask.at.dir)?;
+    let key = setup::load_key(&ask.key.key)?;
+    let view = release::find(&client, &ask.release).await?;
+    let now = units::wall_now();
+    let shape = ask.preset.waves(now);
+    let usual = &shape[0].gate;
+    let gate = Gate {
+        min_success_ppm: ask.min_success.unwrap_or(usual.min_success_ppm),
+        min_sample: ask.min_sample.unwrap_or(usual.min_sample),
+        soak: ask.soak.unwrap_or(usual.soak),
+        silence_after: usual.silence_after,
+    };
+    let selectors: Vec<Selector> = match ask.waves.is_empty() {
+        true => shape.iter().map(|w| w.select.clone()).collect(),
+        false => ask.waves,
+    };
+    let id = match ask.id {
+        Some(id) => id,
+        None => format!("{}-{}", view.product, view.version).parse().context("failed to name the rollout; use --id")?,
+    };
+    let proposal = Proposal {
+        spec_version: 1,
+        fleet: fleet(&ask.at.dir)?,
+        rollout: id.clone(),
+        release: view.digest,
+        proposer: public(&key),
+        priority: ask.priority.into(),
+        targets: Targets { sites: ask.sites, exclusions: ask.exclusions },
+        waves: units::drafts(&selectors, now, &gate),
+        lease_ttl: ask.lease,
+        not_after: now + ask.valid,
+    };
+    let plan = propose(&client, &proposal, &key).await?;
+    if ask.json {
+        return output::json(&plan);
+    }
+    describe(&plan)?;
+    output::line(&format!("next  tidegate rollout approve {id} --key KEY (by operators other than the proposer)"))
+}
+
+/// Signs a proposal, sends it, and gives the plan that the coordinator resolved it to.
+///
+/// # Errors
+/// When the coordinator refuses.
+pub async fn propose(client: &Client, proposal: &Proposal, key: &SigningKey) -> anyhow::Result<RolloutPlan> {
+    let mut envelope = proposal.to_envelope();
+    envelope.sign(key);
+    let detail = client.propose(&envelope).await.context("failed to propose")?;
+    Ok(serde_json::from_slice(&detail.plan.payload)?)
+}
+
+
+async fn approve_from(ask: RolloutSigned) -> anyhow::Result<()> {
+    let client = setup::client(&ask.named.at.dir)?;
+    let fleet = fleet(&ask.named.at.dir)?;
+    let key = setup::load_key(&ask.key.key)?;
+    let (plan, progress) = approve(&client, fleet, &ask.named.rollout, &key).await?;
+    describe(&plan)?;
+    output::line(&format!("approved: {} of {}", progress.have, progress.need))?;
+    if progress.complete() {
+        output::line(&format!("next  tidegate rollout start {}", ask.named.rollout))?;
+    }
+    Ok(())
+}
+
+/// Fetches a plan, looks whether it may be signed, signs it here, and sends the envelope.
+///
+/// # Errors
+/// When the plan is of another fleet or rollout, was proposed by this key, or is refused.
+pub async fn approve(client: &Client, fleet: FleetId, id: &RolloutId, key: &SigningKey) -> anyhow::Result<(RolloutPlan, Progress)> {
+    let detail = client.rollout(id).await.context("failed to approve")?;
+    let mut envelope = detail.plan;
+    let plan: RolloutPlan = serde_json::from_slice(&envelope.payload).context("failed to approve: the plan is malformed")?;
+    if plan.fleet != fleet || plan.rollout != *id || envelope.payload_type != RolloutPlan::PAYLOAD_TYPE {
+        bail!("failed to approve: the coordinator sent a plan of another fleet or rollout");
+    }
+    plan.check().map_err(|why| anyhow::anyhow!("failed to approve: {why}"))?;
+    if plan.proposer == public(key) {
+        bail!("failed to approve: this key proposed {id}, and a proposer's approval does not count; another operator must sign");
+    }
+    envelope.sign(key);
+    let progress = client.approve(id, &envelope).await.context("failed to approve")?;
+    Ok((plan, progress))
+}
+
+async fn recall_from(ask: RolloutRecall) -> anyhow::Result<()> {
+    let named = ask.signed.named;
+    let client = setup::client(&named.at.dir)?;
+    let key = setup::load_key(&ask.signed.key.key)?;
+    let progress = recall(&client, fleet(&named.at.dir)?, &named.rollout, &key, &ask.reason).await?;
+    output::line(&format!("recall signed: {} of {} (who asked first does not count)", progress.have, progress.need))
+}
+
+/// Asks for a recall, or adds a signature to the one that waits.
+///
+/// # Errors
+/// When the coordinator refuses.
+pub async fn recall(client: &Client, fleet: FleetId, id: &RolloutId, key: &SigningKey, reason: &str) -> anyhow::Result<Progress> {
+    let mut envelope: Envelope = match client.pending_recall(id).await.context("failed to recall")? {
+        Some(waiting) => {
+            let waiting_for: Recall = serde_json::from_slice(&waiting.payload).context("failed to recall: what waits is malformed")?;
+            if waiting_for.fleet != fleet || waiting_for.rollout != *id {
+                bail!("failed to recall: what waits for signatures is about another fleet or rollout");
+            }
+            waiting
+        }
+        None => {
+            let detail = client.rollout(id).await.context("failed to recall")?;
+            Recall {
+                spec_version: 1,
+                fleet,
+                rollout: id.clone(),
+                plan: detail.plan.digest(),
+                proposer: public(key),
+                reason: reason.to_owned(),
+                created: units::wall_now(),
+            }
+            .to_envelope()
+        }
+    };
+    envelope.sign(key);
+    client.recall(id, &envelope).await.context("failed to recall")
+}
+
+async fn watch(named: RolloutNamed, json: bool) -> anyhow::Result<ExitCode> {
+    let client = setup::client(&named.at.dir)?;
+    let mut last: Option<RolloutView> = None;
+    loop {
+        let view = client.rollout(&named.rollout).await.context("failed to watch")?.view;
+        if last.as_ref() != Some(&view) {
+            match json {
+                true => output::json_line(&view)?,
+                false => output::line(&one_line(&view))?,
+            }
+        }
+        if ended(view.state) {
+            let good = view.state == RolloutState::Finished;
+            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        last = Some(view);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Whether a rollout goes no further by itself.
+pub fn ended(state: RolloutState) -> bool {
+    matches!(state, RolloutState::Finished | RolloutState::Held | RolloutState::Aborted | RolloutState::Recalled)
+}
+
+/// A state as people read it.
+pub fn state_name(state: RolloutState) -> &'static str {
+    match state {
+        RolloutState::WaitingForApproval => "waiting for approval",
+        RolloutState::Ready => "ready",
+        RolloutState::Running => "running",
+        RolloutState::Paused => "paused",
+        RolloutState::Held => "held by its gate",
+        RolloutState::Aborted => "halted",
+        RolloutState::Recalling => "being recalled",
+        RolloutState::Recalled => "recalled",
+        RolloutState::Finished => "finished",
+    }
+}
+
+/// A rollout in one line.
+pub fn one_line(view: &RolloutView) -> String {
+    let wave = view
+        .waves
+        .iter()
+        .rfind(|w| w.opened_at.is_some())
+        .map_or_else(String::new, |w| format!("wave {} ({}) {}, ", w.number + 1, w.name, w.state));
+    let c = view.counts;
+    format!(
+        "{} {}: {}{} applied, {} failed, {} open, {} not received of {}{}",
+        view.rollout,
+        state_name(view.state),
+        wave,
+        c.applied,
+        c.failed,
+        c.open,
+        c.not_received,
+        view.targets,
+        if view.why.is_empty() { String::new() } else { format!("; {}", view.why) },
+    )
+}
+
+fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
+    let mut table = output::table(&["rollout", "release", "state", "targets", "applied", "failed", "open", "not received", "why"]);
+    for v in views {
+        let c = v.counts;
+        table.add_row([
+            v.rollout.to_string(),
+            v.release.clone(),
+            state_name(v.state).into(),
+            v.targets.to_string(),
+            c.applied.to_string(),
+            c.failed.to_string(),
+            c.open.to_string(),
+            c.not_received.to_string(),
+            v.why.clone(),
+        ]);
+    }
+    output::line(&table.to_string())?;
+    for v in views.iter().filter(|_| waves) {
+        let mut table = output::table(&["wave", "name", "state", "targets", "applied", "failed", "open", "not received"]);
+        for w in &v.waves {
+            let c = w.counts;
+            table.add_row([
+                (w.number + 1).to_string(),
+                w.name.clone(),
+                w.state.clone(),
+                w.targets.to_string(),
+                c.applied.to_string(),
+                c.failed.to_string(),
+                c.open.to_string(),
+                c.not_received.to_string(),
+            ]);
+        }
+        output::line(&table.to_string())?;
+    }
+    Ok(())
+}
+
+fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
+    output::line(&format!("rollout  {} of {}@{}, proposed by {}", plan.rollout, plan.product, plan.version, plan.proposer.short()))?;
+    for (i, wave) in plan.waves.iter().enumerate() {
+        let members = match &wave.members {
+            Members::Nodes(nodes) => format!("{} named nodes", nodes.len()),
+            Members::Site(site) => format!("site {site}"),
+            Members::PositionBelow(bound) => format!("{:.0} % of all by position", *bound as f64 / u64::MAX as f64 * 100.0),
+            Members::Rest => "whoever is left".into(),
+        };
+        let gate = &wave.gate;
+        output::line(&format!(
+            "wave {:<3} {}: {members}; then {} % of at least {} must succeed for {} s",
+            i + 1,
+            wave.name,
+            f64::from(gate.min_success_ppm) / 10_000.0,
+            gate.min_sample,
+            gate.soak.as_millis() / 1000
+        ))?;
+    }
+    Ok(())
+}
+

@@ -1,0 +1,205 @@
+//! `init`, `serve`, `token`, `audit`: making and running a coordinator.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use node::run::RunOptions;
+
+use super::args::{Audit, Init, InternalNode, Serve, Token};
+use super::output;
+use crate::api::Client;
+use crate::api::messages::NewToken;
+use crate::init::{KeySpec, Options, init as make_fleet};
+use crate::keys;
+use crate::ledger;
+use crate::serve::{OriginMode, ServeOptions, start};
+
+/// `tidegate init`
+///
+/// # Errors
+/// One line each: the directory is in use, a passphrase was not given, the disk fails.
+pub fn init(ask: Init) -> anyhow::Result<()> {
+    let names = if ask.operators.is_empty() {
+        ["op1", "op2", "op3"].map(String::from).to_vec()
+    } else {
+        ask.operators
+    };
+    let approvals = ask
+        .approvals
+        .unwrap_or_else(|| (names.len() as u32).saturating_sub(1).clamp(1, 2));
+    if names.len() as u32 <= approvals {
+        bail!(
+            "failed to make the fleet: {approvals} approvals beside the proposer take {} operators, and there are {}; add --operator NAME",
+            approvals + 1,
+            names.len()
+        );
+    }
+    let spec = |name: &str| -> anyhow::Result<KeySpec> {
+        let passphrase = match ask.plain_keys {
+            true => None,
+            false => Some(new_passphrase(name)?),
+        };
+        Ok(KeySpec {
+            name: name.to_owned(),
+            passphrase,
+        })
+    };
+    let port = |offset: u16| -> anyhow::Result<SocketAddr> {
+        let port = match ask.port {
+            0 => 0,
+            first => first
+                .checked_add(offset)
+                .context("failed to make the fleet: the port is too high")?,
+        };
+        Ok(SocketAddr::new(ask.address, port))
+    };
+    let options = Options {
+        fleet_name: ask.fleet,
+        root: vec![spec("root")?],
+        releases: vec![spec("releases")?],
+        operators: names.iter().map(|n| spec(n)).collect::<Result<_, _>>()?,
+        plans_threshold: approvals,
+        keys: ask.keys.clone(),
+        api: port(0)?,
+        control: port(1)?,
+        origin_control: port(2)?,
+        origin_data: port(3)?,
+        ..Options::default()
+    };
+    let root = make_fleet(&ask.dir, &options).context("failed to make the fleet")?;
+    let keys = ask.keys.unwrap_or_else(|| ask.dir.join("keys"));
+    output::line(&format!("fleet      {}", options.fleet_name))?;
+    output::line(&format!("root       {root}"))?;
+    output::line(&format!("operators  {} ({approvals} approve a plan, its proposer not counted)", names.join(", ")))?;
+    output::line(&format!("keys       {} (move them to where the operators sit)", keys.display()))?;
+    output::line(&format!("next       tidegate serve --dir {}", ask.dir.display()))
+}
+
+/// `tidegate serve`
+///
+/// # Errors
+/// One line each: no such directory, port in use, corrupt ledger.
+pub async fn serve(ask: Serve) -> anyhow::Result<()> {
+    let options = ServeOptions {
+        dir: ask.dir,
+        origin: if ask.no_origin {
+            OriginMode::Elsewhere
+        } else {
+            OriginMode::Child
+        },
+        keep_origin: false,
+    };
+    let mut running = start(options)
+        .await
+        .context("failed to start the coordinator")?;
+    output::line(&format!("serving    https://{}", running.settings().api))?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let failure = tokio::select! {
+        _ = tokio::signal::ctrl_c() => None,
+        _ = terminate.recv() => None,
+        failure = running.failed() => Some(failure),
+    };
+    running.shutdown().await;
+    match failure {
+        Some(failure) => Err(anyhow::Error::new(failure).context("failed to go on")),
+        None => Ok(()),
+    }
+}
+
+/// `tidegate token`
+///
+/// # Errors
+/// When the coordinator does not answer or refuses.
+pub async fn token(ask: Token) -> anyhow::Result<()> {
+    let client = client(&ask.at.dir)?;
+    let made = client
+        .new_token(&NewToken {
+            site: ask.site,
+            uses: ask.count,
+            life: ask.valid,
+        })
+        .await
+        .context("failed to make a token")?;
+    let settings = crate::directory::Directory::new(&ask.at.dir).settings()?;
+    let installer = serde_json::json!({
+        "coordinator": format!("https://{}", settings.api),
+        "token": made.token.to_string(),
+        "root_digest": made.root,
+    });
+    if let Some(path) = ask.installer {
+        node::config::write_durably(&path, &serde_json::to_vec_pretty(&installer)?, 0o600)
+            .context("failed to write the installer file")?;
+        return output::line(&format!("next   tidegate-node enroll --installer {} --dir DIR", path.display()));
+    }
+    if ask.json {
+        return output::json(&installer);
+    }
+    output::line(&format!("coordinator  https://{}", settings.api))?;
+    output::line(&format!("token        {}", made.token))?;
+    output::line(&format!("root digest  {}", made.root))
+}
+
+/// `tidegate audit …`
+///
+/// # Errors
+/// Names the first bad entry.
+pub fn audit(command: Audit) -> anyhow::Result<()> {
+    let Audit::Verify { dir, json } = command;
+    let directory = crate::directory::Directory::new(&dir);
+    directory.settings().context("failed to check the ledger")?;
+    let report = ledger::verify(&directory.ledger_file()).context("failed to check the ledger")?;
+    if json {
+        return output::json(&report);
+    }
+    output::line(&format!("{} entries, every link holds, head {}", report.entries, report.head))
+}
+
+/// `tidegate internal-node`
+///
+/// # Errors
+/// When the node cannot start.
+pub async fn internal_node(ask: InternalNode) -> anyhow::Result<()> {
+    node::run::run(&ask.dir, RunOptions::default())
+        .await
+        .with_context(|| format!("failed to run the node of {}", ask.dir.display()))
+}
+
+/// A client for the coordinator of a directory.
+///
+/// # Errors
+/// When the directory is no coordinator's.
+pub fn client(dir: &Path) -> anyhow::Result<Client> {
+    Client::from_dir(dir).context("failed to find the coordinator")
+}
+
+/// Loads a signing key, asking for its passphrase if it is encrypted. `TIDEGATE_PASSPHRASE` answers
+/// instead of a person.
+///
+/// # Errors
+/// When the file is no key, exposed, or the passphrase is wrong.
+pub fn load_key(path: &Path) -> anyhow::Result<ed25519_dalek::SigningKey> {
+    let ask = || match std::env::var("TIDEGATE_PASSPHRASE") {
+        Ok(passphrase) => Ok(passphrase),
+        Err(_) => rpassword::prompt_password(format!("passphrase of {}: ", path.display())),
+    };
+    keys::load(path, ask).context("failed to load the key")
+}
+
+fn new_passphrase(name: &str) -> anyhow::Result<String> {
+    if let Ok(passphrase) = std::env::var("TIDEGATE_PASSPHRASE") {
+        return Ok(passphrase);
+    }
+    let ask = |what: String| rpassword::prompt_password(what).context("failed to ask for a passphrase (no terminal?); set TIDEGATE_PASSPHRASE or use --plain-keys");
+    loop {
+        let first = ask(format!("new passphrase for key {name}: "))?;
+        if first.is_empty() {
+            eprintln!("an empty passphrase protects nothing; use --plain-keys if that is meant");
+        } else if first == ask("again: ".into())? {
+            return Ok(first);
+        } else {
+            eprintln!("the two differ");
+        }
+    }
+}
+
