@@ -7,6 +7,7 @@
 
 pub mod conductor;
 pub mod contract;
+pub mod presets;
 
 pub use conductor::Conductor;
 pub use contract::{Action, Answer, Command, CommandError, Config, Event, LedgerEvent, Ticket};

@@ -1,6 +1,5 @@
 //! What can be written on the command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -111,6 +110,9 @@ pub struct Serve {
     /// Do not start the origin here; it runs elsewhere
     #[arg(long)]
     pub no_origin: bool,
+    /// End when the process that started this one ends
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
 }
 
 /// Which coordinator an operator command talks to.
@@ -479,22 +481,13 @@ pub enum Audit {
 /// `tidegate internal-node`
 #[derive(Args, Debug)]
 pub struct InternalNode {
-    /// The node's directory
+    /// The node's directory; its role stands in there
     #[arg(long)]
     pub dir: PathBuf,
-    /// What it is for
-    #[arg(long, value_enum, default_value = "endpoint")]
-    pub role: RoleArg,
-    /// Leave its own addresses as they were enrolled; listen here instead
+    /// For people who read a list of processes
     #[arg(long)]
-    pub listen: Option<SocketAddr>,
-}
-
-/// What a node is for.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum RoleArg {
-    /// Fetches, installs, serves its site
-    Endpoint,
-    /// Holds every blob; installs nothing
-    Origin,
+    pub role: Option<String>,
+    /// End when the process that started this one ends
+    #[arg(long)]
+    pub with_parent: bool,
 }

@@ -81,6 +81,9 @@ pub fn init(ask: Init) -> anyhow::Result<()> {
 /// # Errors
 /// One line each: no such directory, port in use, corrupt ledger.
 pub async fn serve(ask: Serve) -> anyhow::Result<()> {
+    if ask.with_parent {
+        end_with_parent()?;
+    }
     let options = ServeOptions {
         dir: ask.dir,
         origin: if ask.no_origin {
@@ -160,9 +163,17 @@ pub fn audit(command: Audit) -> anyhow::Result<()> {
 /// # Errors
 /// When the node cannot start.
 pub async fn internal_node(ask: InternalNode) -> anyhow::Result<()> {
+    if ask.with_parent {
+        end_with_parent()?;
+    }
     node::run::run(&ask.dir, RunOptions::default())
         .await
         .with_context(|| format!("failed to run the node of {}", ask.dir.display()))
+}
+
+fn end_with_parent() -> anyhow::Result<()> {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::TERM)).context("failed to tie this process to its parent")
 }
 
 /// A client for the coordinator of a directory.
