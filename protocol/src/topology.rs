@@ -1,6 +1,6 @@
 //! The signed topology: which subnets make a site, and what its WAN may carry.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //! notices on the data plane. Statements travel inside as envelopes and are believed only after
 //! [`crate::trust::Trust::verify`]; the rest are hints of an admitted peer.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,1 +1,10 @@
-//! stub
+//! Whole-system tests: real processes of `tidegate` and `tidegate-node` on loopback.
+//!
+//! [`World`] raises a fleet in a temporary directory and ends what it started, by process id.
+//! [`programs`] finds the executables, [`trees`] makes and compares what is installed.
+
+pub mod programs;
+pub mod trees;
+pub mod world;
+
+pub use world::{NodeProcess, World, WorldOptions};

@@ -8,7 +8,7 @@ use coordinator_core::contract::{RolloutState, RolloutView};
 
 use ed25519_dalek::SigningKey;
 use protocol::envelope::Envelope;
-use protocol::plan::{Gate, Members, Proposal, Recall, RolloutPlan, Selector, Targets, WaveDraft};
+use protocol::plan::{Gate, Members, Proposal, Recall, RolloutPlan, Selector, Targets};
 use protocol::trust::Statement;
 use protocol::{FleetId, PublicKey, RolloutId};
 

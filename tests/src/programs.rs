@@ -1,0 +1,61 @@
+//! Where the executables are: built once, by the same cargo and profile that runs the tests.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// The path of `tidegate`, `tidegate-node` or `tidegate-sim`.
+///
+/// # Panics
+/// When the executables cannot be built.
+pub fn program(name: &str) -> PathBuf {
+    let folder = BUILT.get_or_init(|| {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&workspace).args(["build", "--quiet", "--locked", "--bins"]);
+        cargo.args(["-p", "tidegate-coordinator", "-p", "tidegate-node", "-p", "tidegate-simulations"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        let status = cargo.status().expect("cargo runs");
+        assert!(status.success(), "the executables are built");
+        // A test runs from TARGET/PROFILE/deps; the executables lie one folder up.
+        let test = std::env::current_exe().expect("a test has a path");
+        test.ancestors().nth(2).expect("TARGET/PROFILE").to_owned()
+    });
+    folder.join(name)
+}
+
+/// Runs a program to its end.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    Command::new(program(name)).args(arguments).output().expect("the program starts")
+}
+
+/// What a program says when it fails: one line on standard error, exit code 1.
+///
+/// # Panics
+/// When it succeeds, or says more or less than a line.
+pub fn failure_line(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{name} {arguments:?} said: {error}");
+    assert_eq!(error.lines().count(), 1, "one line, not: {error}");
+    assert!(output.stdout.is_empty(), "nothing on standard output");
+    error.trim_end().to_owned()
+}
+
+/// What a program prints when it succeeds.
+///
+/// # Panics
+/// When it fails.
+pub fn success(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?} said: {error}");
+    String::from_utf8(output.stdout).expect("text")
+}

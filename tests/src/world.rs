@@ -1,0 +1,309 @@
+//! A fleet of real processes in a temporary directory.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use coordinator::api::Client;
+use coordinator::api::messages::{NodeView, RolloutView};
+use protocol::{NodeId, RolloutId};
+
+use crate::programs::{program, success};
+
+/// Whatever a test waits for has come by then; on a busy machine things take long.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// What a fleet is made of.
+#[derive(Clone, Debug)]
+pub struct WorldOptions {
+    /// Sites.
+    pub sites: u8,
+    /// Nodes in each.
+    pub nodes_per_site: u8,
+    /// Each site's WAN rate, as `tidegate sites --set` takes it.
+    pub wan: &'static str,
+}
+
+impl Default for WorldOptions {
+    fn default() -> WorldOptions {
+        WorldOptions { sites: 2, nodes_per_site: 2, wan: "200mbit" }
+    }
+}
+
+/// A running fleet. Dropping it ends every process that it started.
+pub struct World {
+    dir: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    coordinator: Option<Child>,
+    /// The nodes, site by site.
+    pub nodes: Vec<NodeProcess>,
+}
+
+/// A node and, while it runs, its process.
+pub struct NodeProcess {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its id.
+    pub id: NodeId,
+    process: Option<Child>,
+}
+
+impl World {
+    /// Makes a fleet by the commands of the README and waits until every node has reported.
+    ///
+    /// # Panics
+    /// When something does not come up.
+    pub fn raise(options: &WorldOptions) -> World {
+        let mut world = World::coordinator_only(options);
+        for site in 1..=options.sites {
+            for place in 1..=options.nodes_per_site {
+                world.add_node(&format!("site-{site}"), &format!("127.{site}.0.{place}"));
+            }
+        }
+        world.wait_for("every node reports", |w| w.node_views().iter().filter(|n| n.last_seen.is_some()).count() == w.nodes.len());
+        world
+    }
+
+    /// Makes a fleet without nodes.
+    ///
+    /// # Panics
+    /// When the coordinator does not come up.
+    pub fn coordinator_only(options: &WorldOptions) -> World {
+        let dir = tempfile::Builder::new().prefix("tidegate-test-").tempdir().expect("a temporary directory");
+        let home = dir.path().join("coordinator");
+        success("tidegate", &["init", "--plain-keys", "--port", "0", "--dir", text(&home)]);
+        let client = Client::from_dir(&home).expect("the directory of a coordinator");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let mut world = World { dir, runtime, client, coordinator: None, nodes: Vec::new() };
+        world.start_coordinator();
+        let mut sites = String::new();
+        for site in 1..=options.sites {
+            sites += &format!("[[site]]\nid = \"site-{site}\"\nsubnets = [\"127.{site}.0.0/16\"]\nwan_down = \"{}\"\n", options.wan);
+        }
+        let file = world.path("sites.toml");
+        std::fs::write(&file, sites).expect("written");
+        world.tidegate(&["sites", "--set", text(&file), "--key", &world.key("op1")]);
+        world
+    }
+
+    /// A path below the world's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The coordinator's directory.
+    pub fn home(&self) -> PathBuf {
+        self.path("coordinator")
+    }
+
+    /// The path of a key as text.
+    pub fn key(&self, name: &str) -> String {
+        text(&self.home().join("keys").join(format!("{name}.pem"))).to_owned()
+    }
+
+    /// Runs an operator command against this coordinator and gives what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn tidegate(&self, arguments: &[&str]) -> String {
+        let home = self.home();
+        let mut all = arguments.to_vec();
+        all.extend(["--dir", text(&home)]);
+        success("tidegate", &all)
+    }
+
+    /// Enrols a node and starts it.
+    ///
+    /// # Panics
+    /// When it cannot be enrolled.
+    pub fn add_node(&mut self, site: &str, address: &str) -> usize {
+        let number = self.nodes.len();
+        let dir = self.path(&format!("node-{number}"));
+        let id = self.enroll(site, address, &dir);
+        self.nodes.push(NodeProcess { dir, id, process: None });
+        self.start_node(number);
+        number
+    }
+
+    /// Enrols a machine by `tidegate token` and `tidegate-node enroll`.
+    ///
+    /// # Panics
+    /// When it cannot be enrolled.
+    pub fn enroll(&self, site: &str, address: &str, dir: &Path) -> NodeId {
+        let made: serde_json::Value = serde_json::from_str(&self.tidegate(&["token", "--json", "--site", site])).expect("JSON");
+        let field = |name: &str| made[name].as_str().expect("text").to_owned();
+        let (coordinator, token, root) = (field("coordinator"), field("token"), field("root_digest"));
+        success(
+            "tidegate-node",
+            &["enroll", "--coordinator", &coordinator, "--token", &token, "--root-digest", &root, "--listen", address, "--dir", text(dir)],
+        );
+        node::config::NodeConfig::load(dir).expect("an enrolled node").node
+    }
+
+    /// Starts the coordinator and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_coordinator(&mut self) {
+        let home = self.home();
+        self.coordinator = Some(self.spawn("tidegate", &["serve", "--dir", text(&home)], "coordinator"));
+        self.wait_for("the coordinator answers", |w| w.runtime.block_on(w.client.status()).is_ok());
+    }
+
+    /// Kills the coordinator with SIGKILL. Its origin lives on.
+    ///
+    /// # Panics
+    /// When it did not run.
+    pub fn kill_coordinator(&mut self) {
+        kill(self.coordinator.take().expect("the coordinator runs"));
+    }
+
+    /// Starts a node.
+    ///
+    /// # Panics
+    /// When its process cannot be started.
+    pub fn start_node(&mut self, number: usize) {
+        let dir = self.nodes[number].dir.clone();
+        let process = self.spawn("tidegate-node", &["run", "--dir", text(&dir)], &format!("node-{number}"));
+        self.nodes[number].process = Some(process);
+    }
+
+    /// Kills a node with SIGKILL.
+    pub fn kill_node(&mut self, number: usize) {
+        if let Some(process) = self.nodes[number].process.take() {
+            kill(process);
+        }
+    }
+
+    fn spawn(&self, name: &str, arguments: &[&str], log: &str) -> Child {
+        std::fs::create_dir_all(self.path("logs")).expect("made");
+        let log = File::options().create(true).append(true).open(self.path("logs").join(format!("{log}.log"))).expect("a log");
+        Command::new(program(name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the program starts")
+    }
+
+    /// Builds, signs and publishes `tree` as `product@version`.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn publish(&self, tree: &Path, version: &str, more: &[&str]) {
+        let out = self.path(&format!("build-{version}"));
+        let mut build = vec!["release", "build", text(tree), "--product", "app", "--version", version, "--level", "3", "--out", text(&out)];
+        build.extend(more);
+        success("tidegate", &build);
+        let root = self.home().join("root.json");
+        success("tidegate", &["release", "sign", text(&out), "--key", &self.key("releases"), "--root", text(&root)]);
+        self.tidegate(&["release", "publish", text(&out)]);
+    }
+
+    /// Proposes (op1), approves (op2, op3) and starts a rollout of `app@version` in these waves.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn roll_out(&self, version: &str, waves: &[&str]) -> RolloutId {
+        let id = self.propose(version, waves);
+        for operator in ["op2", "op3"] {
+            self.tidegate(&["rollout", "approve", id.as_str(), "--key", &self.key(operator)]);
+        }
+        self.tidegate(&["rollout", "start", id.as_str()]);
+        id
+    }
+
+    /// Proposes a rollout of `app@version` in these waves, by op1, with short soaks and leases.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn propose(&self, version: &str, waves: &[&str]) -> RolloutId {
+        let (release, id, key) = (format!("app@{version}"), format!("app-{version}"), self.key("op1"));
+        let mut propose = vec!["rollout", "propose", &release, "--id", &id, "--key", &key, "--preset", "fast", "--soak", "200ms", "--lease", "20s"];
+        for wave in waves {
+            propose.extend(["--wave", wave]);
+        }
+        self.tidegate(&propose);
+        id.parse().expect("a rollout's name")
+    }
+
+    /// The coordinator's view of a rollout; `None` while it does not answer.
+    pub fn rollout(&self, id: &RolloutId) -> Option<RolloutView> {
+        let view = self.runtime.block_on(self.client.rollout(id)).ok()?.view;
+        assert_eq!(view.counts.total(), view.targets, "the four counts add up");
+        Some(view)
+    }
+
+    /// The coordinator's view of the nodes; empty while it does not answer.
+    pub fn node_views(&self) -> Vec<NodeView> {
+        self.runtime.block_on(self.client.nodes()).unwrap_or_default()
+    }
+
+    /// The last lines of every log, for a test that fails.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        let Ok(entries) = std::fs::read_dir(self.path("logs")) else { return all };
+        for entry in entries.flatten() {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            all += &format!("--- {}\n{}\n", entry.path().display(), lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+        all
+    }
+
+    /// Waits until `condition` holds.
+    ///
+    /// # Panics
+    /// When it does not hold in time; the logs say why.
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&World) -> bool) {
+        let since = Instant::now();
+        while !condition(self) {
+            assert!(since.elapsed() < PATIENCE, "waited in vain: {what}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Where a node has `app` installed, as its `current` link says.
+    pub fn current(&self, number: usize) -> PathBuf {
+        self.nodes[number].dir.join("install/app/current")
+    }
+
+    /// The version that a node's `current` names.
+    pub fn installed_version(&self, number: usize) -> Option<String> {
+        let target = std::fs::read_link(self.current(number)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for number in 0..self.nodes.len() {
+            self.kill_node(number);
+        }
+        // A fresh coordinator adopts an origin that outlived another, so that it is ended with it.
+        if self.coordinator.is_none() && !std::thread::panicking() {
+            self.start_coordinator();
+        }
+        if let Some(mut coordinator) = self.coordinator.take() {
+            let pid = rustix::process::Pid::from_child(&coordinator);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = coordinator.wait();
+        }
+    }
+}
+
+fn kill(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A path as text.
+///
+/// # Panics
+/// When it is not UTF-8.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
