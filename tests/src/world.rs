@@ -177,6 +177,33 @@ impl World {
         }
     }
 
+    /// Takes a directory that was enrolled by other means, and starts its node.
+    ///
+    /// # Panics
+    /// When it is no node's directory.
+    pub fn adopt_node(&mut self, dir: PathBuf) -> usize {
+        let id = node::config::NodeConfig::load(&dir).expect("an enrolled node").node;
+        self.nodes.push(NodeProcess { dir, id, process: None });
+        self.start_node(self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    /// Stops a node with SIGSTOP: its sockets stay open and nothing answers.
+    pub fn stop_node(&self, number: usize) {
+        self.signal(number, rustix::process::Signal::STOP);
+    }
+
+    /// Lets a stopped node go on.
+    pub fn continue_node(&self, number: usize) {
+        self.signal(number, rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, number: usize, signal: rustix::process::Signal) {
+        if let Some(process) = &self.nodes[number].process {
+            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(process), signal);
+        }
+    }
+
     fn spawn(&self, name: &str, arguments: &[&str], log: &str) -> Child {
         std::fs::create_dir_all(self.path("logs")).expect("made");
         let log = File::options().create(true).append(true).open(self.path("logs").join(format!("{log}.log"))).expect("a log");
