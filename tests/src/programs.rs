@@ -12,10 +12,22 @@ static BUILT: OnceLock<PathBuf> = OnceLock::new();
 /// When the executables cannot be built.
 pub fn program(name: &str) -> PathBuf {
     let folder = BUILT.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned();
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the workspace")
+            .to_owned();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(&workspace).args(["build", "--quiet", "--locked", "--bins"]);
-        cargo.args(["-p", "tidegate-coordinator", "-p", "tidegate-node", "-p", "tidegate-simulations"]);
+        cargo
+            .current_dir(&workspace)
+            .args(["build", "--quiet", "--locked", "--bins"]);
+        cargo.args([
+            "-p",
+            "tidegate-coordinator",
+            "-p",
+            "tidegate-node",
+            "-p",
+            "tidegate-simulations",
+        ]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
@@ -33,7 +45,10 @@ pub fn program(name: &str) -> PathBuf {
 /// # Panics
 /// When it cannot be started.
 pub fn run(name: &str, arguments: &[&str]) -> Output {
-    Command::new(program(name)).args(arguments).output().expect("the program starts")
+    Command::new(program(name))
+        .args(arguments)
+        .output()
+        .expect("the program starts")
 }
 
 /// What a program says when it fails: one line on standard error, exit code 1.
@@ -43,7 +58,11 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
 pub fn failure_line(name: &str, arguments: &[&str]) -> String {
     let output = run(name, arguments);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{name} {arguments:?} said: {error}");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{name} {arguments:?} said: {error}"
+    );
     assert_eq!(error.lines().count(), 1, "one line, not: {error}");
     assert!(output.stdout.is_empty(), "nothing on standard output");
     error.trim_end().to_owned()
@@ -56,6 +75,9 @@ pub fn failure_line(name: &str, arguments: &[&str]) -> String {
 pub fn success(name: &str, arguments: &[&str]) -> String {
     let output = run(name, arguments);
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?} said: {error}");
+    assert!(
+        output.status.success(),
+        "{name} {arguments:?} said: {error}"
+    );
     String::from_utf8(output.stdout).expect("text")
 }

@@ -31,7 +31,8 @@ pub fn make(path: &Path, seed: u64, bytes: u64) {
     std::fs::write(path.join("run.sh"), "#!/bin/sh\nexit 0\n").expect("written");
     std::fs::set_permissions(path.join("run.sh"), PermissionsExt::from_mode(0o755)).expect("set");
     std::fs::write(path.join("lib/secret"), "only for me\n").expect("written");
-    std::fs::set_permissions(path.join("lib/secret"), PermissionsExt::from_mode(0o600)).expect("set");
+    std::fs::set_permissions(path.join("lib/secret"), PermissionsExt::from_mode(0o600))
+        .expect("set");
     symlink("../run.sh", path.join("lib/run")).expect("linked");
     symlink("lib/deep", path.join("deep")).expect("linked");
     let mut left = bytes;
@@ -67,7 +68,13 @@ fn walk(path: &Path, below: &str, things: &mut BTreeMap<String, Thing>) {
         let meta = entry.path().symlink_metadata().expect("there");
         let mode = meta.permissions().mode() & 0o777;
         let thing = if meta.is_symlink() {
-            Thing::Link(std::fs::read_link(entry.path()).expect("a link").to_str().expect("UTF-8").into())
+            Thing::Link(
+                std::fs::read_link(entry.path())
+                    .expect("a link")
+                    .to_str()
+                    .expect("UTF-8")
+                    .into(),
+            )
         } else if meta.is_dir() {
             walk(&entry.path(), &format!("{name}/"), things);
             Thing::Directory(mode)
@@ -85,8 +92,17 @@ fn walk(path: &Path, below: &str, things: &mut BTreeMap<String, Thing>) {
 pub fn assert_same(expected: &Path, installed: &Path) {
     let (expected_things, found) = (read(expected), read(installed));
     let names: Vec<_> = expected_things.keys().collect();
-    assert_eq!(names, found.keys().collect::<Vec<_>>(), "the names in {}", installed.display());
+    assert_eq!(
+        names,
+        found.keys().collect::<Vec<_>>(),
+        "the names in {}",
+        installed.display()
+    );
     for (name, thing) in &expected_things {
-        assert!(*thing == found[name], "{name} differs in {}", installed.display());
+        assert!(
+            *thing == found[name],
+            "{name} differs in {}",
+            installed.display()
+        );
     }
 }

@@ -27,7 +27,11 @@ pub struct WorldOptions {
 
 impl Default for WorldOptions {
     fn default() -> WorldOptions {
-        WorldOptions { sites: 2, nodes_per_site: 2, wan: "200mbit" }
+        WorldOptions {
+            sites: 2,
+            nodes_per_site: 2,
+            wan: "200mbit",
+        }
     }
 }
 
@@ -62,7 +66,13 @@ impl World {
                 world.add_node(&format!("site-{site}"), &format!("127.{site}.0.{place}"));
             }
         }
-        world.wait_for("every node reports", |w| w.node_views().iter().filter(|n| n.last_seen.is_some()).count() == w.nodes.len());
+        world.wait_for("every node reports", |w| {
+            w.node_views()
+                .iter()
+                .filter(|n| n.last_seen.is_some())
+                .count()
+                == w.nodes.len()
+        });
         world
     }
 
@@ -71,16 +81,35 @@ impl World {
     /// # Panics
     /// When the coordinator does not come up.
     pub fn coordinator_only(options: &WorldOptions) -> World {
-        let dir = tempfile::Builder::new().prefix("tidegate-test-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("tidegate-test-")
+            .tempdir()
+            .expect("a temporary directory");
         let home = dir.path().join("coordinator");
-        success("tidegate", &["init", "--plain-keys", "--port", "0", "--dir", text(&home)]);
+        success(
+            "tidegate",
+            &["init", "--plain-keys", "--port", "0", "--dir", text(&home)],
+        );
         let client = Client::from_dir(&home).expect("the directory of a coordinator");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let mut world = World { dir, runtime, client, coordinator: None, nodes: Vec::new() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let mut world = World {
+            dir,
+            runtime,
+            client,
+            coordinator: None,
+            nodes: Vec::new(),
+        };
         world.start_coordinator();
         let mut sites = String::new();
         for site in 1..=options.sites {
-            sites += &format!("[[site]]\nid = \"site-{site}\"\nsubnets = [\"127.{site}.0.0/16\"]\nwan_down = \"{}\"\n", options.wan);
+            sites += &format!(
+                "[[site]]\nid = \"site-{site}\"\nsubnets = [\"127.{site}.0.0/16\"]\nwan_down = \"{}\"\n",
+                options.wan
+            );
         }
         let file = world.path("sites.toml");
         std::fs::write(&file, sites).expect("written");
@@ -122,7 +151,11 @@ impl World {
         let number = self.nodes.len();
         let dir = self.path(&format!("node-{number}"));
         let id = self.enroll(site, address, &dir);
-        self.nodes.push(NodeProcess { dir, id, process: None });
+        self.nodes.push(NodeProcess {
+            dir,
+            id,
+            process: None,
+        });
         self.start_node(number);
         number
     }
@@ -132,14 +165,31 @@ impl World {
     /// # Panics
     /// When it cannot be enrolled.
     pub fn enroll(&self, site: &str, address: &str, dir: &Path) -> NodeId {
-        let made: serde_json::Value = serde_json::from_str(&self.tidegate(&["token", "--json", "--site", site])).expect("JSON");
+        let made: serde_json::Value =
+            serde_json::from_str(&self.tidegate(&["token", "--json", "--site", site]))
+                .expect("JSON");
         let field = |name: &str| made[name].as_str().expect("text").to_owned();
-        let (coordinator, token, root) = (field("coordinator"), field("token"), field("root_digest"));
+        let (coordinator, token, root) =
+            (field("coordinator"), field("token"), field("root_digest"));
         success(
             "tidegate-node",
-            &["enroll", "--coordinator", &coordinator, "--token", &token, "--root-digest", &root, "--listen", address, "--dir", text(dir)],
+            &[
+                "enroll",
+                "--coordinator",
+                &coordinator,
+                "--token",
+                &token,
+                "--root-digest",
+                &root,
+                "--listen",
+                address,
+                "--dir",
+                text(dir),
+            ],
         );
-        node::config::NodeConfig::load(dir).expect("an enrolled node").node
+        node::config::NodeConfig::load(dir)
+            .expect("an enrolled node")
+            .node
     }
 
     /// Starts the coordinator and waits until it answers.
@@ -148,8 +198,11 @@ impl World {
     /// When it does not come up.
     pub fn start_coordinator(&mut self) {
         let home = self.home();
-        self.coordinator = Some(self.spawn("tidegate", &["serve", "--dir", text(&home)], "coordinator"));
-        self.wait_for("the coordinator answers", |w| w.runtime.block_on(w.client.status()).is_ok());
+        self.coordinator =
+            Some(self.spawn("tidegate", &["serve", "--dir", text(&home)], "coordinator"));
+        self.wait_for("the coordinator answers", |w| {
+            w.runtime.block_on(w.client.status()).is_ok()
+        });
     }
 
     /// Kills the coordinator with SIGKILL. Its origin lives on.
@@ -166,7 +219,11 @@ impl World {
     /// When its process cannot be started.
     pub fn start_node(&mut self, number: usize) {
         let dir = self.nodes[number].dir.clone();
-        let process = self.spawn("tidegate-node", &["run", "--dir", text(&dir)], &format!("node-{number}"));
+        let process = self.spawn(
+            "tidegate-node",
+            &["run", "--dir", text(&dir)],
+            &format!("node-{number}"),
+        );
         self.nodes[number].process = Some(process);
     }
 
@@ -182,8 +239,14 @@ impl World {
     /// # Panics
     /// When it is no node's directory.
     pub fn adopt_node(&mut self, dir: PathBuf) -> usize {
-        let id = node::config::NodeConfig::load(&dir).expect("an enrolled node").node;
-        self.nodes.push(NodeProcess { dir, id, process: None });
+        let id = node::config::NodeConfig::load(&dir)
+            .expect("an enrolled node")
+            .node;
+        self.nodes.push(NodeProcess {
+            dir,
+            id,
+            process: None,
+        });
         self.start_node(self.nodes.len() - 1);
         self.nodes.len() - 1
     }
@@ -200,13 +263,18 @@ impl World {
 
     fn signal(&self, number: usize, signal: rustix::process::Signal) {
         if let Some(process) = &self.nodes[number].process {
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(process), signal);
+            let _ =
+                rustix::process::kill_process(rustix::process::Pid::from_child(process), signal);
         }
     }
 
     fn spawn(&self, name: &str, arguments: &[&str], log: &str) -> Child {
         std::fs::create_dir_all(self.path("logs")).expect("made");
-        let log = File::options().create(true).append(true).open(self.path("logs").join(format!("{log}.log"))).expect("a log");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("logs").join(format!("{log}.log")))
+            .expect("a log");
         Command::new(program(name))
             .args(arguments)
             .stdin(Stdio::null())
@@ -222,11 +290,34 @@ impl World {
     /// When a command fails.
     pub fn publish(&self, tree: &Path, version: &str, more: &[&str]) {
         let out = self.path(&format!("build-{version}"));
-        let mut build = vec!["release", "build", text(tree), "--product", "app", "--version", version, "--level", "3", "--out", text(&out)];
+        let mut build = vec![
+            "release",
+            "build",
+            text(tree),
+            "--product",
+            "app",
+            "--version",
+            version,
+            "--level",
+            "3",
+            "--out",
+            text(&out),
+        ];
         build.extend(more);
         success("tidegate", &build);
         let root = self.home().join("root.json");
-        success("tidegate", &["release", "sign", text(&out), "--key", &self.key("releases"), "--root", text(&root)]);
+        success(
+            "tidegate",
+            &[
+                "release",
+                "sign",
+                text(&out),
+                "--key",
+                &self.key("releases"),
+                "--root",
+                text(&root),
+            ],
+        );
         self.tidegate(&["release", "publish", text(&out)]);
     }
 
@@ -237,7 +328,13 @@ impl World {
     pub fn roll_out(&self, version: &str, waves: &[&str]) -> RolloutId {
         let id = self.propose(version, waves);
         for operator in ["op2", "op3"] {
-            self.tidegate(&["rollout", "approve", id.as_str(), "--key", &self.key(operator)]);
+            self.tidegate(&[
+                "rollout",
+                "approve",
+                id.as_str(),
+                "--key",
+                &self.key(operator),
+            ]);
         }
         self.tidegate(&["rollout", "start", id.as_str()]);
         id
@@ -248,8 +345,15 @@ impl World {
     /// # Panics
     /// When the command fails.
     pub fn propose(&self, version: &str, waves: &[&str]) -> RolloutId {
-        let (release, id, key) = (format!("app@{version}"), format!("app-{version}"), self.key("op1"));
-        let mut propose = vec!["rollout", "propose", &release, "--id", &id, "--key", &key, "--preset", "fast", "--soak", "200ms", "--lease", "20s"];
+        let (release, id, key) = (
+            format!("app@{version}"),
+            format!("app-{version}"),
+            self.key("op1"),
+        );
+        let mut propose = vec![
+            "rollout", "propose", &release, "--id", &id, "--key", &key, "--preset", "fast",
+            "--soak", "200ms", "--lease", "20s",
+        ];
         for wave in waves {
             propose.extend(["--wave", wave]);
         }
@@ -266,17 +370,25 @@ impl World {
 
     /// The coordinator's view of the nodes; empty while it does not answer.
     pub fn node_views(&self) -> Vec<NodeView> {
-        self.runtime.block_on(self.client.nodes()).unwrap_or_default()
+        self.runtime
+            .block_on(self.client.nodes())
+            .unwrap_or_default()
     }
 
     /// The last lines of every log, for a test that fails.
     pub fn logs(&self) -> String {
         let mut all = String::new();
-        let Ok(entries) = std::fs::read_dir(self.path("logs")) else { return all };
+        let Ok(entries) = std::fs::read_dir(self.path("logs")) else {
+            return all;
+        };
         for entry in entries.flatten() {
             let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
-            all += &format!("--- {}\n{}\n", entry.path().display(), lines[lines.len().saturating_sub(15)..].join("\n"));
+            all += &format!(
+                "--- {}\n{}\n",
+                entry.path().display(),
+                lines[lines.len().saturating_sub(15)..].join("\n")
+            );
         }
         all
     }
@@ -288,7 +400,11 @@ impl World {
     pub fn wait_for(&self, what: &str, condition: impl Fn(&World) -> bool) {
         let since = Instant::now();
         while !condition(self) {
-            assert!(since.elapsed() < PATIENCE, "waited in vain: {what}\n{}", self.logs());
+            assert!(
+                since.elapsed() < PATIENCE,
+                "waited in vain: {what}\n{}",
+                self.logs()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }

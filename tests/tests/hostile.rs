@@ -10,19 +10,27 @@ use tidegate_tests::{World, WorldOptions, programs, trees};
 
 /// A site with one node that has release 1.0 and all its blobs.
 fn site_with_a_holder() -> World {
-    let world = World::raise(&WorldOptions { sites: 1, nodes_per_site: 1, wan: "200mbit" });
+    let world = World::raise(&WorldOptions {
+        sites: 1,
+        nodes_per_site: 1,
+        wan: "200mbit",
+    });
     let tree = world.path("tree");
     trees::make(&tree, 7, 6 << 20);
     world.publish(&tree, "1.0", &[]);
     let id = world.roll_out("1.0", &["rest"]);
-    world.wait_for("the holder has it", |w| w.rollout(&id).is_some_and(|v| v.counts.applied == 1));
+    world.wait_for("the holder has it", |w| {
+        w.rollout(&id).is_some_and(|v| v.counts.applied == 1)
+    });
     world
 }
 
 fn assert_all_right(world: &World, nodes: &[usize]) {
     let id = "app-1.0".parse().expect("an id");
     let wanted = nodes.len() as u32 + 1;
-    world.wait_for("the others have it too", |w| w.rollout(&id).is_some_and(|v| v.counts.applied >= wanted));
+    world.wait_for("the others have it too", |w| {
+        w.rollout(&id).is_some_and(|v| v.counts.applied >= wanted)
+    });
     for node in nodes {
         trees::assert_same(&world.path("tree"), &world.current(*node).join("."));
     }
@@ -40,7 +48,11 @@ fn wrong_bytes_are_never_installed_and_the_peer_is_left() {
     assert_all_right(&world, &[a, b]);
     let log = std::fs::read_to_string(world.path("logs/node-1.log")).unwrap_or_default()
         + &std::fs::read_to_string(world.path("logs/node-2.log")).unwrap_or_default();
-    assert!(log.contains("poisoned"), "a typed event is recorded:\n{}", world.logs());
+    assert!(
+        log.contains("poisoned"),
+        "a typed event is recorded:\n{}",
+        world.logs()
+    );
 }
 
 /// Flips a byte in every 16 KiB of each blob's data, behind the node's back.
@@ -53,7 +65,10 @@ fn spoil_blobs(dir: &Path) -> usize {
             if path.is_dir() {
                 queue.push(path);
             } else if path.extension().is_some_and(|e| e == "data") {
-                let mut file = std::fs::File::options().write(true).open(&path).expect("a blob");
+                let mut file = std::fs::File::options()
+                    .write(true)
+                    .open(&path)
+                    .expect("a blob");
                 let length = file.metadata().expect("there").len();
                 for at in (100..length).step_by(16 << 10) {
                     file.seek(SeekFrom::Start(at)).expect("sought");
@@ -79,33 +94,57 @@ fn a_peer_that_stalls_costs_no_node_its_release() {
 #[test]
 fn a_node_of_another_fleet_gets_nothing_here() {
     let mut world = site_with_a_holder();
-    let other = World::coordinator_only(&WorldOptions { sites: 1, ..WorldOptions::default() });
+    let other = World::coordinator_only(&WorldOptions {
+        sites: 1,
+        ..WorldOptions::default()
+    });
     // A machine enrolled elsewhere is told this fleet's addresses: its certificate is worth nothing here.
     let dir = world.path("stranger");
     other.enroll("site-1", "127.1.0.66", &dir);
-    let read = |dir: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(dir.join("node.json")).expect("there")).expect("JSON") };
+    let read = |dir: &Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(dir.join("node.json")).expect("there")).expect("JSON")
+    };
     let mut config = read(&dir);
     let ours = read(&world.nodes[0].dir);
     for field in ["coordinators", "origins"] {
         config[field] = ours[field].clone();
     }
-    std::fs::write(dir.join("node.json"), serde_json::to_vec(&config).expect("JSON")).expect("written");
+    std::fs::write(
+        dir.join("node.json"),
+        serde_json::to_vec(&config).expect("JSON"),
+    )
+    .expect("written");
     let stranger = world.adopt_node(dir);
     let honest = world.add_node("site-1", "127.1.0.11");
     assert_all_right(&world, &[honest]);
     assert_eq!(world.installed_version(stranger), None);
-    assert!(!world.nodes[stranger].dir.join("install/app").exists(), "nothing reached its install area");
-    assert!(world.node_views().iter().all(|n| n.node != world.nodes[stranger].id), "the fleet does not know it");
+    assert!(
+        !world.nodes[stranger].dir.join("install/app").exists(),
+        "nothing reached its install area"
+    );
+    assert!(
+        world
+            .node_views()
+            .iter()
+            .all(|n| n.node != world.nodes[stranger].id),
+        "the fleet does not know it"
+    );
 }
 
 #[test]
 fn a_revoked_node_gets_nothing_more() {
-    let mut world = World::raise(&WorldOptions { sites: 1, nodes_per_site: 3, wan: "200mbit" });
+    let mut world = World::raise(&WorldOptions {
+        sites: 1,
+        nodes_per_site: 3,
+        wan: "200mbit",
+    });
     let tree = world.path("one");
     trees::make(&tree, 8, 1 << 20);
     world.publish(&tree, "1.0", &[]);
     let id = world.roll_out("1.0", &["rest"]);
-    world.wait_for("all have 1.0", |w| w.rollout(&id).is_some_and(|v| v.counts.applied == 3));
+    world.wait_for("all have 1.0", |w| {
+        w.rollout(&id).is_some_and(|v| v.counts.applied == 3)
+    });
 
     let revoked = world.nodes[2].id.to_string();
     world.tidegate(&["nodes", "--revoke", &revoked, "--reason", "stolen"]);
@@ -117,9 +156,15 @@ fn a_revoked_node_gets_nothing_more() {
     world.publish(&tree, "2.0", &[]);
     let id = world.roll_out("2.0", &["rest"]);
     world.wait_for("the others have 2.0", |w| {
-        w.rollout(&id).is_some_and(|v| v.state == RolloutState::Finished && v.targets == 2 && v.counts.applied == 2)
+        w.rollout(&id).is_some_and(|v| {
+            v.state == RolloutState::Finished && v.targets == 2 && v.counts.applied == 2
+        })
     });
-    assert_eq!(world.installed_version(2).as_deref(), Some("1.0"), "what was installed stays, nothing new comes");
+    assert_eq!(
+        world.installed_version(2).as_deref(),
+        Some("1.0"),
+        "what was installed stays, nothing new comes"
+    );
     for node in [0, 1] {
         trees::assert_same(&world.path("two"), &world.current(node).join("."));
     }
@@ -129,21 +174,46 @@ fn a_revoked_node_gets_nothing_more() {
 fn a_false_coordinator_enrols_nobody() {
     let world = World::coordinator_only(&WorldOptions::default());
     let other = World::coordinator_only(&WorldOptions::default());
-    let made = |w: &World| -> serde_json::Value { serde_json::from_str(&w.tidegate(&["token", "--json"])).expect("JSON") };
+    let made = |w: &World| -> serde_json::Value {
+        serde_json::from_str(&w.tidegate(&["token", "--json"])).expect("JSON")
+    };
     let (ours, theirs) = (made(&world), made(&other));
     let field = |v: &serde_json::Value, name: &str| v[name].as_str().expect("text").to_owned();
     let dir = world.path("victim");
     let enroll = |coordinator: &str, token: &str, root: &str| {
         programs::failure_line(
             "tidegate-node",
-            &["enroll", "--coordinator", coordinator, "--token", token, "--root-digest", root, "--listen", "127.0.0.1", "--dir", text(&dir)],
+            &[
+                "enroll",
+                "--coordinator",
+                coordinator,
+                "--token",
+                token,
+                "--root-digest",
+                root,
+                "--listen",
+                "127.0.0.1",
+                "--dir",
+                text(&dir),
+            ],
         )
     };
     // Another server than the token pins.
-    let line = enroll(&field(&theirs, "coordinator"), &field(&ours, "token"), &field(&ours, "root_digest"));
-    assert!(line.contains("certificate") || line.contains("pin"), "{line}");
+    let line = enroll(
+        &field(&theirs, "coordinator"),
+        &field(&ours, "token"),
+        &field(&ours, "root_digest"),
+    );
+    assert!(
+        line.contains("certificate") || line.contains("pin"),
+        "{line}"
+    );
     // The server that the token pins, but not the root that was given.
-    let line = enroll(&field(&theirs, "coordinator"), &field(&theirs, "token"), &field(&ours, "root_digest"));
+    let line = enroll(
+        &field(&theirs, "coordinator"),
+        &field(&theirs, "token"),
+        &field(&ours, "root_digest"),
+    );
     assert!(line.contains("root"), "{line}");
     assert!(!dir.join("node.json").exists(), "no node came of it");
 }

@@ -5,12 +5,23 @@ use tidegate_tests::{World, WorldOptions, trees};
 
 #[test]
 fn a_tree_arrives_everywhere_byte_for_byte_and_crosses_each_wan_once() {
-    let world = World::raise(&WorldOptions { sites: 2, nodes_per_site: 3, wan: "200mbit" });
+    let world = World::raise(&WorldOptions {
+        sites: 2,
+        nodes_per_site: 3,
+        wan: "200mbit",
+    });
     let tree = world.path("tree");
     trees::make(&tree, 1, 12 << 20);
-    world.publish(&tree, "1.0", &["--health-check", "./run.sh", "--health-soak", "100ms"]);
+    world.publish(
+        &tree,
+        "1.0",
+        &["--health-check", "./run.sh", "--health-soak", "100ms"],
+    );
     let id = world.roll_out("1.0", &["count:2", "rest"]);
-    world.wait_for("the rollout finishes", |w| w.rollout(&id).is_some_and(|v| v.state == RolloutState::Finished && v.counts.applied == 6));
+    world.wait_for("the rollout finishes", |w| {
+        w.rollout(&id)
+            .is_some_and(|v| v.state == RolloutState::Finished && v.counts.applied == 6)
+    });
     for node in 0..world.nodes.len() {
         assert_eq!(world.installed_version(node).as_deref(), Some("1.0"));
         trees::assert_same(&tree, &world.current(node).join("."));
@@ -23,60 +34,111 @@ fn a_tree_arrives_everywhere_byte_for_byte_and_crosses_each_wan_once() {
             .map(|s| s.wan_bytes)
             .sum();
         let copies = wan as f64 / carrier as f64;
-        assert!((0.99..=1.15).contains(&copies), "{site} took {copies:.3} copies of the carrier over its WAN");
+        assert!(
+            (0.99..=1.15).contains(&copies),
+            "{site} took {copies:.3} copies of the carrier over its WAN"
+        );
     }
 }
 
 fn carrier_bytes(world: &World) -> u64 {
-    let releases: serde_json::Value = serde_json::from_str(&world.tidegate(&["release", "list", "--json"])).expect("JSON");
+    let releases: serde_json::Value =
+        serde_json::from_str(&world.tidegate(&["release", "list", "--json"])).expect("JSON");
     releases[0]["carrier_bytes"].as_u64().expect("a number")
 }
 
 #[test]
 fn a_release_whose_health_check_fails_is_halted_in_its_first_wave_and_rolled_back_there() {
-    let world = World::raise(&WorldOptions { sites: 2, nodes_per_site: 3, wan: "200mbit" });
+    let world = World::raise(&WorldOptions {
+        sites: 2,
+        nodes_per_site: 3,
+        wan: "200mbit",
+    });
     let good = world.path("good");
     trees::make(&good, 2, 1 << 20);
-    world.publish(&good, "1.0", &["--health-check", "./run.sh", "--health-soak", "100ms"]);
+    world.publish(
+        &good,
+        "1.0",
+        &["--health-check", "./run.sh", "--health-soak", "100ms"],
+    );
     let id = world.roll_out("1.0", &["rest"]);
-    world.wait_for("the good release is everywhere", |w| w.rollout(&id).is_some_and(|v| v.counts.applied == 6));
+    world.wait_for("the good release is everywhere", |w| {
+        w.rollout(&id).is_some_and(|v| v.counts.applied == 6)
+    });
 
     let bad = world.path("bad");
     trees::make(&bad, 3, 1 << 20);
-    world.publish(&bad, "2.0", &["--health-check", "echo the self-test fails >&2; exit 3"]);
+    world.publish(
+        &bad,
+        "2.0",
+        &["--health-check", "echo the self-test fails >&2; exit 3"],
+    );
     let id = world.roll_out("2.0", &["count:2", "rest"]);
     world.wait_for("the gate holds the bad release", |w| {
-        w.rollout(&id).is_some_and(|v| v.state == RolloutState::Held && v.counts.failed == 2 && v.waves[0].counts.failed == 2)
+        w.rollout(&id).is_some_and(|v| {
+            v.state == RolloutState::Held && v.counts.failed == 2 && v.waves[0].counts.failed == 2
+        })
     });
     world.wait_for("both nodes say that they are back, and why", |w| {
         let told = |s: &coordinator::api::messages::StatusView| {
-            s.rollout == id && s.state == protocol::status::State::RolledBack && s.exit_code == Some(3) && s.output_tail.contains("the self-test fails")
+            s.rollout == id
+                && s.state == protocol::status::State::RolledBack
+                && s.exit_code == Some(3)
+                && s.output_tail.contains("the self-test fails")
         };
-        w.node_views().iter().filter(|n| n.statuses.iter().any(told)).count() == 2
+        w.node_views()
+            .iter()
+            .filter(|n| n.statuses.iter().any(told))
+            .count()
+            == 2
     });
     for node in 0..world.nodes.len() {
-        assert_eq!(world.installed_version(node).as_deref(), Some("1.0"), "nobody keeps the bad release");
+        assert_eq!(
+            world.installed_version(node).as_deref(),
+            Some("1.0"),
+            "nobody keeps the bad release"
+        );
         trees::assert_same(&good, &world.current(node).join("."));
     }
     let view = world.rollout(&id).expect("a view");
-    assert!(view.waves[1].opened_at.is_none(), "the second wave never opened");
+    assert!(
+        view.waves[1].opened_at.is_none(),
+        "the second wave never opened"
+    );
 }
 
 #[test]
 fn a_recall_takes_the_release_back_where_it_was_installed() {
-    let world = World::raise(&WorldOptions { sites: 1, nodes_per_site: 2, wan: "200mbit" });
+    let world = World::raise(&WorldOptions {
+        sites: 1,
+        nodes_per_site: 2,
+        wan: "200mbit",
+    });
     for (version, seed) in [("1.0", 4), ("2.0", 5)] {
         let tree = world.path(version);
         trees::make(&tree, seed, 1 << 20);
         world.publish(&tree, version, &[]);
         let id = world.roll_out(version, &["rest"]);
-        world.wait_for("the release is everywhere", |w| w.rollout(&id).is_some_and(|v| v.counts.applied == 2));
+        world.wait_for("the release is everywhere", |w| {
+            w.rollout(&id).is_some_and(|v| v.counts.applied == 2)
+        });
     }
     for operator in ["op1", "op2", "op3"] {
-        world.tidegate(&["rollout", "recall", "app-2.0", "--key", &world.key(operator), "--reason", "a regression"]);
+        world.tidegate(&[
+            "rollout",
+            "recall",
+            "app-2.0",
+            "--key",
+            &world.key(operator),
+            "--reason",
+            "a regression",
+        ]);
     }
     let id = "app-2.0".parse().expect("an id");
-    world.wait_for("the release is taken back", |w| w.rollout(&id).is_some_and(|v| v.state == RolloutState::Recalled));
+    world.wait_for("the release is taken back", |w| {
+        w.rollout(&id)
+            .is_some_and(|v| v.state == RolloutState::Recalled)
+    });
     for node in 0..2 {
         assert_eq!(world.installed_version(node).as_deref(), Some("1.0"));
         trees::assert_same(&world.path("1.0"), &world.current(node).join("."));
@@ -85,13 +147,23 @@ fn a_recall_takes_the_release_back_where_it_was_installed() {
 
 #[test]
 fn a_paused_rollout_starts_nothing_until_it_is_resumed() {
-    let world = World::raise(&WorldOptions { sites: 1, nodes_per_site: 3, wan: "200mbit" });
+    let world = World::raise(&WorldOptions {
+        sites: 1,
+        nodes_per_site: 3,
+        wan: "200mbit",
+    });
     let tree = world.path("tree");
     trees::make(&tree, 6, 1 << 20);
     world.publish(&tree, "1.0", &[]);
     let id = world.propose("1.0", &["count:1", "rest"]);
     for operator in ["op2", "op3"] {
-        world.tidegate(&["rollout", "approve", id.as_str(), "--key", &world.key(operator)]);
+        world.tidegate(&[
+            "rollout",
+            "approve",
+            id.as_str(),
+            "--key",
+            &world.key(operator),
+        ]);
     }
     world.tidegate(&["rollout", "start", id.as_str()]);
     world.tidegate(&["rollout", "pause", id.as_str(), "--reason", "a test"]);
@@ -99,9 +171,14 @@ fn a_paused_rollout_starts_nothing_until_it_is_resumed() {
         let view = w.rollout(&id).expect("a view");
         assert_eq!(view.state, RolloutState::Paused);
         let states = w.node_views();
-        let still = states.iter().flat_map(|n| &n.statuses).filter(|s| matches!(s.state, protocol::status::State::Waiting(_)));
+        let still = states
+            .iter()
+            .flat_map(|n| &n.statuses)
+            .filter(|s| matches!(s.state, protocol::status::State::Waiting(_)));
         still.count() as u32 + view.counts.applied == 3 && view.counts.applied <= 1
     });
     world.tidegate(&["rollout", "resume", id.as_str()]);
-    world.wait_for("the rollout finishes", |w| w.rollout(&id).is_some_and(|v| v.counts.applied == 3));
+    world.wait_for("the rollout finishes", |w| {
+        w.rollout(&id).is_some_and(|v| v.counts.applied == 3)
+    });
 }

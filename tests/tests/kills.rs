@@ -13,7 +13,11 @@ const NODES: usize = 4;
 #[test]
 fn ten_rollouts_survive_kills_at_random_moments() {
     // 8 Mbit/s, so that a transfer of 2 MiB takes about as long as the kills are spread over.
-    let mut world = World::raise(&WorldOptions { sites: 2, nodes_per_site: 2, wan: "8mbit" });
+    let mut world = World::raise(&WorldOptions {
+        sites: 2,
+        nodes_per_site: 2,
+        wan: "8mbit",
+    });
     for seed in 0..10 {
         survive(&mut world, seed);
     }
@@ -24,7 +28,11 @@ fn survive(world: &mut World, seed: u64) {
     let version = format!("{}.0", seed + 1);
     let tree = world.path(&version);
     trees::make(&tree, 100 + seed, 2 << 20);
-    world.publish(&tree, &version, &["--health-check", "./run.sh", "--health-soak", "300ms"]);
+    world.publish(
+        &tree,
+        &version,
+        &["--health-check", "./run.sh", "--health-soak", "300ms"],
+    );
     let id = world.roll_out(&version, &["count:1", "rest"]);
     let mut coordinator_runs = true;
     for _ in 0..6 {
@@ -49,10 +57,18 @@ fn survive(world: &mut World, seed: u64) {
         world.start_coordinator();
     }
     world.wait_for(&format!("seed {seed}: every node is right"), |w| {
-        w.rollout(&id).is_some_and(|v| v.state == RolloutState::Finished && v.counts.applied as usize == NODES && v.targets as usize == NODES)
+        w.rollout(&id).is_some_and(|v| {
+            v.state == RolloutState::Finished
+                && v.counts.applied as usize == NODES
+                && v.targets as usize == NODES
+        })
     });
     for node in 0..NODES {
-        assert_eq!(world.installed_version(node).as_deref(), Some(version.as_str()), "seed {seed}, node {node}");
+        assert_eq!(
+            world.installed_version(node).as_deref(),
+            Some(version.as_str()),
+            "seed {seed}, node {node}"
+        );
         trees::assert_same(&tree, &world.current(node).join("."));
     }
 }

@@ -127,6 +127,8 @@ mod tests {
     #[test]
     fn an_unknown_preset_says_which_exist() {
         let error = "reckless".parse::<Preset>().unwrap_err().to_string();
-        assert!(error.contains("reckless") && error.contains("careful, normal, fast and emergency"));
+        assert!(
+            error.contains("reckless") && error.contains("careful, normal, fast and emergency")
+        );
     }
 }

@@ -21,7 +21,10 @@ use crate::directory::Directory;
 pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
     let client = setup::client(&ask.at.dir)?;
     if let Some(node) = ask.revoke {
-        client.revoke(node, &ask.reason).await.context("failed to revoke")?;
+        client
+            .revoke(node, &ask.reason)
+            .await
+            .context("failed to revoke")?;
         return output::line(&format!("{node} is revoked"));
     }
     let nodes = client.nodes().await.context("failed to list nodes")?;
@@ -29,7 +32,14 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
         return output::json(&nodes);
     }
     let now = units::wall_now();
-    let mut table = output::table(&["node", "hostname", "site", "seen", "labels", "newest status"]);
+    let mut table = output::table(&[
+        "node",
+        "hostname",
+        "site",
+        "seen",
+        "labels",
+        "newest status",
+    ]);
     for n in nodes {
         let seen = match (n.revoked, n.last_seen) {
             (true, _) => "revoked".into(),
@@ -37,8 +47,18 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
             (_, Some(at)) => format!("{} s ago", now.since(at).as_millis() / 1000),
         };
         let labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let status = n.statuses.last().map_or_else(String::new, |s| format!("{}: {:?}", s.rollout, s.state));
-        table.add_row([n.node.short(), n.hostname, site_name(n.site.as_ref()), seen, labels.join(" "), status]);
+        let status = n
+            .statuses
+            .last()
+            .map_or_else(String::new, |s| format!("{}: {:?}", s.rollout, s.state));
+        table.add_row([
+            n.node.short(),
+            n.hostname,
+            site_name(n.site.as_ref()),
+            seen,
+            labels.join(" "),
+            status,
+        ]);
     }
     output::line(&table.to_string())
 }
@@ -57,32 +77,66 @@ pub async fn sites(ask: Sites) -> anyhow::Result<()> {
         let key = setup::load_key(key)?;
         let fleet = Directory::new(&ask.at.dir).settings()?.fleet;
         let sites = read_sites(file).context("failed to read the sites")?;
-        let held = client.topology().await.context("failed to read the topology")?;
-        let held: Option<Topology> = held.map(|e| serde_json::from_slice(&e.payload)).transpose()?;
+        let held = client
+            .topology()
+            .await
+            .context("failed to read the topology")?;
+        let held: Option<Topology> = held
+            .map(|e| serde_json::from_slice(&e.payload))
+            .transpose()?;
         let topology = topology(fleet, held.map_or(0, |t| t.version) + 1, sites);
-        topology.check().map_err(|why| anyhow::anyhow!("failed to set the sites: {why}"))?;
+        topology
+            .check()
+            .map_err(|why| anyhow::anyhow!("failed to set the sites: {why}"))?;
         let mut envelope = topology.to_envelope();
         envelope.sign(&key);
-        client.set_topology(&envelope).await.context("failed to set the sites")?;
-        return output::line(&format!("topology {} is set: {} sites", topology.version, topology.sites.len()));
+        client
+            .set_topology(&envelope)
+            .await
+            .context("failed to set the sites")?;
+        return output::line(&format!(
+            "topology {} is set: {} sites",
+            topology.version,
+            topology.sites.len()
+        ));
     }
     let sites = client.sites().await.context("failed to list sites")?;
     if ask.json {
         return output::json(&sites);
     }
-    let mut table = output::table(&["site", "nodes", "WAN cap down", "WAN bytes so far", "LAN bytes so far"]);
+    let mut table = output::table(&[
+        "site",
+        "nodes",
+        "WAN cap down",
+        "WAN bytes so far",
+        "LAN bytes so far",
+    ]);
     for s in sites {
         let wan: u64 = s.rollouts.iter().map(|r| r.wan_bytes).sum();
         let lan: u64 = s.rollouts.iter().map(|r| r.lan_bytes).sum();
-        let cap = s.wan_down_bytes_per_s.map_or_else(|| "none".into(), |b| format!("{} kbit/s", b * 8 / 1000));
-        table.add_row([site_name(s.site.as_ref()), s.nodes.to_string(), cap, units::bytes(wan), units::bytes(lan)]);
+        let cap = s
+            .wan_down_bytes_per_s
+            .map_or_else(|| "none".into(), |b| format!("{} kbit/s", b * 8 / 1000));
+        table.add_row([
+            site_name(s.site.as_ref()),
+            s.nodes.to_string(),
+            cap,
+            units::bytes(wan),
+            units::bytes(lan),
+        ]);
     }
     output::line(&table.to_string())
 }
 
 /// The next topology of a fleet, unsigned.
 pub fn topology(fleet: FleetId, version: u64, sites: Vec<Site>) -> Topology {
-    Topology { spec_version: 1, fleet, version, created: units::wall_now(), sites }
+    Topology {
+        spec_version: 1,
+        fleet,
+        version,
+        created: units::wall_now(),
+        sites,
+    }
 }
 
 /// Sites as people write them.
@@ -110,7 +164,10 @@ fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
         bail!("{} has more than {SITES_MAX} sites", path.display());
     }
     let rate = |id: &SiteId, text: Option<String>| -> anyhow::Result<Option<u64>> {
-        let rate = text.map(|t| units::rate(&t)).transpose().map_err(|e| anyhow::anyhow!("site {id}: {e}"))?;
+        let rate = text
+            .map(|t| units::rate(&t))
+            .transpose()
+            .map_err(|e| anyhow::anyhow!("site {id}: {e}"))?;
         Ok(rate.and_then(|r| r.0))
     };
     file.site
@@ -132,22 +189,42 @@ fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
 /// # Errors
 /// When no or several nodes fit.
 pub async fn why(ask: Why) -> anyhow::Result<()> {
-    let nodes = setup::client(&ask.at.dir)?.nodes().await.context("failed to list nodes")?;
+    let nodes = setup::client(&ask.at.dir)?
+        .nodes()
+        .await
+        .context("failed to list nodes")?;
     let fits = |n: &&NodeView| n.hostname == ask.node || n.node.to_string().starts_with(&ask.node);
     let found: Vec<&NodeView> = nodes.iter().filter(fits).collect();
     let node = match found[..] {
         [node] => node,
-        [] => bail!("no node is called {:?}; `tidegate nodes` lists them", ask.node),
-        _ => bail!("{} nodes are called {:?}; give more of the id", found.len(), ask.node),
+        [] => bail!(
+            "no node is called {:?}; `tidegate nodes` lists them",
+            ask.node
+        ),
+        _ => bail!(
+            "{} nodes are called {:?}; give more of the id",
+            found.len(),
+            ask.node
+        ),
     };
     if ask.json {
         return output::json(node);
     }
     if node.statuses.is_empty() {
-        return output::line(&format!("{} ({}) takes part in no rollout", node.hostname, node.node.short()));
+        return output::line(&format!(
+            "{} ({}) takes part in no rollout",
+            node.hostname,
+            node.node.short()
+        ));
     }
     for s in &node.statuses {
-        output::line(&format!("{}: wave {}, {:?}: {}", s.rollout, s.wave + 1, s.state, s.reason))?;
+        output::line(&format!(
+            "{}: wave {}, {:?}: {}",
+            s.rollout,
+            s.wave + 1,
+            s.state,
+            s.reason
+        ))?;
         if !s.output_tail.is_empty() {
             output::line(&format!("  output ends: {}", s.output_tail.trim_end()))?;
         }
@@ -179,8 +256,20 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_sites_file_is_said() {
-        assert!(check("[[site]]\nid = \"x\"\nsubnets = [\"10.1/16\"]\n").unwrap_err().contains("10.1/16"));
-        assert!(check("[[site]]\nid = \"x\"\nsubnets = []\nwan_down = \"fast\"\n").unwrap_err().contains("site x"));
-        assert!(check("[[site]]\nid = \"x\"\nsubnet = []\n").unwrap_err().contains("subnet"));
+        assert!(
+            check("[[site]]\nid = \"x\"\nsubnets = [\"10.1/16\"]\n")
+                .unwrap_err()
+                .contains("10.1/16")
+        );
+        assert!(
+            check("[[site]]\nid = \"x\"\nsubnets = []\nwan_down = \"fast\"\n")
+                .unwrap_err()
+                .contains("site x")
+        );
+        assert!(
+            check("[[site]]\nid = \"x\"\nsubnet = []\n")
+                .unwrap_err()
+                .contains("subnet")
+        );
     }
 }

@@ -22,9 +22,14 @@ use clap::Parser;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     output::start_log(&cli.command);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(e) => return output::failed(&anyhow::Error::new(e).context("failed to start the runtime")),
+        Err(e) => {
+            return output::failed(&anyhow::Error::new(e).context("failed to start the runtime"));
+        }
     };
     let result = runtime.block_on(run(cli.command));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

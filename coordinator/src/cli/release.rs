@@ -7,7 +7,9 @@ use node::config::write_durably;
 use node::content::build::{BuildOptions, Built, build};
 use protocol::envelope::Envelope;
 use protocol::limits::{GROUP_LOG2, STEP_TIMEOUT};
-use protocol::manifest::{Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity, release_name};
+use protocol::manifest::{
+    Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity, release_name,
+};
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId, Span};
 use serde::{Deserialize, Serialize};
@@ -71,28 +73,58 @@ pub async fn run(command: Release) -> anyhow::Result<()> {
             if json {
                 return output::json(&built);
             }
-            output::line(&format!("release  {}", release_name(&draft.product, &draft.version)))?;
-            output::line(&format!("files    {} entries, {}", built.entries, units::bytes(built.plain_bytes)))?;
-            output::line(&format!("pack     {} ({})", built.pack.root, units::bytes(built.pack.length)))?;
-            output::line(&format!("carrier  {} ({})", built.carrier.root, units::bytes(built.carrier.length)))
+            output::line(&format!(
+                "release  {}",
+                release_name(&draft.product, &draft.version)
+            ))?;
+            output::line(&format!(
+                "files    {} entries, {}",
+                built.entries,
+                units::bytes(built.plain_bytes)
+            ))?;
+            output::line(&format!(
+                "pack     {} ({})",
+                built.pack.root,
+                units::bytes(built.pack.length)
+            ))?;
+            output::line(&format!(
+                "carrier  {} ({})",
+                built.carrier.root,
+                units::bytes(built.carrier.length)
+            ))
         }
         Release::Sign(ask) => {
             let (manifest, signatures) = sign_from(&ask)?;
-            output::line(&format!("{} signed, {signatures} signature(s) so far", release_name(&manifest.product, &manifest.version)))
+            output::line(&format!(
+                "{} signed, {signatures} signature(s) so far",
+                release_name(&manifest.product, &manifest.version)
+            ))
         }
         Release::Publish { at, out } => {
             let client = setup::client(&at.dir)?;
             let view = publish(&client, &out, |_, _| {}).await?;
-            output::line(&format!("{} is published as {}", release_name(&view.product, &view.version), view.digest))
+            output::line(&format!(
+                "{} is published as {}",
+                release_name(&view.product, &view.version),
+                view.digest
+            ))
         }
         Release::List { at, json } => {
-            let releases = setup::client(&at.dir)?.releases().await.context("failed to list releases")?;
+            let releases = setup::client(&at.dir)?
+                .releases()
+                .await
+                .context("failed to list releases")?;
             if json {
                 return output::json(&releases);
             }
             let mut table = output::table(&["release", "counter", "carrier", "digest"]);
             for r in releases {
-                table.add_row([release_name(&r.product, &r.version), r.release_counter.to_string(), units::bytes(r.carrier_bytes), r.digest.short()]);
+                table.add_row([
+                    release_name(&r.product, &r.version),
+                    r.release_counter.to_string(),
+                    units::bytes(r.carrier_bytes),
+                    r.digest.short(),
+                ]);
             }
             output::line(&table.to_string())
         }
@@ -119,7 +151,8 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
         attempts: 3,
         timeout: Span::from_secs(60),
     });
-    let built = build(&ask.path, &ask.out, BuildOptions { level: ask.level }).context("failed to build the release")?;
+    let built = build(&ask.path, &ask.out, BuildOptions { level: ask.level })
+        .context("failed to build the release")?;
     let draft = Draft {
         spec_version: 1,
         product: ask.product.clone(),
@@ -135,20 +168,29 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
             arch: ask.arch.clone(),
             index: built.index,
             pack: built.pack,
-            carriers: vec![Carrier { kind: CarrierKind::Full, blob: built.carrier }],
+            carriers: vec![Carrier {
+                kind: CarrierKind::Full,
+                blob: built.carrier,
+            }],
             group_log2: GROUP_LOG2,
             disk_bytes: built.disk_bytes,
         },
         install,
         health_check,
     };
-    write_durably(&ask.out.join(DRAFT), &serde_json::to_vec_pretty(&draft)?, 0o644).context("failed to write the draft")?;
+    write_durably(
+        &ask.out.join(DRAFT),
+        &serde_json::to_vec_pretty(&draft)?,
+        0o644,
+    )
+    .context("failed to write the draft")?;
     Ok((built, draft))
 }
 
 fn read_recipe(path: &Path) -> anyhow::Result<Install> {
     let text = std::fs::read(path).with_context(|| path.display().to_string())?;
-    let recipe: Recipe = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let recipe: Recipe =
+        serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
     Ok(Install::Command {
         steps: recipe.steps,
         detect: recipe.detect,
@@ -163,10 +205,13 @@ fn read_recipe(path: &Path) -> anyhow::Result<Install> {
 /// # Errors
 /// When the file is no root metadata.
 pub fn fleet_of(root_file: &Path) -> anyhow::Result<FleetId> {
-    let text = std::fs::read(root_file).with_context(|| format!("{} cannot be read", root_file.display()))?;
-    let roots: Vec<Envelope> =
-        serde_json::from_slice(&text).with_context(|| format!("{} is not root metadata", root_file.display()))?;
-    let first = roots.first().with_context(|| format!("{} holds no root", root_file.display()))?;
+    let text = std::fs::read(root_file)
+        .with_context(|| format!("{} cannot be read", root_file.display()))?;
+    let roots: Vec<Envelope> = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not root metadata", root_file.display()))?;
+    let first = roots
+        .first()
+        .with_context(|| format!("{} holds no root", root_file.display()))?;
     Ok(FleetId(first.digest().0))
 }
 
@@ -189,23 +234,43 @@ pub fn sign(
 ) -> anyhow::Result<(ReleaseManifest, usize)> {
     let path = out.join(MANIFEST);
     let mut envelope = match std::fs::read(&path) {
-        Ok(bytes) => Envelope::from_json(&bytes).with_context(|| format!("failed to read {}", path.display()))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => fresh_manifest(out, fleet, counter, valid)?.to_envelope(),
+        Ok(bytes) => Envelope::from_json(&bytes)
+            .with_context(|| format!("failed to read {}", path.display()))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            fresh_manifest(out, fleet, counter, valid)?.to_envelope()
+        }
         Err(e) => return Err(e).with_context(|| format!("failed to read {}", path.display())),
     };
-    let manifest: ReleaseManifest = serde_json::from_slice(&envelope.payload).with_context(|| format!("failed to read {}", path.display()))?;
+    let manifest: ReleaseManifest = serde_json::from_slice(&envelope.payload)
+        .with_context(|| format!("failed to read {}", path.display()))?;
     if manifest.fleet != fleet {
-        bail!("failed to sign: {} is for fleet {}, not for {}; build it anew", path.display(), manifest.fleet.short(), fleet.short());
+        bail!(
+            "failed to sign: {} is for fleet {}, not for {}; build it anew",
+            path.display(),
+            manifest.fleet.short(),
+            fleet.short()
+        );
     }
     envelope.sign(key);
     write_durably(&path, &envelope.to_json(), 0o644).context("failed to write the manifest")?;
     Ok((manifest, envelope.signatures.len()))
 }
 
-fn fresh_manifest(out: &Path, fleet: FleetId, counter: Option<u64>, valid: Span) -> anyhow::Result<ReleaseManifest> {
+fn fresh_manifest(
+    out: &Path,
+    fleet: FleetId,
+    counter: Option<u64>,
+    valid: Span,
+) -> anyhow::Result<ReleaseManifest> {
     let path = out.join(DRAFT);
-    let text = std::fs::read(&path).with_context(|| format!("failed to find a build: {} cannot be read; run `tidegate release build` first", path.display()))?;
-    let draft: Draft = serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
+    let text = std::fs::read(&path).with_context(|| {
+        format!(
+            "failed to find a build: {} cannot be read; run `tidegate release build` first",
+            path.display()
+        )
+    })?;
+    let draft: Draft = serde_json::from_slice(&text)
+        .with_context(|| format!("failed to read {}", path.display()))?;
     let now = units::wall_now();
     Ok(ReleaseManifest {
         spec_version: 1,
@@ -226,15 +291,28 @@ fn fresh_manifest(out: &Path, fleet: FleetId, counter: Option<u64>, valid: Span)
 ///
 /// # Errors
 /// When a file is missing, the coordinator refuses, or the origin finds wrong bytes.
-pub async fn publish(client: &Client, out: &Path, progress: impl Fn(u64, u64) + Clone + Send + 'static) -> anyhow::Result<ReleaseView> {
+pub async fn publish(
+    client: &Client,
+    out: &Path,
+    progress: impl Fn(u64, u64) + Clone + Send + 'static,
+) -> anyhow::Result<ReleaseView> {
     let path = out.join(MANIFEST);
-    let bytes = std::fs::read(&path).with_context(|| format!("failed to publish: {} cannot be read; run `tidegate release sign` first", path.display()))?;
-    let envelope = Envelope::from_json(&bytes).with_context(|| format!("failed to read {}", path.display()))?;
+    let bytes = std::fs::read(&path).with_context(|| {
+        format!(
+            "failed to publish: {} cannot be read; run `tidegate release sign` first",
+            path.display()
+        )
+    })?;
+    let envelope = Envelope::from_json(&bytes)
+        .with_context(|| format!("failed to read {}", path.display()))?;
     let built = Built::load(out).context("failed to publish")?;
     for (blob, file) in built.blobs(out) {
         if client.blob(blob).await.context("failed to publish")? != BlobPresence::Held {
             let progress = progress.clone();
-            client.upload(blob, &file, move |sent| progress(blob.length, sent)).await.context("failed to publish")?;
+            client
+                .upload(blob, &file, move |sent| progress(blob.length, sent))
+                .await
+                .context("failed to publish")?;
         }
     }
     client.publish(&envelope).await.context("failed to publish")
@@ -246,8 +324,22 @@ pub async fn publish(client: &Client, out: &Path, progress: impl Fn(u64, u64) + 
 /// When there is none.
 pub async fn find(client: &Client, name: &str) -> anyhow::Result<ReleaseView> {
     let releases = client.releases().await.context("failed to list releases")?;
-    let known: Vec<String> = releases.iter().map(|r| release_name(&r.product, &r.version)).collect();
-    releases.into_iter().rev().find(|r| release_name(&r.product, &r.version) == name).with_context(|| {
-        format!("failed to find release {name:?}; published are: {}", if known.is_empty() { "none".into() } else { known.join(", ") })
-    })
+    let known: Vec<String> = releases
+        .iter()
+        .map(|r| release_name(&r.product, &r.version))
+        .collect();
+    releases
+        .into_iter()
+        .rev()
+        .find(|r| release_name(&r.product, &r.version) == name)
+        .with_context(|| {
+            format!(
+                "failed to find release {name:?}; published are: {}",
+                if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                }
+            )
+        })
 }

@@ -27,16 +27,28 @@ pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
         Rollout::Propose(ask) => propose_from(ask).await?,
         Rollout::Approve(ask) => approve_from(ask).await?,
         Rollout::Start(ask) => {
-            setup::client(&ask.at.dir)?.start(&ask.rollout).await.context("failed to start")?;
+            setup::client(&ask.at.dir)?
+                .start(&ask.rollout)
+                .await
+                .context("failed to start")?;
         }
         Rollout::Pause(ask) => {
-            setup::client(&ask.named.at.dir)?.pause(&ask.named.rollout, &ask.reason).await.context("failed to pause")?;
+            setup::client(&ask.named.at.dir)?
+                .pause(&ask.named.rollout, &ask.reason)
+                .await
+                .context("failed to pause")?;
         }
         Rollout::Resume(ask) => {
-            setup::client(&ask.at.dir)?.resume(&ask.rollout).await.context("failed to resume")?;
+            setup::client(&ask.at.dir)?
+                .resume(&ask.rollout)
+                .await
+                .context("failed to resume")?;
         }
         Rollout::Halt(ask) => {
-            setup::client(&ask.named.at.dir)?.halt(&ask.named.rollout, &ask.reason).await.context("failed to halt")?;
+            setup::client(&ask.named.at.dir)?
+                .halt(&ask.named.rollout, &ask.reason)
+                .await
+                .context("failed to halt")?;
         }
         Rollout::Recall(ask) => recall_from(ask).await?,
         Rollout::Watch { named, json } => return watch(named, json).await,
@@ -86,7 +98,9 @@ async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
     };
     let id = match ask.id {
         Some(id) => id,
-        None => format!("{}-{}", view.product, view.version).parse().context("failed to name the rollout; use --id")?,
+        None => format!("{}-{}", view.product, view.version)
+            .parse()
+            .context("failed to name the rollout; use --id")?,
     };
     let proposal = Proposal {
         spec_version: 1,
@@ -95,7 +109,10 @@ async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
         release: view.digest,
         proposer: public(&key),
         priority: ask.priority.into(),
-        targets: Targets { sites: ask.sites, exclusions: ask.exclusions },
+        targets: Targets {
+            sites: ask.sites,
+            exclusions: ask.exclusions,
+        },
         waves: units::drafts(&selectors, now, &gate),
         lease_ttl: ask.lease,
         not_after: now + ask.valid,
@@ -105,20 +122,28 @@ async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
         return output::json(&plan);
     }
     describe(&plan)?;
-    output::line(&format!("next  tidegate rollout approve {id} --key KEY (by operators other than the proposer)"))
+    output::line(&format!(
+        "next  tidegate rollout approve {id} --key KEY (by operators other than the proposer)"
+    ))
 }
 
 /// Signs a proposal, sends it, and gives the plan that the coordinator resolved it to.
 ///
 /// # Errors
 /// When the coordinator refuses.
-pub async fn propose(client: &Client, proposal: &Proposal, key: &SigningKey) -> anyhow::Result<RolloutPlan> {
+pub async fn propose(
+    client: &Client,
+    proposal: &Proposal,
+    key: &SigningKey,
+) -> anyhow::Result<RolloutPlan> {
     let mut envelope = proposal.to_envelope();
     envelope.sign(key);
-    let detail = client.propose(&envelope).await.context("failed to propose")?;
+    let detail = client
+        .propose(&envelope)
+        .await
+        .context("failed to propose")?;
     Ok(serde_json::from_slice(&detail.plan.payload)?)
 }
-
 
 async fn approve_from(ask: RolloutSigned) -> anyhow::Result<()> {
     let client = setup::client(&ask.named.at.dir)?;
@@ -128,7 +153,10 @@ async fn approve_from(ask: RolloutSigned) -> anyhow::Result<()> {
     describe(&plan)?;
     output::line(&format!("approved: {} of {}", progress.have, progress.need))?;
     if progress.complete() {
-        output::line(&format!("next  tidegate rollout start {}", ask.named.rollout))?;
+        output::line(&format!(
+            "next  tidegate rollout start {}",
+            ask.named.rollout
+        ))?;
     }
     Ok(())
 }
@@ -137,19 +165,34 @@ async fn approve_from(ask: RolloutSigned) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the plan is of another fleet or rollout, was proposed by this key, or is refused.
-pub async fn approve(client: &Client, fleet: FleetId, id: &RolloutId, key: &SigningKey) -> anyhow::Result<(RolloutPlan, Progress)> {
+pub async fn approve(
+    client: &Client,
+    fleet: FleetId,
+    id: &RolloutId,
+    key: &SigningKey,
+) -> anyhow::Result<(RolloutPlan, Progress)> {
     let detail = client.rollout(id).await.context("failed to approve")?;
     let mut envelope = detail.plan;
-    let plan: RolloutPlan = serde_json::from_slice(&envelope.payload).context("failed to approve: the plan is malformed")?;
-    if plan.fleet != fleet || plan.rollout != *id || envelope.payload_type != RolloutPlan::PAYLOAD_TYPE {
+    let plan: RolloutPlan = serde_json::from_slice(&envelope.payload)
+        .context("failed to approve: the plan is malformed")?;
+    if plan.fleet != fleet
+        || plan.rollout != *id
+        || envelope.payload_type != RolloutPlan::PAYLOAD_TYPE
+    {
         bail!("failed to approve: the coordinator sent a plan of another fleet or rollout");
     }
-    plan.check().map_err(|why| anyhow::anyhow!("failed to approve: {why}"))?;
+    plan.check()
+        .map_err(|why| anyhow::anyhow!("failed to approve: {why}"))?;
     if plan.proposer == public(key) {
-        bail!("failed to approve: this key proposed {id}, and a proposer's approval does not count; another operator must sign");
+        bail!(
+            "failed to approve: this key proposed {id}, and a proposer's approval does not count; another operator must sign"
+        );
     }
     envelope.sign(key);
-    let progress = client.approve(id, &envelope).await.context("failed to approve")?;
+    let progress = client
+        .approve(id, &envelope)
+        .await
+        .context("failed to approve")?;
     Ok((plan, progress))
 }
 
@@ -157,20 +200,43 @@ async fn recall_from(ask: RolloutRecall) -> anyhow::Result<()> {
     let named = ask.signed.named;
     let client = setup::client(&named.at.dir)?;
     let key = setup::load_key(&ask.signed.key.key)?;
-    let progress = recall(&client, fleet(&named.at.dir)?, &named.rollout, &key, &ask.reason).await?;
-    output::line(&format!("recall signed: {} of {} (who asked first does not count)", progress.have, progress.need))
+    let progress = recall(
+        &client,
+        fleet(&named.at.dir)?,
+        &named.rollout,
+        &key,
+        &ask.reason,
+    )
+    .await?;
+    output::line(&format!(
+        "recall signed: {} of {} (who asked first does not count)",
+        progress.have, progress.need
+    ))
 }
 
 /// Asks for a recall, or adds a signature to the one that waits.
 ///
 /// # Errors
 /// When the coordinator refuses.
-pub async fn recall(client: &Client, fleet: FleetId, id: &RolloutId, key: &SigningKey, reason: &str) -> anyhow::Result<Progress> {
-    let mut envelope: Envelope = match client.pending_recall(id).await.context("failed to recall")? {
+pub async fn recall(
+    client: &Client,
+    fleet: FleetId,
+    id: &RolloutId,
+    key: &SigningKey,
+    reason: &str,
+) -> anyhow::Result<Progress> {
+    let mut envelope: Envelope = match client
+        .pending_recall(id)
+        .await
+        .context("failed to recall")?
+    {
         Some(waiting) => {
-            let waiting_for: Recall = serde_json::from_slice(&waiting.payload).context("failed to recall: what waits is malformed")?;
+            let waiting_for: Recall = serde_json::from_slice(&waiting.payload)
+                .context("failed to recall: what waits is malformed")?;
             if waiting_for.fleet != fleet || waiting_for.rollout != *id {
-                bail!("failed to recall: what waits for signatures is about another fleet or rollout");
+                bail!(
+                    "failed to recall: what waits for signatures is about another fleet or rollout"
+                );
             }
             waiting
         }
@@ -189,14 +255,21 @@ pub async fn recall(client: &Client, fleet: FleetId, id: &RolloutId, key: &Signi
         }
     };
     envelope.sign(key);
-    client.recall(id, &envelope).await.context("failed to recall")
+    client
+        .recall(id, &envelope)
+        .await
+        .context("failed to recall")
 }
 
 async fn watch(named: RolloutNamed, json: bool) -> anyhow::Result<ExitCode> {
     let client = setup::client(&named.at.dir)?;
     let mut last: Option<RolloutView> = None;
     loop {
-        let view = client.rollout(&named.rollout).await.context("failed to watch")?.view;
+        let view = client
+            .rollout(&named.rollout)
+            .await
+            .context("failed to watch")?
+            .view;
         if last.as_ref() != Some(&view) {
             match json {
                 true => output::json_line(&view)?,
@@ -205,7 +278,11 @@ async fn watch(named: RolloutNamed, json: bool) -> anyhow::Result<ExitCode> {
         }
         if ended(view.state) {
             let good = view.state == RolloutState::Finished;
-            return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if good {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
         last = Some(view);
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -214,7 +291,13 @@ async fn watch(named: RolloutNamed, json: bool) -> anyhow::Result<ExitCode> {
 
 /// Whether a rollout goes no further by itself.
 pub fn ended(state: RolloutState) -> bool {
-    matches!(state, RolloutState::Finished | RolloutState::Held | RolloutState::Aborted | RolloutState::Recalled)
+    matches!(
+        state,
+        RolloutState::Finished
+            | RolloutState::Held
+            | RolloutState::Aborted
+            | RolloutState::Recalled
+    )
 }
 
 /// A state as people read it.
@@ -238,7 +321,9 @@ pub fn one_line(view: &RolloutView) -> String {
         .waves
         .iter()
         .rfind(|w| w.opened_at.is_some())
-        .map_or_else(String::new, |w| format!("wave {} ({}) {}, ", w.number + 1, w.name, w.state));
+        .map_or_else(String::new, |w| {
+            format!("wave {} ({}) {}, ", w.number + 1, w.name, w.state)
+        });
     let c = view.counts;
     format!(
         "{} {}: {}{} applied, {} failed, {} open, {} not received of {}{}",
@@ -250,12 +335,26 @@ pub fn one_line(view: &RolloutView) -> String {
         c.open,
         c.not_received,
         view.targets,
-        if view.why.is_empty() { String::new() } else { format!("; {}", view.why) },
+        if view.why.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", view.why)
+        },
     )
 }
 
 fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
-    let mut table = output::table(&["rollout", "release", "state", "targets", "applied", "failed", "open", "not received", "why"]);
+    let mut table = output::table(&[
+        "rollout",
+        "release",
+        "state",
+        "targets",
+        "applied",
+        "failed",
+        "open",
+        "not received",
+        "why",
+    ]);
     for v in views {
         let c = v.counts;
         table.add_row([
@@ -272,7 +371,16 @@ fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
     }
     output::line(&table.to_string())?;
     for v in views.iter().filter(|_| waves) {
-        let mut table = output::table(&["wave", "name", "state", "targets", "applied", "failed", "open", "not received"]);
+        let mut table = output::table(&[
+            "wave",
+            "name",
+            "state",
+            "targets",
+            "applied",
+            "failed",
+            "open",
+            "not received",
+        ]);
         for w in &v.waves {
             let c = w.counts;
             table.add_row([
@@ -292,12 +400,21 @@ fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
 }
 
 fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
-    output::line(&format!("rollout  {} of {}@{}, proposed by {}", plan.rollout, plan.product, plan.version, plan.proposer.short()))?;
+    output::line(&format!(
+        "rollout  {} of {}@{}, proposed by {}",
+        plan.rollout,
+        plan.product,
+        plan.version,
+        plan.proposer.short()
+    ))?;
     for (i, wave) in plan.waves.iter().enumerate() {
         let members = match &wave.members {
             Members::Nodes(nodes) => format!("{} named nodes", nodes.len()),
             Members::Site(site) => format!("site {site}"),
-            Members::PositionBelow(bound) => format!("{:.0} % of all by position", *bound as f64 / u64::MAX as f64 * 100.0),
+            Members::PositionBelow(bound) => format!(
+                "{:.0} % of all by position",
+                *bound as f64 / u64::MAX as f64 * 100.0
+            ),
             Members::Rest => "whoever is left".into(),
         };
         let gate = &wave.gate;
@@ -312,4 +429,3 @@ fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
     }
     Ok(())
 }
-

@@ -71,9 +71,18 @@ pub fn init(ask: Init) -> anyhow::Result<()> {
     let keys = ask.keys.unwrap_or_else(|| ask.dir.join("keys"));
     output::line(&format!("fleet      {}", options.fleet_name))?;
     output::line(&format!("root       {root}"))?;
-    output::line(&format!("operators  {} ({approvals} approve a plan, its proposer not counted)", names.join(", ")))?;
-    output::line(&format!("keys       {} (move them to where the operators sit)", keys.display()))?;
-    output::line(&format!("next       tidegate serve --dir {}", ask.dir.display()))
+    output::line(&format!(
+        "operators  {} ({approvals} approve a plan, its proposer not counted)",
+        names.join(", ")
+    ))?;
+    output::line(&format!(
+        "keys       {} (move them to where the operators sit)",
+        keys.display()
+    ))?;
+    output::line(&format!(
+        "next       tidegate serve --dir {}",
+        ask.dir.display()
+    ))
 }
 
 /// `tidegate serve`
@@ -133,7 +142,10 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
     if let Some(path) = ask.installer {
         node::config::write_durably(&path, &serde_json::to_vec_pretty(&installer)?, 0o600)
             .context("failed to write the installer file")?;
-        return output::line(&format!("next   tidegate-node enroll --installer {} --dir DIR", path.display()));
+        return output::line(&format!(
+            "next   tidegate-node enroll --installer {} --dir DIR",
+            path.display()
+        ));
     }
     if ask.json {
         return output::json(&installer);
@@ -152,10 +164,22 @@ pub fn audit(command: Audit) -> anyhow::Result<()> {
     let directory = crate::directory::Directory::new(&dir);
     directory.settings().context("failed to check the ledger")?;
     let report = ledger::verify(&directory.ledger_file()).context("failed to check the ledger")?;
-    if json {
-        return output::json(&report);
+    if let Some(bad) = report.bad {
+        bail!(
+            "failed to check the ledger: entry {} {}; restore a backup from before it",
+            bad.seq,
+            bad.fault
+        );
     }
-    output::line(&format!("{} entries, every link holds, head {}", report.entries, report.head))
+    if json {
+        return output::json(
+            &serde_json::json!({ "entries": report.entries, "head": report.head }),
+        );
+    }
+    output::line(&format!(
+        "{} entries, every link holds, head {}",
+        report.entries, report.head
+    ))
 }
 
 /// `tidegate internal-node`
@@ -173,7 +197,8 @@ pub async fn internal_node(ask: InternalNode) -> anyhow::Result<()> {
 
 fn end_with_parent() -> anyhow::Result<()> {
     use rustix::process::{Signal, set_parent_process_death_signal};
-    set_parent_process_death_signal(Some(Signal::TERM)).context("failed to tie this process to its parent")
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .context("failed to tie this process to its parent")
 }
 
 /// A client for the coordinator of a directory.
@@ -201,7 +226,9 @@ fn new_passphrase(name: &str) -> anyhow::Result<String> {
     if let Ok(passphrase) = std::env::var("TIDEGATE_PASSPHRASE") {
         return Ok(passphrase);
     }
-    let ask = |what: String| rpassword::prompt_password(what).context("failed to ask for a passphrase (no terminal?); set TIDEGATE_PASSPHRASE or use --plain-keys");
+    let ask = |what: String| {
+        rpassword::prompt_password(what).context("failed to ask for a passphrase (no terminal?); set TIDEGATE_PASSPHRASE or use --plain-keys")
+    };
     loop {
         let first = ask(format!("new passphrase for key {name}: "))?;
         if first.is_empty() {
@@ -213,4 +240,3 @@ fn new_passphrase(name: &str) -> anyhow::Result<String> {
         }
     }
 }
-

@@ -27,7 +27,9 @@ pub fn rate(text: &str) -> Result<Rate, String> {
     };
     let bytes = (number * bits / 8.0) as u64;
     if bytes < 1_000 {
-        return Err(format!("{text} is below 8kbit, the lowest rate that is kept"));
+        return Err(format!(
+            "{text} is below 8kbit, the lowest rate that is kept"
+        ));
     }
     Ok(Rate(Some(bytes)))
 }
@@ -63,7 +65,9 @@ pub fn span(text: &str) -> Result<Span, String> {
 /// A sentence with the forms that are understood.
 pub fn selector(text: &str) -> Result<Selector, String> {
     let refuse = || {
-        format!("{text:?} is not a wave; write count:5, percent:25, site:NAME, label:KEY=VALUE or rest")
+        format!(
+            "{text:?} is not a wave; write count:5, percent:25, site:NAME, label:KEY=VALUE or rest"
+        )
     };
     if text == "rest" {
         return Ok(Selector::Rest);
@@ -138,7 +142,9 @@ mod tests {
 
     #[test]
     fn rates() {
-        let check = |text, expected: Option<Option<u64>>| assert_eq!(rate(text).ok().map(|r| r.0), expected, "{text}");
+        let check = |text, expected: Option<Option<u64>>| {
+            assert_eq!(rate(text).ok().map(|r| r.0), expected, "{text}")
+        };
         check("20mbit", Some(Some(2_500_000)));
         check("64kbit", Some(Some(8_000)));
         check("1gbit", Some(Some(125_000_000)));
@@ -152,7 +158,9 @@ mod tests {
 
     #[test]
     fn spans() {
-        let check = |text, expected: Option<u64>| assert_eq!(span(text).ok().map(|s| s.0), expected, "{text}");
+        let check = |text, expected: Option<u64>| {
+            assert_eq!(span(text).ok().map(|s| s.0), expected, "{text}")
+        };
         check("500ms", Some(500));
         check("30s", Some(30_000));
         check("15m", Some(900_000));
@@ -168,7 +176,11 @@ mod tests {
         assert_eq!(selector("count:5").unwrap(), Selector::Count(5));
         assert_eq!(selector("percent:25").unwrap(), Selector::Percent(25));
         assert_eq!(selector("rest").unwrap(), Selector::Rest);
-        assert!(selector("percent:0").unwrap_err().contains("between 1 and 100"));
+        assert!(
+            selector("percent:0")
+                .unwrap_err()
+                .contains("between 1 and 100")
+        );
         assert!(selector("site:No Such").unwrap_err().contains("site name"));
         assert!(selector("everyone").unwrap_err().contains("count:5"));
     }

@@ -59,8 +59,20 @@ impl Fleet {
     pub async fn raise(dir: &Path, options: &Demo) -> anyhow::Result<Fleet> {
         let home = dir.join("coordinator");
         std::fs::create_dir_all(dir.join("logs"))?;
-        let id = init(&home, &Options { fleet_name: "demo".into(), ..Options::default() }).context("failed to make the fleet")?;
-        let mut coordinator = spawn(dir, "coordinator", &["serve", "--with-parent", "--dir"], &home)?;
+        let id = init(
+            &home,
+            &Options {
+                fleet_name: "demo".into(),
+                ..Options::default()
+            },
+        )
+        .context("failed to make the fleet")?;
+        let mut coordinator = spawn(
+            dir,
+            "coordinator",
+            &["serve", "--with-parent", "--dir"],
+            &home,
+        )?;
         let client = Client::from_dir(&home)?;
         let since = Instant::now();
         while let Err(error) = client.status().await {
@@ -73,10 +85,20 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let sites = sites(options)?;
-        let mut fleet = Fleet { dir: dir.to_owned(), client, id, nodes: Vec::new(), coordinator };
+        let mut fleet = Fleet {
+            dir: dir.to_owned(),
+            client,
+            id,
+            nodes: Vec::new(),
+            coordinator,
+        };
         let mut envelope = topology(id, 1, sites.clone()).to_envelope();
         envelope.sign(&fleet.operator("alice")?);
-        fleet.client.set_topology(&envelope).await.context("failed to set the sites")?;
+        fleet
+            .client
+            .set_topology(&envelope)
+            .await
+            .context("failed to set the sites")?;
         for n in 0..options.nodes {
             let s = usize::from(n) % sites.len();
             let place = usize::from(n) / sites.len();
@@ -90,7 +112,15 @@ impl Fleet {
         let name = format!("{}-{}", site.id, place + 1);
         let dir = self.dir.join("nodes").join(&name);
         let life = Span::from_secs(3600);
-        let made = self.client.new_token(&NewToken { site: Some(site.id.clone()), uses: 1, life }).await.context("failed to make a token")?;
+        let made = self
+            .client
+            .new_token(&NewToken {
+                site: Some(site.id.clone()),
+                uses: 1,
+                life,
+            })
+            .await
+            .context("failed to make a token")?;
         let settings = self.home().settings()?;
         let config = enroll(
             &dir,
@@ -99,13 +129,27 @@ impl Fleet {
                 token: made.token,
                 root_digest: made.root,
                 labels: vec![("name".into(), name.clone())],
-                listen: ListenAsked { address: address(number, place), control_port: 0, data_port: 0 },
+                listen: ListenAsked {
+                    address: address(number, place),
+                    control_port: 0,
+                    data_port: 0,
+                },
             },
         )
         .await
         .with_context(|| format!("failed to enrol {name}"))?;
-        let process = spawn(&self.dir, &name, &["internal-node", "--with-parent", "--dir"], &dir)?;
-        self.nodes.push(Node { id: config.node, site: site.id.clone(), dir, process });
+        let process = spawn(
+            &self.dir,
+            &name,
+            &["internal-node", "--with-parent", "--dir"],
+            &dir,
+        )?;
+        self.nodes.push(Node {
+            id: config.node,
+            site: site.id.clone(),
+            dir,
+            process,
+        });
         Ok(())
     }
 
@@ -143,7 +187,10 @@ impl Fleet {
             }
             self.check_processes()?;
             if since.elapsed() > PATIENCE {
-                bail!("failed to raise the fleet: {here} of {} nodes reported", self.nodes.len());
+                bail!(
+                    "failed to raise the fleet: {here} of {} nodes reported",
+                    self.nodes.len()
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -180,7 +227,9 @@ impl Fleet {
 }
 
 fn ask_to_end(child: &Child) {
-    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32));
+    let pid = child
+        .id()
+        .and_then(|id| rustix::process::Pid::from_raw(id as i32));
     if let Some(pid) = pid {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
@@ -211,7 +260,11 @@ fn sites(options: &Demo) -> anyhow::Result<Vec<Site>> {
         .map(|s| {
             Ok(Site {
                 id: format!("site-{s}").parse()?,
-                subnets: vec![format!("127.{s}.0.0/16").parse().map_err(anyhow::Error::msg)?],
+                subnets: vec![
+                    format!("127.{s}.0.0/16")
+                        .parse()
+                        .map_err(anyhow::Error::msg)?,
+                ],
                 parent: None,
                 wan_down_bytes_per_s: options.wan.0,
                 wan_up_bytes_per_s: options.wan.0,
@@ -221,5 +274,11 @@ fn sites(options: &Demo) -> anyhow::Result<Vec<Site>> {
 }
 
 fn address(site: usize, place: usize) -> IpAddr {
-    Ipv4Addr::new(127, site as u8, (place / 250) as u8, (place % 250 + 1) as u8).into()
+    Ipv4Addr::new(
+        127,
+        site as u8,
+        (place / 250) as u8,
+        (place % 250 + 1) as u8,
+    )
+    .into()
 }

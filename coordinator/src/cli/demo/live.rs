@@ -42,7 +42,11 @@ impl Live {
             (false, true) => Mode::Bars,
             (false, false) => Mode::Lines,
         };
-        Live { mode, bars: MultiProgress::new(), shown: RefCell::default() }
+        Live {
+            mode,
+            bars: MultiProgress::new(),
+            shown: RefCell::default(),
+        }
     }
 
     /// Whether a person watches.
@@ -64,7 +68,9 @@ impl Live {
         let mut shown = self.shown.borrow_mut();
         match self.mode {
             Mode::Bars => {
-                let bar = shown.present.get_or_insert_with(|| self.bar("nodes", all as u64, "{pos}/{len} reported"));
+                let bar = shown
+                    .present
+                    .get_or_insert_with(|| self.bar("nodes", all as u64, "{pos}/{len} reported"));
                 bar.set_position(here as u64);
                 if here == all {
                     bar.finish_and_clear();
@@ -85,17 +91,31 @@ impl Live {
                 let missing = missing_by_site(view, fleet, carrier_bytes).await;
                 let mut shown = self.shown.borrow_mut();
                 for (site, (missing, all)) in missing {
-                    let bar = shown.sites.entry(site.clone()).or_insert_with(|| self.bar(site.as_str(), all, "{bytes}/{total_bytes} in the site's nodes"));
+                    let bar = shown.sites.entry(site.clone()).or_insert_with(|| {
+                        self.bar(
+                            site.as_str(),
+                            all,
+                            "{bytes}/{total_bytes} in the site's nodes",
+                        )
+                    });
                     bar.set_position(all.saturating_sub(missing));
                 }
                 for wave in &view.waves {
                     if shown.waves.len() <= wave.number as usize {
-                        let bar = self.bar(&format!("wave {}", wave.name), u64::from(wave.targets), "{pos}/{len} {msg}");
+                        let bar = self.bar(
+                            &format!("wave {}", wave.name),
+                            u64::from(wave.targets),
+                            "{pos}/{len} {msg}",
+                        );
                         shown.waves.push(bar);
                     }
                     let bar = &shown.waves[wave.number as usize];
                     bar.set_position(u64::from(wave.counts.applied + wave.counts.failed));
-                    let failed = if wave.counts.failed > 0 { format!(", {} failed", wave.counts.failed) } else { String::new() };
+                    let failed = if wave.counts.failed > 0 {
+                        format!(", {} failed", wave.counts.failed)
+                    } else {
+                        String::new()
+                    };
                     bar.set_message(format!("{}{failed}", wave.state));
                 }
             }
@@ -111,15 +131,30 @@ impl Live {
     /// Takes the bars away.
     pub fn finish(&self) {
         let mut shown = self.shown.borrow_mut();
-        let Shown { present, waves, sites, .. } = &mut *shown;
-        for bar in present.take().into_iter().chain(waves.drain(..)).chain(std::mem::take(sites).into_values()) {
+        let Shown {
+            present,
+            waves,
+            sites,
+            ..
+        } = &mut *shown;
+        for bar in present
+            .take()
+            .into_iter()
+            .chain(waves.drain(..))
+            .chain(std::mem::take(sites).into_values())
+        {
             bar.finish_and_clear();
         }
     }
 
     fn bar(&self, name: &str, length: u64, tail: &str) -> ProgressBar {
-        let style = ProgressStyle::with_template(&format!("{{prefix:>12}} {{bar:30}} {tail}")).expect("a template that was seen to work");
-        self.bars.add(ProgressBar::new(length).with_style(style).with_prefix(name.to_owned()))
+        let style = ProgressStyle::with_template(&format!("{{prefix:>12}} {{bar:30}} {tail}"))
+            .expect("a template that was seen to work");
+        self.bars.add(
+            ProgressBar::new(length)
+                .with_style(style)
+                .with_prefix(name.to_owned()),
+        )
     }
 }
 
@@ -133,17 +168,30 @@ impl Shown {
 }
 
 /// For each site: bytes that its nodes still miss, and all that they need.
-async fn missing_by_site(view: &RolloutView, fleet: &Fleet, carrier_bytes: u64) -> BTreeMap<SiteId, (u64, u64)> {
+async fn missing_by_site(
+    view: &RolloutView,
+    fleet: &Fleet,
+    carrier_bytes: u64,
+) -> BTreeMap<SiteId, (u64, u64)> {
     let mut sites: BTreeMap<SiteId, (u64, u64)> = BTreeMap::new();
     for node in &fleet.nodes {
         let entry = sites.entry(node.site.clone()).or_default();
         entry.1 += carrier_bytes;
-        let Ok(report) = node::run::ask_status(&node.dir).await else {
+        let Ok(report) = node::driver::status::read(&node.dir).await else {
             entry.0 += carrier_bytes;
             continue;
         };
-        let missing = report.brain.standings.iter().find(|s| s.rollout == view.rollout).and_then(|s| s.missing_bytes);
-        entry.0 += missing.unwrap_or(carrier_bytes).min(carrier_bytes);
+        let standings = report["snapshot"]["standings"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let mine = standings
+            .iter()
+            .find(|s| s["rollout"] == view.rollout.as_str());
+        entry.0 += mine
+            .and_then(|s| s["missing_bytes"].as_u64())
+            .unwrap_or(carrier_bytes)
+            .min(carrier_bytes);
     }
     sites
 }

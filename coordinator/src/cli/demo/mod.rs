@@ -43,13 +43,24 @@ pub async fn run(options: Demo) -> anyhow::Result<ExitCode> {
     live.finish();
     let code = match &told {
         Some(Ok(summary)) => {
-            output::line(&if options.json { serde_json::to_string(summary)? } else { summary.table() })?;
+            output::line(&if options.json {
+                serde_json::to_string(summary)?
+            } else {
+                summary.table()
+            })?;
             if !options.once && live.terminal() {
                 live.say("the fleet stays up; Ctrl-C ends it");
-                live.say(&format!("try    tidegate nodes --dir {}", dir.path().join("coordinator").display()));
+                live.say(&format!(
+                    "try    tidegate nodes --dir {}",
+                    dir.path().join("coordinator").display()
+                ));
                 tokio::signal::ctrl_c().await?;
             }
-            if summary.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if summary.good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Some(Err(_)) | None => ExitCode::FAILURE,
     };
@@ -59,21 +70,36 @@ pub async fn run(options: Demo) -> anyhow::Result<ExitCode> {
     match told {
         Some(Err(error)) => {
             let kept = dir.keep();
-            Err(error.context(format!("the demo broke; its logs are kept in {}", kept.join("logs").display())))
+            Err(error.context(format!(
+                "the demo broke; its logs are kept in {}",
+                kept.join("logs").display()
+            )))
         }
         _ => Ok(code),
     }
 }
 
-async fn tell(options: &Demo, dir: &std::path::Path, live: &Live, slot: &mut Option<Fleet>) -> anyhow::Result<Summary> {
+async fn tell(
+    options: &Demo,
+    dir: &std::path::Path,
+    live: &Live,
+    slot: &mut Option<Fleet>,
+) -> anyhow::Result<Summary> {
     live.say("collecting the payload");
     let payload = Payload::collect(options.payload.as_deref(), dir)?;
-    live.say(&format!("raising a coordinator and {} nodes in {} sites", options.nodes, options.sites));
+    live.say(&format!(
+        "raising a coordinator and {} nodes in {} sites",
+        options.nodes, options.sites
+    ));
     let fleet = slot.insert(Fleet::raise(dir, options).await?);
     fleet.wait_until_present(live).await?;
 
-    let good = rollout::carry_out(fleet, live, &payload.good(), "1.0.0").await.context("failed to roll out the good release")?;
+    let good = rollout::carry_out(fleet, live, &payload.good(), "1.0.0")
+        .await
+        .context("failed to roll out the good release")?;
     live.say("now a release whose health check fails");
-    let bad = rollout::carry_out(fleet, live, &payload.bad(dir)?, "1.0.1-broken").await.context("failed to roll out the bad release")?;
+    let bad = rollout::carry_out(fleet, live, &payload.bad(dir)?, "1.0.1-broken")
+        .await
+        .context("failed to roll out the bad release")?;
     Ok(Summary::of(&good, &bad))
 }

@@ -26,23 +26,38 @@ impl Payload {
     pub fn collect(asked: Option<&Path>, dir: &Path) -> anyhow::Result<Payload> {
         if let Some(path) = asked {
             if !path.exists() {
-                bail!("failed to find the payload: {} does not exist", path.display());
+                bail!(
+                    "failed to find the payload: {} does not exist",
+                    path.display()
+                );
             }
-            return Ok(Payload { tree: path.to_owned(), health_check: "true".into() });
+            return Ok(Payload {
+                tree: path.to_owned(),
+                health_check: "true".into(),
+            });
         }
         let tree = dir.join("payload");
         std::fs::create_dir_all(tree.join("bin"))?;
-        let executable = std::env::current_exe().context("failed to find the running executable")?;
-        std::fs::copy(&executable, tree.join("bin/tidegate")).with_context(|| format!("failed to copy {}", executable.display()))?;
+        let executable =
+            std::env::current_exe().context("failed to find the running executable")?;
+        std::fs::copy(&executable, tree.join("bin/tidegate"))
+            .with_context(|| format!("failed to copy {}", executable.display()))?;
         if let Some(project) = project() {
-            copy_tree(&project, &tree.join("project"), true).with_context(|| format!("failed to copy {}", project.display()))?;
+            copy_tree(&project, &tree.join("project"), true)
+                .with_context(|| format!("failed to copy {}", project.display()))?;
         }
-        Ok(Payload { tree, health_check: "./bin/tidegate --version".into() })
+        Ok(Payload {
+            tree,
+            health_check: "./bin/tidegate --version".into(),
+        })
     }
 
     /// The good release.
     pub fn good(&self) -> Tree {
-        Tree { path: self.tree.clone(), health_check: self.health_check.clone() }
+        Tree {
+            path: self.tree.clone(),
+            health_check: self.health_check.clone(),
+        }
     }
 
     /// The next release, in which a file changed and the health check fails.
@@ -57,16 +72,28 @@ impl Payload {
             std::fs::create_dir_all(&path)?;
             std::fs::copy(&self.tree, path.join("payload"))?;
         }
-        std::fs::write(path.join("CHANGES"), "this release does not pass its own self-test\n")?;
-        Ok(Tree { path, health_check: "echo 'self-test: 1 of 3 checks failed' >&2; exit 1".into() })
+        std::fs::write(
+            path.join("CHANGES"),
+            "this release does not pass its own self-test\n",
+        )?;
+        Ok(Tree {
+            path,
+            health_check: "echo 'self-test: 1 of 3 checks failed' >&2; exit 1".into(),
+        })
     }
 }
 
 /// The project's tree: where cargo runs us from, or the current directory.
 fn project() -> Option<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let candidates = [manifest.and_then(|m| m.parent().map(Path::to_owned)), std::env::current_dir().ok()];
-    candidates.into_iter().flatten().find(|dir| dir.join("protocol/src/limits.rs").is_file())
+    let candidates = [
+        manifest.and_then(|m| m.parent().map(Path::to_owned)),
+        std::env::current_dir().ok(),
+    ];
+    candidates
+        .into_iter()
+        .flatten()
+        .find(|dir| dir.join("protocol/src/limits.rs").is_file())
 }
 
 /// Copies directories and regular files; at the top, hidden names and build output are left out.

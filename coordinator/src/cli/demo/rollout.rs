@@ -38,7 +38,12 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Which step broke.
-pub async fn carry_out(fleet: &mut Fleet, live: &Live, tree: &Tree, version: &str) -> anyhow::Result<Outcome> {
+pub async fn carry_out(
+    fleet: &mut Fleet,
+    live: &Live,
+    tree: &Tree,
+    version: &str,
+) -> anyhow::Result<Outcome> {
     let out = fleet.builds().join(version);
     std::fs::create_dir_all(fleet.builds())?;
     live.say(&format!("building demo@{version}"));
@@ -57,14 +62,29 @@ pub async fn carry_out(fleet: &mut Fleet, live: &Live, tree: &Tree, version: &st
         json: false,
     };
     let (built, _) = tokio::task::spawn_blocking(move || release::build_draft(&ask)).await??;
-    release::sign(&out, &fleet.operator("releases")?, fleet.id, None, Span::from_secs(86_400))?;
-    live.say(&format!("publishing {} in {}", units::bytes(built.plain_bytes), units::bytes(built.carrier.length)));
+    release::sign(
+        &out,
+        &fleet.operator("releases")?,
+        fleet.id,
+        None,
+        Span::from_secs(86_400),
+    )?;
+    live.say(&format!(
+        "publishing {} in {}",
+        units::bytes(built.plain_bytes),
+        units::bytes(built.carrier.length)
+    ));
     let published = release::publish(&fleet.client, &out, |_, _| {}).await?;
 
     let id: RolloutId = format!("demo-{version}").parse()?;
     let alice = fleet.operator("alice")?;
     let now = units::wall_now();
-    let gate = Gate { min_success_ppm: 900_000, min_sample: 3, soak: Span::from_millis(500), silence_after: Span::from_secs(60) };
+    let gate = Gate {
+        min_success_ppm: 900_000,
+        min_sample: 3,
+        soak: Span::from_millis(500),
+        silence_after: Span::from_secs(60),
+    };
     let waves = [Selector::Count(2), Selector::Percent(50), Selector::Rest];
     let proposal = Proposal {
         spec_version: 1,
@@ -73,7 +93,10 @@ pub async fn carry_out(fleet: &mut Fleet, live: &Live, tree: &Tree, version: &st
         release: published.digest,
         proposer: PublicKey(alice.verifying_key().to_bytes()),
         priority: Priority::Medium,
-        targets: Targets { sites: vec![], exclusions: vec![] },
+        targets: Targets {
+            sites: vec![],
+            exclusions: vec![],
+        },
         waves: units::drafts(&waves, now, &gate),
         lease_ttl: Span::from_secs(30),
         not_after: now + Span::from_secs(86_400),
@@ -90,20 +113,47 @@ pub async fn carry_out(fleet: &mut Fleet, live: &Live, tree: &Tree, version: &st
     live.rollout_ended(&view);
     let statuses = statuses(&fleet.client.nodes().await?, &id);
     let sites = fleet.nodes.iter().map(|n| (n.id, n.site.clone())).collect();
-    Ok(Outcome { view, statuses, sites, seconds, payload_bytes: built.plain_bytes, carrier_bytes: built.carrier.length })
+    Ok(Outcome {
+        view,
+        statuses,
+        sites,
+        seconds,
+        payload_bytes: built.plain_bytes,
+        carrier_bytes: built.carrier.length,
+    })
 }
 
 fn statuses(nodes: &[NodeView], id: &RolloutId) -> BTreeMap<NodeId, StatusView> {
-    let of = |n: &NodeView| n.statuses.iter().find(|s| s.rollout == *id).cloned().map(|s| (n.node, s));
+    let of = |n: &NodeView| {
+        n.statuses
+            .iter()
+            .find(|s| s.rollout == *id)
+            .cloned()
+            .map(|s| (n.node, s))
+    };
     nodes.iter().filter_map(of).collect()
 }
 
 /// Whether a node has begun to change itself in this rollout.
 pub fn attempted(state: State) -> bool {
-    state.started() || matches!(state, State::Succeeded | State::Failed | State::RollingBack | State::RolledBack | State::RollbackFailed | State::MissingReport)
+    state.started()
+        || matches!(
+            state,
+            State::Succeeded
+                | State::Failed
+                | State::RollingBack
+                | State::RolledBack
+                | State::RollbackFailed
+                | State::MissingReport
+        )
 }
 
-async fn wait_for_end(fleet: &mut Fleet, live: &Live, id: &RolloutId, carrier_bytes: u64) -> anyhow::Result<RolloutView> {
+async fn wait_for_end(
+    fleet: &mut Fleet,
+    live: &Live,
+    id: &RolloutId,
+    carrier_bytes: u64,
+) -> anyhow::Result<RolloutView> {
     let mut last_change = Instant::now();
     let mut last = None;
     loop {
@@ -111,11 +161,21 @@ async fn wait_for_end(fleet: &mut Fleet, live: &Live, id: &RolloutId, carrier_by
         let nodes = fleet.client.nodes().await?;
         let statuses = statuses(&nodes, id);
         live.rollout(&view, fleet, carrier_bytes).await;
-        let open = statuses.values().any(|s| attempted(s.state) && !s.state.ended());
+        let open = statuses
+            .values()
+            .any(|s| attempted(s.state) && !s.state.ended());
         if view.counts.total() != view.targets {
-            bail!("the four counts {:?} do not add up to {} targets", view.counts, view.targets);
+            bail!(
+                "the four counts {:?} do not add up to {} targets",
+                view.counts,
+                view.targets
+            );
         }
-        if rollout::ended(view.state) && !open && (view.state != RolloutState::Finished || view.counts.open + view.counts.not_received == 0) {
+        if rollout::ended(view.state)
+            && !open
+            && (view.state != RolloutState::Finished
+                || view.counts.open + view.counts.not_received == 0)
+        {
             return Ok(view);
         }
         let now = Some((view, statuses));
@@ -126,7 +186,11 @@ async fn wait_for_end(fleet: &mut Fleet, live: &Live, id: &RolloutId, carrier_by
         fleet.check_processes()?;
         if last_change.elapsed() > STANDSTILL {
             let view = &last.as_ref().expect("set above").0;
-            bail!("nothing moved for {} s: {}", STANDSTILL.as_secs(), rollout::one_line(view));
+            bail!(
+                "nothing moved for {} s: {}",
+                STANDSTILL.as_secs(),
+                rollout::one_line(view)
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -81,7 +81,9 @@ impl Summary {
             entry.0 += 1;
             entry.1 += good.statuses.get(node).map_or(0, |s| s.wan_bytes);
         }
-        let count = |outcome: &Outcome, fits: fn(State) -> bool| outcome.statuses.values().filter(|s| fits(s.state)).count() as u32;
+        let count = |outcome: &Outcome, fits: fn(State) -> bool| {
+            outcome.statuses.values().filter(|s| fits(s.state)).count() as u32
+        };
         Summary {
             nodes: good.view.targets,
             succeeded: good.view.counts.applied,
@@ -98,7 +100,10 @@ impl Summary {
                     nodes: w.targets,
                     succeeded: w.counts.applied,
                     failed: w.counts.failed,
-                    seconds: w.opened_at.zip(w.ended_at).map(|(from, to)| round(to.since(from).as_millis() as f64 / 1000.0)),
+                    seconds: w
+                        .opened_at
+                        .zip(w.ended_at)
+                        .map(|(from, to)| round(to.since(from).as_millis() as f64 / 1000.0)),
                 })
                 .collect(),
             sites: sites
@@ -121,7 +126,10 @@ impl Summary {
     /// Whether both went as they should.
     pub fn good(&self) -> bool {
         let bad = self.bad_release;
-        self.succeeded == self.nodes && bad.halted && bad.attempted == bad.rolled_back && bad.attempted >= 1
+        self.succeeded == self.nodes
+            && bad.halted
+            && bad.attempted == bad.rolled_back
+            && bad.attempted >= 1
     }
 
     /// As a table for people.
@@ -129,11 +137,27 @@ impl Summary {
         let mut waves = output::table(&["wave", "nodes", "succeeded", "failed", "seconds"]);
         for w in &self.waves {
             let seconds = w.seconds.map_or_else(|| "-".into(), |s| format!("{s:.1}"));
-            waves.add_row([w.name.clone(), w.nodes.to_string(), w.succeeded.to_string(), w.failed.to_string(), seconds]);
+            waves.add_row([
+                w.name.clone(),
+                w.nodes.to_string(),
+                w.succeeded.to_string(),
+                w.failed.to_string(),
+                seconds,
+            ]);
         }
-        let mut sites = output::table(&["site", "nodes", "bytes over the WAN", "copies of the carrier"]);
+        let mut sites = output::table(&[
+            "site",
+            "nodes",
+            "bytes over the WAN",
+            "copies of the carrier",
+        ]);
         for s in &self.sites {
-            sites.add_row([s.site.to_string(), s.nodes.to_string(), units::bytes(s.wan_bytes), format!("{:.3}", s.wan_copies)]);
+            sites.add_row([
+                s.site.to_string(),
+                s.nodes.to_string(),
+                units::bytes(s.wan_bytes),
+                format!("{:.3}", s.wan_copies),
+            ]);
         }
         let bad = self.bad_release;
         format!(
@@ -145,7 +169,11 @@ impl Summary {
             self.seconds,
             bad.attempted,
             bad.rolled_back,
-            if bad.halted { "halted by its gate" } else { "NOT halted" },
+            if bad.halted {
+                "halted by its gate"
+            } else {
+                "NOT halted"
+            },
         )
     }
 }
