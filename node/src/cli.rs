@@ -1,8 +1,283 @@
 //! The command line of `tidegate-node`.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
+
+use crate::config::ListenAsked;
+use crate::driver::status;
+use crate::enroll::{self, InstallerFile};
+use crate::inventory;
+use crate::run::{self, RunOptions};
+
+/// The Tidegate node: fetches verified content from nearby peers, installs when its orders say so.
+#[derive(Parser)]
+#[command(name = "tidegate-node", version)]
+struct Cli {
+    /// What to log, in tracing's filter syntax.
+    #[arg(long, global = true, env = "TIDEGATE_LOG", default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this machine a node of a fleet.
+    Enroll(EnrollArgs),
+    /// Run the node until SIGTERM or Ctrl-C.
+    Run {
+        /// The node's directory.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Look for peers on the segment by multicast as well.
+        #[arg(long)]
+        mdns: bool,
+    },
+    /// Where the running node stands.
+    Status(Asked),
+    /// What each rollout waits for on this node.
+    Why(Asked),
+    /// What the node knows of its machine.
+    Inventory(Asked),
+}
+
+#[derive(Args)]
+struct Asked {
+    /// The node's directory.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct EnrollArgs {
+    /// The directory to make.
+    #[arg(long)]
+    dir: PathBuf,
+    /// A JSON file with coordinator, token and root_digest, instead of the three arguments.
+    #[arg(long, conflicts_with_all = ["coordinator", "token", "root_digest"])]
+    installer: Option<PathBuf>,
+    /// The coordinator, such as https://10.0.0.1:7443.
+    #[arg(long, required_unless_present = "installer")]
+    coordinator: Option<String>,
+    /// The enrolment token.
+    #[arg(
+        long,
+        env = "TIDEGATE_TOKEN",
+        hide_env_values = true,
+        required_unless_present = "installer"
+    )]
+    token: Option<String>,
+    /// Digest of the fleet's root, from another source than the token.
+    #[arg(long, required_unless_present = "installer")]
+    root_digest: Option<String>,
+    /// A label, as key=value; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Address to listen on, with the control port if it should be a certain one; all addresses otherwise.
+    #[arg(long, value_name = "IP[:PORT]", value_parser = listen)]
+    listen: Option<SocketAddr>,
+    /// UDP port for data; a free one otherwise.
+    #[arg(long, default_value_t = 0)]
+    data_port: u16,
+}
 
 /// Runs the command line; exit code 1 for a failure (one line on standard error), 2 for wrong usage.
 pub fn main() -> ExitCode {
-    ExitCode::FAILURE
+    let cli = Cli::parse();
+    if let Err(line) = log_to_stderr(&cli.log) {
+        eprintln!("tidegate-node: {line}");
+        return ExitCode::from(2);
+    }
+    let (verb, done) = match runtime() {
+        Ok(runtime) => runtime.block_on(perform(cli.command)),
+        Err(e) => ("start", Err(e.to_string())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("tidegate-node: failed to {verb}: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs events to standard error, one line each.
+///
+/// # Errors
+/// When the filter is malformed.
+pub fn log_to_stderr(filter: &str) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|e| format!("{filter:?} is no log filter: {e}"))?;
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    // Somebody may have set up logging before; then theirs stays.
+    let _ = logger.try_init();
+    Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+}
+
+async fn perform(command: Command) -> (&'static str, Result<(), String>) {
+    match command {
+        Command::Enroll(args) => ("enroll", enroll(args).await),
+        Command::Run { dir, mdns } => {
+            let options = RunOptions {
+                mdns,
+                ..RunOptions::default()
+            };
+            ("run", run::run(&dir, options).await.map_err(line))
+        }
+        Command::Status(asked) => ("read the status", show_status(&asked).await),
+        Command::Why(asked) => ("say why", show_why(&asked).await),
+        Command::Inventory(asked) => ("take the inventory", show_inventory(&asked)),
+    }
+}
+
+async fn enroll(args: EnrollArgs) -> Result<(), String> {
+    let asked = match (
+        args.installer,
+        args.coordinator,
+        args.token,
+        args.root_digest,
+    ) {
+        (Some(path), ..) => InstallerFile::read(&path)?,
+        (None, Some(coordinator), Some(token), Some(root_digest)) => InstallerFile {
+            coordinator,
+            token,
+            root_digest,
+        },
+        _ => return Err("coordinator, token and root digest are needed".into()),
+    };
+    let mut listen = ListenAsked {
+        data_port: args.data_port,
+        ..ListenAsked::default()
+    };
+    if let Some(at) = args.listen {
+        (listen.address, listen.control_port) = (at.ip(), at.port());
+    }
+    let options = asked.options(args.labels, listen)?;
+    let config = enroll::enroll(&args.dir, options).await.map_err(line)?;
+    println!(
+        "enrolled as {} in fleet {}; start it with 'tidegate-node run --dir {}'",
+        config.node,
+        config.fleet.short(),
+        args.dir.display()
+    );
+    Ok(())
+}
+
+async fn show_status(asked: &Asked) -> Result<(), String> {
+    let report = ask(&asked.dir).await?;
+    if asked.json {
+        return print_json(&report);
+    }
+    let snapshot = &report["snapshot"];
+    println!("node      {}", text(&report["node"]));
+    println!("process   {}", report["pid"]);
+    println!("site      {}", text(&snapshot["site"]));
+    println!("members   {}", snapshot["members"]);
+    println!("delegate  {}", snapshot["delegate"]);
+    let head = &snapshot["orders_head"];
+    println!("orders    up to {}.{}", head["epoch"], head["n"]);
+    println!("over WAN  {} bytes", report["traffic"]["wan_payload_in"]);
+    print_standings(snapshot);
+    Ok(())
+}
+
+async fn show_why(asked: &Asked) -> Result<(), String> {
+    let report = ask(&asked.dir).await?;
+    if asked.json {
+        return print_json(&report["snapshot"]["standings"]);
+    }
+    print_standings(&report["snapshot"]);
+    Ok(())
+}
+
+fn show_inventory(asked: &Asked) -> Result<(), String> {
+    let taken = inventory::take(&asked.dir).map_err(line)?;
+    print_json(&serde_json::to_value(taken).map_err(line)?)
+}
+
+async fn ask(dir: &Path) -> Result<Value, String> {
+    // A directory that is no node's says so; it has no socket to fail on.
+    crate::config::NodeConfig::load(dir).map_err(line)?;
+    status::read(dir).await.map_err(line)
+}
+
+fn print_standings(snapshot: &Value) {
+    let standings = snapshot["standings"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if standings.is_empty() {
+        println!("no rollout concerns this node");
+    }
+    for standing in standings {
+        println!(
+            "{} ({}): {}",
+            text(&standing["rollout"]),
+            text(&standing["release"]),
+            text(&standing["why"])
+        );
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("none")
+}
+
+fn print_json(value: &Value) -> Result<(), String> {
+    println!("{}", serde_json::to_string_pretty(value).map_err(line)?);
+    Ok(())
+}
+
+fn line(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err("a label is written key=value".into()),
+    }
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let whole = text.parse::<SocketAddr>().ok();
+    whole
+        .or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0)))
+        .ok_or_else(|| "an address is written 10.0.0.7 or 10.0.0.7:7400".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_and_labels_as_people_write_them() {
+        assert_eq!(listen("127.1.0.2").unwrap(), "127.1.0.2:0".parse().unwrap());
+        assert_eq!(listen("[::1]:70").unwrap(), "[::1]:70".parse().unwrap());
+        assert!(listen("here").is_err());
+        assert_eq!(label("a=b=c").unwrap(), ("a".into(), "b=c".into()));
+        assert!(label("=x").is_err() && label("x").is_err());
+    }
 }

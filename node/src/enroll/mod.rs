@@ -1,0 +1,393 @@
+//! How a machine becomes a node: the token, the pinned server, the pinned root.
+//!
+//! The token pins the server's certificate; the root's digest comes apart from it and nothing else
+//! is believed. Everything is written durably before `node.json`, which makes the directory a node.
+
+pub mod pin;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::SigningKey;
+use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::limits::API_BODY_MAX_BYTES;
+use protocol::trust::TrustError;
+use protocol::{FleetId, NodeId, Time};
+use rustls::pki_types::CertificateDer;
+use serde::Deserialize;
+
+use crate::config::{ConfigError, ListenAsked, NodeConfig, Role};
+use crate::driver::{issuing_cas, random_bytes};
+use crate::inventory::hostname;
+use crate::net::identity::{
+    Admission, AdmissionError, Identity, IdentityError, KEY_FILE, RulesError, load_key, save_key,
+};
+use crate::run::chain;
+use crate::store::records::{Change, Records, RecordsError};
+
+/// The coordinator answers within this, or it counts as unreachable.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the installer was given.
+#[derive(Clone, Debug)]
+pub struct EnrollOptions {
+    /// The coordinator, e.g. `https://10.0.0.1:7443`.
+    pub coordinator: String,
+    /// The token.
+    pub token: Token,
+    /// Digest of the fleet's first root, given apart from the token.
+    pub root_digest: FleetId,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+    /// Where the node should listen.
+    pub listen: ListenAsked,
+}
+
+/// What an installer file holds, as JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstallerFile {
+    /// The coordinator's address.
+    pub coordinator: String,
+    /// The token, as text.
+    pub token: String,
+    /// Digest of the fleet's first root, hex.
+    pub root_digest: String,
+}
+
+/// Why a machine did not become a node.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// It is a node already.
+    #[error("{} is enrolled in fleet {fleet} already: use an empty directory", .dir.display())]
+    AlreadyEnrolled {
+        /// The directory.
+        dir: PathBuf,
+        /// The fleet that it belongs to.
+        fleet: FleetId,
+    },
+    /// The directory cannot be used.
+    #[error("{} cannot be written: {source}", .path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// By this machine's clock the token is over.
+    #[error(
+        "the token expired {ago_s} s ago: make a new one with 'tidegate token' (or set this machine's clock)"
+    )]
+    TokenExpired {
+        /// Seconds since its end.
+        ago_s: u64,
+    },
+    /// The address is none.
+    #[error("{0:?} is not the address of a coordinator (such as https://10.0.0.1:7443)")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("the coordinator at {address} cannot be reached: {why}")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Somebody else answers there.
+    #[error(
+        "the server at {0} is not the one that the token was made for: its certificate has another pin"
+    )]
+    Pin(String),
+    /// The coordinator said no.
+    #[error("the coordinator refused: {0}")]
+    Refused(String),
+    /// The answer is not understood.
+    #[error("the coordinator's answer is not understood: {0}")]
+    Reply(String),
+    /// The root is not the pinned one, or does not hold.
+    #[error("the coordinator's root is refused: {0}")]
+    Root(#[from] TrustError),
+    /// The certificate is not ours or not the fleet's.
+    #[error("the certificate is refused: {0}")]
+    Certificate(#[from] AdmissionError),
+    /// The root's issuing CAs cannot be used.
+    #[error("the root's issuing CAs are refused: {0}")]
+    Issuers(#[from] RulesError),
+    /// Key or certificate cannot be written.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The database refused.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The directory is a damaged node's, or no port is free.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Enrols this machine over HTTPS and makes `dir` a node directory. `node.json` is written last.
+///
+/// # Errors
+/// One line each, with the culprit and the next step.
+pub async fn enroll(dir: &Path, options: EnrollOptions) -> Result<NodeConfig, EnrollError> {
+    not_enrolled(dir)?;
+    let now = system_time();
+    if options.token.expires < now {
+        let ago_s = now.since(options.token.expires).as_millis() / 1000;
+        return Err(EnrollError::TokenExpired { ago_s });
+    }
+    let key = own_key(dir)?;
+    let mut request = EnrollRequest {
+        spec_version: 1,
+        token_id: options.token.id.clone(),
+        token_secret: options.token.secret.clone(),
+        node: NodeId(key.verifying_key().to_bytes()),
+        hostname: hostname(),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        labels: options.labels.clone(),
+        proof: String::new(),
+    };
+    request.prove(&key);
+    let reply = ask(&options.coordinator, &options.token, &request).await?;
+    let EnrollOptions {
+        root_digest,
+        labels,
+        listen,
+        ..
+    } = options;
+    adopt(
+        dir,
+        &key,
+        &reply,
+        root_digest,
+        Role::Endpoint,
+        labels,
+        listen,
+    )
+}
+
+/// Makes `dir` the directory of a node with `key`, from a reply that is checked first: the root
+/// against `pinned`, the certificate against root and key. The coordinator makes its origin with it.
+///
+/// # Errors
+/// When the reply does not hold or the directory cannot be written.
+pub fn adopt(
+    dir: &Path,
+    key: &SigningKey,
+    reply: &EnrollReply,
+    pinned: FleetId,
+    role: Role,
+    labels: Vec<(String, String)>,
+    listen: ListenAsked,
+) -> Result<NodeConfig, EnrollError> {
+    not_enrolled(dir)?;
+    if reply.spec_version != 1 {
+        let version = reply.spec_version;
+        return Err(EnrollError::Reply(format!("it has version {version}")));
+    }
+    let mut roots = reply.roots.iter().cloned();
+    let first = roots
+        .next()
+        .ok_or_else(|| EnrollError::Reply("it holds no root".into()))?;
+    let trust = chain(first, roots, pinned)?;
+    let admission = Arc::new(Admission::new(issuing_cas(trust.root()))?);
+    let certificates = certificates(reply)?;
+    let node = NodeId(key.verifying_key().to_bytes());
+    let found = admission.admit(&certificates)?;
+    if found != node {
+        return Err(AdmissionError::WrongNode {
+            expected: node,
+            found,
+        }
+        .into());
+    }
+    let config = NodeConfig {
+        spec_version: 1,
+        fleet: trust.fleet(),
+        node,
+        role,
+        hostname: hostname(),
+        labels,
+        site: reply.site.clone(),
+        listen: listen.settle()?,
+        coordinators: reply.coordinators.clone(),
+        origins: reply.origins.clone(),
+        epoch: reply.epoch,
+        enrolled: system_time(),
+    };
+    make_directory(dir)?;
+    // What an enrolment that was cut short left behind belongs to no node.
+    let stale = dir.join("store").join("store.redb");
+    match fs::remove_file(&stale) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(EnrollError::Directory {
+                path: stale,
+                source,
+            });
+        }
+        _ => {}
+    }
+    let changes: Vec<_> = (1..)
+        .zip(&reply.roots)
+        .map(|(version, root)| Change::Root(version, root.clone()))
+        .collect();
+    Records::open(dir)?.apply(&changes)?;
+    Identity::new(key.clone(), certificates, admission).save(dir)?;
+    config.store(dir)?;
+    Ok(config)
+}
+
+async fn ask(
+    coordinator: &str,
+    token: &Token,
+    request: &EnrollRequest,
+) -> Result<EnrollReply, EnrollError> {
+    let address = || EnrollError::Address(coordinator.to_owned());
+    let base = reqwest::Url::parse(coordinator).map_err(|_| address())?;
+    if base.scheme() != "https" {
+        return Err(address());
+    }
+    let url = base.join("/v1/enroll").map_err(|_| address())?;
+    let (tls, other_server) = pin::client_config(token.server_pin);
+    let unreachable = |e: reqwest::Error| {
+        if other_server.load(Ordering::Relaxed) {
+            EnrollError::Pin(coordinator.to_owned())
+        } else {
+            EnrollError::Unreachable {
+                address: coordinator.to_owned(),
+                why: innermost(&e),
+            }
+        }
+    };
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
+        .map_err(unreachable)?;
+    let mut response = client
+        .post(url)
+        .json(request)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + part.len() > API_BODY_MAX_BYTES {
+            return Err(EnrollError::Reply("it is too long".into()));
+        }
+        body.extend_from_slice(&part);
+    }
+    if !response.status().is_success() {
+        #[derive(Deserialize)]
+        struct Said {
+            error: String,
+        }
+        let said = serde_json::from_slice::<Said>(&body).map(|said| said.error);
+        let said = said.unwrap_or_else(|_| response.status().to_string());
+        let one_line: String = said
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(300)
+            .collect();
+        return Err(EnrollError::Refused(one_line));
+    }
+    serde_json::from_slice(&body).map_err(|e| EnrollError::Reply(e.to_string()))
+}
+
+fn certificates(reply: &EnrollReply) -> Result<Vec<CertificateDer<'static>>, EnrollError> {
+    let decode = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes());
+    let ders: Result<Vec<_>, _> = reply.certificates.iter().map(decode).collect();
+    let ders = ders.map_err(|_| EnrollError::Reply("a certificate is not hex".into()))?;
+    Ok(ders.into_iter().map(CertificateDer::from).collect())
+}
+
+/// The key that the machine will be known by. One from an enrolment that was cut short serves again.
+fn own_key(dir: &Path) -> Result<SigningKey, EnrollError> {
+    make_directory(dir)?;
+    let path = dir.join(KEY_FILE);
+    if path.exists() {
+        return Ok(load_key(&path)?);
+    }
+    let key = SigningKey::from_bytes(&random_bytes());
+    save_key(&path, &key)?;
+    Ok(key)
+}
+
+fn make_directory(dir: &Path) -> Result<(), EnrollError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir);
+    made.map_err(|source| EnrollError::Directory {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+fn not_enrolled(dir: &Path) -> Result<(), EnrollError> {
+    match NodeConfig::load(dir) {
+        Err(ConfigError::NotEnrolled(_)) => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(config) => Err(EnrollError::AlreadyEnrolled {
+            dir: dir.to_owned(),
+            fleet: config.fleet,
+        }),
+    }
+}
+
+fn system_time() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Time(since.map_or(0, |d| d.as_millis() as u64))
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+impl InstallerFile {
+    /// Reads an installer file.
+    ///
+    /// # Errors
+    /// One line with the file and what is wrong with it.
+    pub fn read(path: &Path) -> Result<InstallerFile, String> {
+        let name = path.display();
+        let text = fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+        serde_json::from_slice(&text).map_err(|e| format!("{name} is no installer file: {e}"))
+    }
+
+    /// What it asks for, beside what the command line adds.
+    ///
+    /// # Errors
+    /// When token or digest are malformed.
+    pub fn options(
+        &self,
+        labels: Vec<(String, String)>,
+        listen: ListenAsked,
+    ) -> Result<EnrollOptions, String> {
+        Ok(EnrollOptions {
+            coordinator: self.coordinator.clone(),
+            token: self.token.parse()?,
+            root_digest: FleetId::from_str(&self.root_digest).map_err(|_| {
+                format!(
+                    "{:?} is not a root digest (64 hex digits)",
+                    self.root_digest
+                )
+            })?,
+            labels,
+            listen,
+        })
+    }
+}
