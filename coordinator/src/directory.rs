@@ -1,6 +1,6 @@
 //! The coordinator's directory: where everything lies, and `coordinator.json`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use protocol::wire::Contact;
@@ -51,6 +51,9 @@ pub struct Settings {
     pub coordinator: NodeId,
     /// The origin.
     pub origin: NodeId,
+    /// Nodes reach coordinator and origin under this address, if not under those below.
+    #[serde(default)]
+    pub public: Option<IpAddr>,
     /// The HTTPS API listens here.
     pub api: SocketAddr,
     /// The control plane listens here (TCP and UDP of the same port).
@@ -118,11 +121,35 @@ impl Directory {
     pub fn server_dir(&self) -> PathBuf {
         self.path.join("server")
     }
+    /// The key that signs orders and receipts.
+    pub fn online_key_file(&self) -> PathBuf {
+        self.online_dir().join("coordinator.key")
+    }
+    /// The issuing CA's key.
+    pub fn ca_key_file(&self) -> PathBuf {
+        self.ca_dir().join("ca.key")
+    }
+    /// The issuing CA's certificate, DER.
+    pub fn ca_certificate_file(&self) -> PathBuf {
+        self.ca_dir().join("ca.der")
+    }
+    /// The API's key.
+    pub fn server_key_file(&self) -> PathBuf {
+        self.server_dir().join("server.key")
+    }
+    /// The API's certificate, DER.
+    pub fn server_certificate_file(&self) -> PathBuf {
+        self.server_dir().join("server.der")
+    }
     /// `origin/`: the origin's node directory.
     pub fn origin_dir(&self) -> PathBuf {
         self.path.join("origin")
     }
-    /// `origin/incoming/`: where uploads land.
+    /// `origin/uploads/`: uploads on their way.
+    pub fn uploads_dir(&self) -> PathBuf {
+        self.origin_dir().join("uploads")
+    }
+    /// `origin/incoming/`: where whole uploads land, for the origin to verify.
     pub fn incoming_dir(&self) -> PathBuf {
         self.origin_dir().join("incoming")
     }
@@ -178,17 +205,37 @@ impl Settings {
     pub fn coordinator_contact(&self) -> Contact {
         Contact {
             node: self.coordinator,
-            control: multiaddrs(self.control),
+            control: multiaddrs(self.reached(self.control)),
             data: None,
         }
     }
+
     /// Where every blob is from the start.
     pub fn origin_contact(&self) -> Contact {
         Contact {
             node: self.origin,
-            control: multiaddrs(self.origin_control),
-            data: Some(self.origin_data),
+            control: multiaddrs(self.reached(self.origin_control)),
+            data: Some(self.reached(self.origin_data)),
         }
+    }
+
+    /// Where this machine reaches the API.
+    pub fn local_api(&self) -> SocketAddr {
+        let ip = match self.api.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.api.port())
+    }
+
+    /// Where nodes reach the API.
+    pub fn public_api(&self) -> SocketAddr {
+        self.reached(self.api)
+    }
+
+    fn reached(&self, listen: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.public.unwrap_or(listen.ip()), listen.port())
     }
 }
 

@@ -80,7 +80,7 @@ impl Client {
         let dir = Directory::new(dir);
         let settings = dir.settings()?;
         Ok(Client::new(
-            &settings.api.to_string(),
+            &settings.local_api().to_string(),
             settings.server_pin,
             &dir.api_token()?,
         ))

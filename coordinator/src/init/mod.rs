@@ -4,11 +4,17 @@
 //! CA, API), root metadata, the origin's node directory and an empty ledger. `serve` needs none of
 //! the offline keys; they may be written to another medium with [`Options::keys`].
 
-use std::net::SocketAddr;
+mod fleet;
+mod options;
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use protocol::{FleetId, Span};
 
+use crate::directory::Directory;
 use crate::keys::KeyError;
 
 /// A key to be made.
@@ -49,13 +55,16 @@ pub struct Options {
     pub plans_threshold: u32,
     /// Where offline keys are written; `DIR/keys` if none.
     pub keys: Option<PathBuf>,
+    /// Nodes reach coordinator and origin under this address; needed if the addresses below are
+    /// unspecified (`0.0.0.0`) or behind a translation.
+    pub public: Option<IpAddr>,
     /// The HTTPS API listens here. Port 0: a free one is chosen now and kept.
     pub api: SocketAddr,
     /// The control plane listens here, TCP and UDP. Port 0 as above.
     pub control: SocketAddr,
     /// The origin's control plane listens here, TCP and UDP. Port 0 as above.
     pub origin_control: SocketAddr,
-    /// The origin's data plane listens here, UDP. Port 0 as above.
+    /// The origin's data plane listens here, UDP, on the same address. Port 0 as above.
     pub origin_data: SocketAddr,
     /// Further names or addresses under which nodes reach the API, for its certificate.
     pub api_names: Vec<String>,
@@ -77,6 +86,7 @@ impl Default for Options {
             operators: ["alice", "bob", "carol"].map(KeySpec::plain).to_vec(),
             plans_threshold: 2,
             keys: None,
+            public: None,
             api: local,
             control: local,
             origin_control: local,
@@ -123,7 +133,47 @@ pub enum InitError {
 /// Makes DIR and all that a coordinator needs in it. Gives the root's digest, which nodes pin.
 ///
 /// # Errors
-/// When something is there already, the options do not fit together, or the disk fails.
-pub fn init(_dir: &Path, _options: &Options) -> Result<FleetId, InitError> {
-    unimplemented!()
+/// When something is there already, the options do not fit together, or the disk fails. Nothing
+/// half-made stays.
+pub fn init(dir: &Path, options: &Options) -> Result<FleetId, InitError> {
+    options::check(options)?;
+    let ports = options::settle(options)?;
+    let target = Directory::new(dir);
+    if let Ok(settings) = target.settings() {
+        return Err(InitError::OtherFleet {
+            path: dir.to_owned(),
+            fleet: settings.fleet,
+        });
+    }
+    let existed = dir.exists();
+    if existed && dir.read_dir().map_err(io(dir))?.next().is_some() {
+        return Err(InitError::NotEmpty(dir.to_owned()));
+    }
+    make_dir(dir)?;
+    let made = fleet::make(&target, options, &ports);
+    if made.is_err() {
+        // What stands there was made above, and no fleet needs it.
+        let _ = fs::remove_dir_all(dir);
+        if existed {
+            let _ = fs::create_dir(dir);
+        }
+    }
+    made
 }
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> InitError {
+    let path = path.to_owned();
+    move |source| InitError::Io { path, source }
+}
+
+/// A directory that only its owner may enter.
+fn make_dir(path: &Path) -> Result<(), InitError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io(path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! this cannot show is a ledger rewritten as a whole: for that nodes are told the head in every
 //! bulletin. Nothing is ever changed or removed here.
 
+pub mod events;
 mod salvage;
 mod verify;
 

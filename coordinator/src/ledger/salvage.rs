@@ -42,6 +42,11 @@ pub(super) fn blame(path: &Path, why: &str) -> LedgerError {
 
 /// The first number without a sound entry that follows the one before, if a later one is there.
 fn first_lost(file: &[u8]) -> Option<u64> {
+    let used = file
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
+    let file = &file[..used];
     let mut found: BTreeMap<u64, (Hash, Hash)> = BTreeMap::new();
     let mut suspects = 0u64;
     for at in HASH_BYTES..file.len().saturating_sub(AuditEntry::MAGIC.len()) {
