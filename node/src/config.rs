@@ -148,7 +148,12 @@ impl NodeConfig {
         };
         let length = match fs::metadata(&path) {
             Ok(meta) => meta.len(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(ConfigError::NotEnrolled(dir.to_owned()));
             }
             Err(source) => return Err(ConfigError::Io { path, source }),
