@@ -1,15 +1,26 @@
-//! The conductor: one brain out of fleet, rollouts and orders.
+//! The conductor: one brain out of fleet, rollouts and orders. Here is what holds them together: the
+//! calls of the body, and the round after each event in which due moves become events and orders.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use protocol::envelope::Envelope;
-use protocol::orders::Order;
+use protocol::limits::TEXT_MAX_BYTES;
+use protocol::manifest::ReleaseManifest;
+use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead};
 use protocol::plan::RolloutPlan;
 use protocol::topology::Topology;
+use protocol::trust::Statement;
 use protocol::wire::Presence;
-use protocol::{Hash, Now, RolloutId, Seq, SiteId, Time};
+use protocol::{Hash, Now, RolloutId, Seq, SiteId, Span, Time};
 
 use crate::contract::{
-    Action, Config, Event, LedgerEvent, NodeView, ReleaseView, RolloutView, SiteView,
+    Action, Config, Event, LedgerEvent, NodeView, ReleaseView, RolloutState, RolloutView, SiteView,
+    Verdict,
 };
+use crate::fleet::{Fleet, Held};
+use crate::orders::{OrderBook, same_news};
+use crate::rollout::{Move, Rollout};
+use crate::view;
 
 /// The coordinator's brain.
 ///
@@ -18,101 +29,395 @@ use crate::contract::{
 /// happen. After each call but `replay` the body drains [`Conductor::poll_action`] and sets its clock to
 /// [`Conductor::poll_timeout`].
 pub struct Conductor {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) fleet: Fleet,
+    pub(crate) releases: BTreeMap<Hash, Held<ReleaseManifest>>,
+    pub(crate) rollouts: BTreeMap<RolloutId, Rollout>,
+    pub(crate) orders: OrderBook,
+    ledger_head: Hash,
+    revocations: Option<Hash>,
+    pub(crate) now: Now,
+    actions: VecDeque<Action>,
 }
 
 impl Conductor {
     /// A brain that knows nothing yet.
     pub fn new(config: Config) -> Conductor {
-        Conductor { config }
+        Conductor {
+            config,
+            fleet: Fleet::default(),
+            releases: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
+            orders: OrderBook::default(),
+            ledger_head: Hash([0; 32]),
+            revocations: None,
+            now: Now::default(),
+            actions: VecDeque::new(),
+        }
     }
 
     /// Takes in one event of the ledger. Asks for nothing.
     pub fn replay(&mut self, event: &LedgerEvent) {
-        let _ = (event, &self.config);
-        unimplemented!()
+        self.fold(event);
     }
 
     /// Begins to act: a new ledger gets its first epoch, leases and bulletin are issued anew. A body
     /// whose ledger was restored from a backup appends and replays a higher [`LedgerEvent::Epoch`] before.
-    pub fn resume(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn resume(&mut self, now: Now) {
+        self.now = now;
+        if self.orders.head() == Seq::default() {
+            self.record(LedgerEvent::Epoch { epoch: 1 });
+        }
+        let reassert = self.orders.fresh_epoch();
+        let alive: Vec<RolloutId> = self
+            .rollouts
+            .values()
+            .filter(|r| r.is_alive())
+            .map(|r| r.plan.rollout.clone())
+            .collect();
+        for id in alive {
+            if let Some(rollout) = self.rollouts.get_mut(&id) {
+                rollout.restart_clocks(now.boot);
+            }
+            if reassert {
+                self.reassert(&id);
+            }
+        }
+        self.advance();
+        self.issue_bulletin(true);
     }
 
     /// Something happened.
-    pub fn handle(&mut self, _now: Now, _event: Event) {
-        unimplemented!()
+    pub fn handle(&mut self, now: Now, event: Event) {
+        self.now = now;
+        match event {
+            Event::Command(ticket, command) => self.command(ticket, command),
+            Event::Enrolled(enrolled) => self.enrol(enrolled),
+            Event::Uplink {
+                ticket,
+                me,
+                members,
+                statuses,
+            } => {
+                self.uplink(ticket, &me, &members, &statuses);
+            }
+            Event::Located(me) => self.introduced(&me),
+            Event::LedgerHead(head) => self.ledger_head = head,
+            Event::Revocations(list) => self.revocations = Some(list),
+        }
+        self.advance();
+        self.issue_bulletin(false);
     }
 
     /// The time that [`Conductor::poll_timeout`] named has come (or is thought to have).
-    pub fn handle_timeout(&mut self, _now: Now) {
-        unimplemented!()
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        self.advance();
+        self.issue_bulletin(false);
     }
 
     /// The next thing to do, in order.
     pub fn poll_action(&mut self) -> Option<Action> {
-        unimplemented!()
+        self.actions.pop_front()
     }
 
     /// When to call [`Conductor::handle_timeout`], in boot time.
     pub fn poll_timeout(&self) -> Option<Time> {
-        unimplemented!()
+        let renewal = self.orders.bulletin().map(|b| {
+            let renew_at = b.expires - self.half_life();
+            self.now.boot + renew_at.since(self.now.wall)
+        });
+        self.rollouts
+            .values()
+            .filter_map(|r| r.wakes_at(self.now))
+            .chain(renewal)
+            .min()
     }
+
+    // ---- views ---------------------------------------------------------------------------------
 
     /// All rollouts, by id.
     pub fn rollouts(&self) -> Vec<RolloutView> {
-        unimplemented!()
+        self.rollouts
+            .values()
+            .map(|r| view::rollout(r, &self.config))
+            .collect()
     }
 
     /// One rollout.
-    pub fn rollout(&self, _rollout: &RolloutId) -> Option<RolloutView> {
-        unimplemented!()
+    pub fn rollout(&self, rollout: &RolloutId) -> Option<RolloutView> {
+        self.rollouts
+            .get(rollout)
+            .map(|r| view::rollout(r, &self.config))
     }
 
     /// All nodes that were ever enrolled, by id.
     pub fn nodes(&self) -> Vec<NodeView> {
-        unimplemented!()
+        self.fleet
+            .nodes
+            .iter()
+            .map(|(id, n)| view::node(id, n))
+            .collect()
     }
 
     /// All sites that the topology has or a node is in, by name.
     pub fn sites(&self) -> Vec<SiteView> {
-        unimplemented!()
+        view::sites(&self.fleet, self.now, self.config.unreachable_after)
     }
 
     /// All releases, by product and counter.
     pub fn releases(&self) -> Vec<ReleaseView> {
-        unimplemented!()
+        let mut releases: Vec<_> = self.releases.values().map(view::release).collect();
+        releases.sort_by(|a, b| {
+            let key = |r: &ReleaseView| (r.manifest.product.clone(), r.manifest.release_counter);
+            key(a).cmp(&key(b))
+        });
+        releases
     }
 
     /// The retained orders (the newest about each subject) with a higher number than this, rising. The
     /// body signs them again if it does not hold the envelopes; ed25519 gives the same bytes.
-    pub fn orders_after(&self, _after: Seq) -> Vec<Order> {
-        unimplemented!()
+    pub fn orders_after(&self, after: Seq) -> Vec<Order> {
+        self.orders.after(after, self.now.wall)
     }
 
     /// The highest order that was given.
     pub fn orders_head(&self) -> Seq {
-        unimplemented!()
+        self.orders.head()
     }
 
     /// A rollout's plan.
-    pub fn plan(&self, _rollout: &RolloutId) -> Option<&RolloutPlan> {
-        unimplemented!()
+    pub fn plan(&self, rollout: &RolloutId) -> Option<&RolloutPlan> {
+        self.rollouts.get(rollout).map(|r| &r.plan)
     }
 
     /// A signed statement that nodes may pull: the newest topology, a release, a plan with the
     /// signatures that it has so far, a recall. By the digest of its payload.
-    pub fn document(&self, _digest: &Hash) -> Option<&Envelope> {
-        unimplemented!()
+    pub fn document(&self, digest: &Hash) -> Option<&Envelope> {
+        let topology = self.fleet.topology.as_ref().filter(|t| t.digest == *digest);
+        let plan = || {
+            self.rollouts
+                .values()
+                .find(|r| r.digest == *digest)
+                .map(|r| &r.envelope)
+        };
+        let mut recalls = self.rollouts.values().filter_map(|r| r.recall.as_ref());
+        topology
+            .map(|t| &t.envelope)
+            .or_else(|| self.releases.get(digest).map(|r| &r.envelope))
+            .or_else(plan)
+            .or_else(|| recalls.find(|r| r.digest() == *digest))
     }
 
     /// The newest topology.
     pub fn topology(&self) -> Option<&Topology> {
-        unimplemented!()
+        self.fleet.topology.as_ref().map(|t| &t.value)
     }
 
     /// Members of a site that said lately where they are reached, the freshest first.
-    pub fn members_of(&self, _site: &SiteId) -> Vec<Presence> {
-        unimplemented!()
+    pub fn members_of(&self, site: &SiteId) -> Vec<Presence> {
+        self.fleet
+            .members_of(site, self.now, self.config.unreachable_after)
+    }
+
+    // ---- acting --------------------------------------------------------------------------------
+
+    /// Folds an event and has it appended: there is no other way to change what lasts.
+    pub(crate) fn record(&mut self, event: LedgerEvent) {
+        self.fold(&event);
+        self.actions.push_back(Action::Append(event));
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn note(&mut self, event: &'static str, line: String) {
+        self.actions.push_back(Action::Note { event, line });
+    }
+
+    /// Numbers an order, has it appended and then signed and sent.
+    pub(crate) fn give(&mut self, body: OrderBody) {
+        let order = Order {
+            spec_version: Order::SPEC_VERSION,
+            fleet: self.config.fleet,
+            seq: self.orders.next(),
+            issued: self.now.wall,
+            body,
+        };
+        self.record(LedgerEvent::Order(Box::new(order.clone())));
+        self.actions.push_back(Action::Issue(order));
+    }
+
+    pub(crate) fn set_state(&mut self, rollout: &RolloutId, state: RolloutState, why: &str) {
+        let (rollout, why, at) = (rollout.clone(), why.to_owned(), self.now.wall);
+        self.record(LedgerEvent::State {
+            rollout,
+            state,
+            why,
+            at,
+        });
+    }
+
+    pub(crate) fn give_halt(&mut self, rollout: &RolloutId, reason: &str) {
+        let mut end = reason.len().min(TEXT_MAX_BYTES);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (rollout, reason) = (rollout.clone(), reason[..end].to_owned());
+        self.give(OrderBody::Halt { rollout, reason });
+    }
+
+    /// In a new epoch nodes may hold higher numbers of the lost one; tell them what holds now.
+    fn reassert(&mut self, id: &RolloutId) {
+        use RolloutState as S;
+        let Some(rollout) = self.rollouts.get(id) else {
+            return;
+        };
+        let (why, recall) = (rollout.why.clone(), rollout.recall.clone());
+        match (rollout.state, recall) {
+            (S::Running | S::Finished, _) => self.give(OrderBody::Resume {
+                rollout: id.clone(),
+            }),
+            (S::Paused | S::Held | S::Aborted, _) => self.give_halt(id, &why),
+            (S::Recalling | S::Recalled, Some(statement)) => {
+                self.give(OrderBody::Recall {
+                    rollout: id.clone(),
+                    statement,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets every rollout do what is due.
+    fn advance(&mut self) {
+        let ids: Vec<RolloutId> = self.rollouts.keys().cloned().collect();
+        for id in ids {
+            while let Some(next) = self
+                .rollouts
+                .get_mut(&id)
+                .and_then(|r| r.next_move(self.now))
+            {
+                self.carry_out(&id, next);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, id: &RolloutId, next: Move) {
+        use RolloutState as S;
+        let at = self.now.wall;
+        let (rollout, name) = (id.clone(), |c: &Conductor, w| c.rollouts[id].wave_name(w));
+        match next {
+            Move::Silence(nodes) => {
+                self.note(
+                    "silent",
+                    format!("{} nodes of {id} started and went silent", nodes.len()),
+                );
+                self.record(LedgerEvent::Silent { rollout, nodes });
+            }
+            Move::Open(wave) => {
+                self.note(
+                    "wave_opened",
+                    format!("{} of {id} opened", name(self, wave)),
+                );
+                self.record(LedgerEvent::WaveOpened { rollout, wave, at });
+            }
+            Move::Lease(wave) => self.give_lease(id, wave),
+            Move::Pass { wave, votes, why } => {
+                let line = format!("{} of {id} passed: {why}", name(self, wave));
+                self.note("wave_passed", line);
+                let (verdict, counts) = (Verdict::Pass, (votes.good, votes.bad));
+                self.record(LedgerEvent::Verdict {
+                    rollout,
+                    wave,
+                    verdict,
+                    counts,
+                    why,
+                    at,
+                });
+            }
+            Move::Fail { wave, votes, why } => {
+                let why = format!("{} failed its gate: {why}", name(self, wave));
+                self.note("held", format!("{id}: {why}"));
+                let (verdict, counts) = (Verdict::Fail, (votes.good, votes.bad));
+                let said = why.clone();
+                self.record(LedgerEvent::Verdict {
+                    rollout,
+                    wave,
+                    verdict,
+                    counts,
+                    why: said,
+                    at,
+                });
+                self.set_state(id, S::Held, &why);
+                self.give_halt(id, &why);
+            }
+            Move::Finish => {
+                self.note("finished", format!("{id}: every wave passed"));
+                self.set_state(id, S::Finished, "every wave passed");
+            }
+            Move::TakenBack => {
+                self.note("recalled", format!("{id} is taken back"));
+                self.set_state(id, S::Recalled, "every target is back");
+            }
+            Move::Expire => {
+                let why = "the plan's time ended before every wave had passed";
+                self.note("aborted", format!("{id}: {why}"));
+                self.set_state(id, S::Aborted, why);
+                self.give_halt(id, why);
+            }
+        }
+    }
+
+    /// Gives a lease up to `wave`. Its wall-clock end is two lives away: a peer may hand it on late,
+    /// and no start that it allows may come later than that.
+    fn give_lease(&mut self, id: &RolloutId, wave: u32) {
+        let Some(rollout) = self.rollouts.get_mut(id) else {
+            return;
+        };
+        rollout.lease_given(self.now.boot);
+        let ttl = rollout.plan.lease_ttl;
+        let end = self.now.wall + Span(ttl.0.saturating_mul(2));
+        let not_after = rollout.plan.not_after.min(end);
+        let plan = rollout.digest;
+        self.give(OrderBody::GoLease {
+            rollout: id.clone(),
+            plan,
+            wave,
+            not_after,
+        });
+    }
+
+    fn half_life(&self) -> Span {
+        Span(self.config.bulletin_life.0 / 2)
+    }
+
+    /// Issues a bulletin if it has news, if the one in force is past half of its life, or if `anyway`.
+    fn issue_bulletin(&mut self, anyway: bool) {
+        let head = |r: &Rollout| RolloutHead {
+            rollout: r.plan.rollout.clone(),
+            plan: r.digest,
+            release: r.plan.release,
+            last_order: self.orders.last_about(&r.plan.rollout).unwrap_or_default(),
+        };
+        let alive = |r: &&Rollout| r.is_alive() && !r.is_spent(self.now);
+        let wanted = Bulletin {
+            expires: self.now.wall + self.config.bulletin_life,
+            root_version: self.config.root_version,
+            topology: self.fleet.topology.as_ref().map(|t| t.digest),
+            revocations: self.revocations,
+            rollouts: self.rollouts.values().filter(alive).map(head).collect(),
+            ledger_head: self.ledger_head,
+            origins: self.config.origins.clone(),
+            coordinators: self.config.coordinators.clone(),
+        };
+        let fresh = self.orders.bulletin().is_some_and(|held| {
+            same_news(held, &wanted) && self.now.wall + self.half_life() < held.expires
+        });
+        // until resume() opened an epoch there is no number to give
+        if (anyway || !fresh) && self.orders.head() != Seq::default() {
+            self.give(OrderBody::Bulletin(wanted));
+        }
     }
 }

@@ -5,9 +5,18 @@
 //! calls back when [`Conductor::poll_timeout`] says so. Everything that it knows it can rebuild from
 //! the [`LedgerEvent`]s that it asked to be appended.
 
+mod commands;
 pub mod conductor;
 pub mod contract;
+mod fleet;
+mod fold;
+mod gate;
+mod orders;
 pub mod presets;
+mod reports;
+mod resolve;
+mod rollout;
+mod view;
 
 pub use conductor::Conductor;
 pub use contract::{Action, Answer, Command, CommandError, Config, Event, LedgerEvent, Ticket};

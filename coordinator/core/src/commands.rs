@@ -1,0 +1,308 @@
+//! Operators' commands: check, record, answer. What follows from them is decided in the round after.
+
+use protocol::envelope::Envelope;
+use protocol::limits::ROLLOUTS_MAX;
+use protocol::manifest::ReleaseManifest;
+use protocol::orders::OrderBody;
+use protocol::plan::{Proposal, Recall, RolloutPlan};
+use protocol::topology::Topology;
+use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
+
+use crate::conductor::Conductor;
+use crate::contract::{Action, Answer, Command, CommandError, LedgerEvent, RolloutState, Ticket};
+use crate::resolve::resolve;
+use crate::rollout::Rollout;
+
+type Outcome = Result<Answer, CommandError>;
+
+impl Conductor {
+    /// Carries a command out and answers it.
+    pub(crate) fn command(&mut self, ticket: Ticket, command: Command) {
+        let outcome = match command {
+            Command::SetTopology(topology) => self.set_topology(&topology),
+            Command::Publish(release) => self.publish(&release),
+            Command::Propose {
+                proposal,
+                envelope,
+                salt,
+            } => self.propose(&proposal, envelope, salt),
+            Command::Approve {
+                rollout,
+                by,
+                envelope,
+                progress,
+                complete,
+            } => self.approve(rollout, by, envelope, progress, complete.as_ref()),
+            Command::Start(rollout) => self.start(&rollout),
+            Command::Pause(rollout, why) => self.pause(&rollout, &why),
+            Command::Resume(rollout) => self.resume_rollout(&rollout),
+            Command::Halt(rollout, why) => self.halt(&rollout, &why),
+            Command::Recall(recall) => self.recall(&recall),
+            Command::Revoke { node, reason } => self.revoke(node, reason),
+        };
+        let answer = outcome.unwrap_or_else(Answer::Refused);
+        self.act(Action::Answer(ticket, answer));
+    }
+
+    fn set_topology(&mut self, topology: &Verified<Topology>) -> Outcome {
+        if let Some(held) = &self.fleet.topology {
+            if held.digest == topology.digest() {
+                return Ok(Answer::Done);
+            }
+            rises("topology version", topology.version, held.value.version)?;
+        }
+        self.record(LedgerEvent::Topology {
+            envelope: topology.envelope().clone(),
+        });
+        Ok(Answer::Done)
+    }
+
+    fn publish(&mut self, release: &Verified<ReleaseManifest>) -> Outcome {
+        if self.releases.contains_key(&release.digest()) {
+            return Ok(Answer::Done);
+        }
+        let same = self
+            .releases
+            .values()
+            .filter(|r| r.value.product == release.product);
+        if let Some(newest) = same.map(|r| r.value.release_counter).max() {
+            rises("release counter", release.release_counter, newest)?;
+        }
+        self.record(LedgerEvent::Released {
+            envelope: release.envelope().clone(),
+        });
+        Ok(Answer::Done)
+    }
+
+    fn propose(&mut self, proposal: &Proposal, envelope: Envelope, salt: Hash) -> Outcome {
+        use RolloutState as S;
+        if self.rollouts.contains_key(&proposal.rollout) {
+            return Err(CommandError::RolloutExists(proposal.rollout.clone()));
+        }
+        let waiting = self.rollouts.values().filter(|r| match r.state {
+            S::WaitingForApproval | S::Ready => true,
+            _ => r.is_alive(),
+        });
+        if waiting.count() >= ROLLOUTS_MAX {
+            return Err(CommandError::Limit(format!(
+                "{ROLLOUTS_MAX} rollouts are open already; finish or halt one"
+            )));
+        }
+        let release = self
+            .releases
+            .get(&proposal.release)
+            .ok_or(CommandError::NoRelease(proposal.release))?;
+        let plan = resolve(proposal, &release.value, salt, &self.fleet, self.now)
+            .map_err(CommandError::Unresolvable)?;
+        let ledgered = Box::new(plan.clone());
+        self.record(LedgerEvent::Proposed {
+            proposal: envelope,
+            plan: ledgered,
+        });
+        Ok(Answer::Plan(Box::new(plan)))
+    }
+
+    fn approve(
+        &mut self,
+        id: RolloutId,
+        by: PublicKey,
+        envelope: Envelope,
+        progress: (u32, u32),
+        complete: Option<&Verified<RolloutPlan>>,
+    ) -> Outcome {
+        let waits = [RolloutState::WaitingForApproval];
+        let rollout = self.in_state(&id, &waits, "only one that waits for approval is approved")?;
+        other_plan(rollout, envelope.digest())?;
+        if let Some(plan) = complete {
+            other_plan(rollout, plan.digest())?;
+        }
+        if by == rollout.plan.proposer || rollout.approved_by.contains(&by) {
+            return Err(CommandError::SignedAlready(by));
+        }
+        let complete = complete.is_some();
+        self.record(LedgerEvent::Approved {
+            rollout: id,
+            by,
+            envelope,
+            complete,
+        });
+        Ok(Answer::Approvals(progress.0, progress.1))
+    }
+
+    fn start(&mut self, id: &RolloutId) -> Outcome {
+        let wall = self.now.wall;
+        let rollout = self.in_state(id, &[RolloutState::Ready], "only an approved one starts")?;
+        if rollout.plan.not_after <= wall {
+            return Err(wrong_state(
+                rollout,
+                "its not_after has passed; propose it anew",
+            ));
+        }
+        let joined: Vec<(NodeId, u32)> = self
+            .fleet
+            .all_admitted()
+            .filter_map(|(n, node)| Some((*n, rollout.wave_of(n, node.site.as_ref())?)))
+            .collect();
+        self.record(LedgerEvent::Targets {
+            rollout: id.clone(),
+            joined,
+            left: Vec::new(),
+        });
+        self.set_state(id, RolloutState::Running, "started");
+        Ok(Answer::Done)
+    }
+
+    fn pause(&mut self, id: &RolloutId, why: &str) -> Outcome {
+        self.in_state(id, &[RolloutState::Running], "only a running one is paused")?;
+        self.set_state(id, RolloutState::Paused, why);
+        self.give_halt(id, why);
+        Ok(Answer::Done)
+    }
+
+    fn resume_rollout(&mut self, id: &RolloutId) -> Outcome {
+        let from = [RolloutState::Paused, RolloutState::Held];
+        self.in_state(id, &from, "only a paused or held one is resumed")?;
+        self.set_state(id, RolloutState::Running, "resumed by an operator");
+        self.give(OrderBody::Resume {
+            rollout: id.clone(),
+        });
+        if let Some(rollout) = self.rollouts.get_mut(id) {
+            rollout.want_lease();
+        }
+        Ok(Answer::Done)
+    }
+
+    fn halt(&mut self, id: &RolloutId, why: &str) -> Outcome {
+        use RolloutState as S;
+        let from = [
+            S::WaitingForApproval,
+            S::Ready,
+            S::Running,
+            S::Paused,
+            S::Held,
+            S::Finished,
+        ];
+        let rollout = self.in_state(id, &from, "only one that has not ended is halted")?;
+        let told = rollout.is_alive();
+        self.set_state(id, S::Aborted, why);
+        if told {
+            self.give_halt(id, why);
+        }
+        Ok(Answer::Done)
+    }
+
+    fn recall(&mut self, recall: &Verified<Recall>) -> Outcome {
+        use RolloutState as S;
+        let from = [S::Running, S::Paused, S::Held, S::Finished, S::Aborted];
+        let id = &recall.rollout;
+        let rollout = self.in_state(id, &from, "only one that was started is recalled")?;
+        if rollout.newest_open().is_none() {
+            return Err(wrong_state(
+                rollout,
+                "no wave of it was opened; halt it instead",
+            ));
+        }
+        other_plan(rollout, recall.plan)?;
+        let alive = self.rollouts.values().filter(|r| r.is_alive()).count();
+        if !rollout.is_alive() && alive >= ROLLOUTS_MAX {
+            let line = format!("{ROLLOUTS_MAX} rollouts are alive already; finish or halt one");
+            return Err(CommandError::Limit(line));
+        }
+        let statement = recall.envelope().clone();
+        self.record(LedgerEvent::Recalled {
+            envelope: statement.clone(),
+        });
+        self.set_state(id, S::Recalling, &recall.reason);
+        self.give(OrderBody::Recall {
+            rollout: id.clone(),
+            statement,
+        });
+        Ok(Answer::Done)
+    }
+
+    fn revoke(&mut self, node: NodeId, reason: String) -> Outcome {
+        let held = self
+            .fleet
+            .nodes
+            .get(&node)
+            .ok_or(CommandError::NoNode(node))?;
+        if held.revoked {
+            return Ok(Answer::Done);
+        }
+        let concerned: Vec<RolloutId> = self
+            .rollouts
+            .values()
+            .filter(|r| r.is_alive() && r.targets.contains_key(&node))
+            .map(|r| r.plan.rollout.clone())
+            .collect();
+        for rollout in concerned {
+            let left = vec![(node, "its certificate was revoked".to_owned())];
+            self.record(LedgerEvent::Targets {
+                rollout,
+                joined: Vec::new(),
+                left,
+            });
+        }
+        self.record(LedgerEvent::Revoked { node, reason });
+        Ok(Answer::Done)
+    }
+
+    fn in_state(
+        &self,
+        id: &RolloutId,
+        states: &[RolloutState],
+        wanted: &'static str,
+    ) -> Result<&Rollout, CommandError> {
+        let rollout = self
+            .rollouts
+            .get(id)
+            .ok_or_else(|| CommandError::NoRollout(id.clone()))?;
+        match states.contains(&rollout.state) {
+            true => Ok(rollout),
+            false => Err(wrong_state(rollout, wanted)),
+        }
+    }
+}
+
+fn wrong_state(rollout: &Rollout, wanted: &'static str) -> CommandError {
+    let state = match rollout.state {
+        RolloutState::WaitingForApproval => "waiting for approval",
+        RolloutState::Ready => "approved",
+        RolloutState::Running => "running",
+        RolloutState::Paused => "paused",
+        RolloutState::Held => "held",
+        RolloutState::Aborted => "halted for good",
+        RolloutState::Recalling => "being recalled",
+        RolloutState::Recalled => "recalled",
+        RolloutState::Finished => "finished",
+    };
+    let rollout = rollout.plan.rollout.clone();
+    CommandError::WrongState {
+        rollout,
+        state: state.into(),
+        wanted,
+    }
+}
+
+fn other_plan(rollout: &Rollout, offered: Hash) -> Result<(), CommandError> {
+    if offered == rollout.digest {
+        return Ok(());
+    }
+    let (id, held) = (rollout.plan.rollout.clone(), rollout.digest);
+    Err(CommandError::OtherPlan {
+        rollout: id,
+        offered,
+        held,
+    })
+}
+
+fn rises(what: &'static str, offered: u64, trusted: u64) -> Result<(), CommandError> {
+    if offered > trusted {
+        return Ok(());
+    }
+    Err(CommandError::NotNewer {
+        what,
+        offered,
+        trusted,
+    })
+}

@@ -1,0 +1,247 @@
+//! The fleet as the conductor sees it: who is enrolled, in which site, heard of when.
+//!
+//! Enrolment, site, revocation and statuses are folds of the ledger. When a node was last heard of
+//! and where it is reached are not: they are worth nothing after a restart.
+
+use std::collections::BTreeMap;
+
+use protocol::envelope::Envelope;
+use protocol::limits::NODES_MAX;
+use protocol::status::{NodeStatus, Reachability};
+use protocol::topology::Topology;
+use protocol::trust::Statement;
+use protocol::wire::Presence;
+use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Span};
+
+use crate::contract::Enrolled;
+
+/// Contacts that are handed to a node which asks who is in its site: enough to join its gossip.
+const MEMBERS_HANDED_MAX: usize = 64;
+
+/// A statement as it was signed, and what it says. The body verified it before it was ledgered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Held<T> {
+    pub value: T,
+    pub digest: Hash,
+    pub envelope: Envelope,
+}
+
+impl<T: Statement> Held<T> {
+    /// Reads a statement from the coordinator's own ledger.
+    pub fn read(envelope: &Envelope) -> Option<Held<T>> {
+        let value = serde_json::from_slice(&envelope.payload).ok()?;
+        Some(Held {
+            value,
+            digest: envelope.digest(),
+            envelope: envelope.clone(),
+        })
+    }
+}
+
+/// One node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Node {
+    pub enrolled: Enrolled,
+    pub site: Option<SiteId>,
+    pub revoked: bool,
+    /// The newest register of each rollout.
+    pub statuses: BTreeMap<RolloutId, NodeStatus>,
+    /// Its newest own word on where it is reached; not ledgered.
+    pub presence: Option<Presence>,
+    /// When it was last heard of; not ledgered.
+    pub heard: Option<Now>,
+}
+
+/// All nodes, and the newest topology.
+#[derive(Default)]
+pub(crate) struct Fleet {
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub topology: Option<Held<Topology>>,
+}
+
+impl Fleet {
+    /// Whether one more may be enrolled.
+    pub fn has_room_for(&self, node: &NodeId) -> bool {
+        self.nodes.len() < NODES_MAX || self.nodes.contains_key(node)
+    }
+
+    /// Folds an enrolment. One who enrols again under the same key stays where it is, and revoked.
+    pub fn enrol(&mut self, enrolled: &Enrolled) {
+        match self.nodes.get_mut(&enrolled.node) {
+            Some(node) => node.enrolled = enrolled.clone(),
+            None => {
+                let node = Node {
+                    site: enrolled.site.clone(),
+                    enrolled: enrolled.clone(),
+                    revoked: false,
+                    statuses: BTreeMap::new(),
+                    presence: None,
+                    heard: None,
+                };
+                self.nodes.insert(enrolled.node, node);
+            }
+        }
+    }
+
+    /// A node that may speak: enrolled and not revoked.
+    pub fn admitted(&self, node: &NodeId) -> Option<&Node> {
+        self.nodes.get(node).filter(|n| !n.revoked)
+    }
+
+    /// All that may speak, by id.
+    pub fn all_admitted(&self) -> impl Iterator<Item = (&NodeId, &Node)> {
+        self.nodes.iter().filter(|(_, n)| !n.revoked)
+    }
+
+    /// A node said itself where it is. Returns its site if that is another than before.
+    pub fn introduced(
+        &mut self,
+        presence: &Presence,
+        now: Now,
+    ) -> Option<(NodeId, Option<SiteId>)> {
+        let node = self
+            .nodes
+            .get_mut(&presence.contact.node)
+            .filter(|n| !n.revoked)?;
+        if node
+            .presence
+            .as_ref()
+            .is_some_and(|held| held.seq > presence.seq)
+        {
+            return None;
+        }
+        node.heard = Some(now);
+        node.presence = Some(presence.clone());
+        (node.site != presence.site).then(|| (presence.contact.node, presence.site.clone()))
+    }
+
+    /// A delegate of `site` sees this member. Returns the site if that is news; the node's own fresh
+    /// word wins over a delegate's.
+    pub fn witnessed(
+        &mut self,
+        member: &NodeId,
+        site: Option<&SiteId>,
+        now: Now,
+        fresh: Span,
+    ) -> Option<(NodeId, Option<SiteId>)> {
+        let node = self.nodes.get_mut(member).filter(|n| !n.revoked)?;
+        let own_word = node.presence.is_some()
+            && node
+                .heard
+                .is_some_and(|heard| now.boot.since(heard.boot) < fresh);
+        node.heard = Some(now);
+        (!own_word && site.is_some() && node.site.as_ref() != site)
+            .then(|| (*member, site.cloned()))
+    }
+
+    /// Whether a node is heard of.
+    pub fn reachability(node: &Node, now: Now, unreachable_after: Span) -> Reachability {
+        match node.heard {
+            Some(heard) if now.boot.since(heard.boot) < unreachable_after => {
+                Reachability::Reachable
+            }
+            _ => Reachability::Unreachable,
+        }
+    }
+
+    /// Members of a site that said lately where they are reached, the freshest first.
+    pub fn members_of(&self, site: &SiteId, now: Now, fresh: Span) -> Vec<Presence> {
+        let mut members: Vec<_> = self
+            .all_admitted()
+            .filter(|(_, n)| Fleet::reachability(n, now, fresh) == Reachability::Reachable)
+            .filter_map(|(_, n)| Some((n.heard?.boot, n.presence.as_ref()?)))
+            .filter(|(_, p)| p.site.as_ref() == Some(site) && !p.leaving)
+            .collect();
+        members.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.contact.node.cmp(&b.1.contact.node)));
+        members
+            .into_iter()
+            .take(MEMBERS_HANDED_MAX)
+            .map(|(_, p)| p.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::Time;
+    use protocol::fixtures::{contact, node, seq, site};
+
+    fn enrolled(n: u64, site_name: Option<&str>) -> Enrolled {
+        Enrolled {
+            node: node(n),
+            hostname: format!("host-{n}"),
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            labels: BTreeMap::new(),
+            site: site_name.map(site),
+            serial: format!("{n:x}"),
+            token: "t".into(),
+        }
+    }
+
+    fn presence(n: u64, at: &str, number: u64) -> Presence {
+        Presence {
+            contact: contact(n),
+            site: Some(site(at)),
+            roaming: false,
+            seq: seq(number),
+            orders_head: seq(0),
+            leaving: false,
+        }
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            boot: Time::from_secs(seconds),
+            wall: Time::from_secs(1_000_000 + seconds),
+        }
+    }
+
+    #[test]
+    fn a_nodes_own_fresh_word_wins_over_a_delegates() {
+        let fresh = Span::from_secs(60);
+        let mut fleet = Fleet::default();
+        fleet.enrol(&enrolled(1, None));
+        let s1 = site("s1");
+        assert_eq!(
+            fleet.introduced(&presence(1, "s1", 5), at(1)),
+            Some((node(1), Some(s1.clone())))
+        );
+        fleet.nodes.get_mut(&node(1)).expect("enrolled").site = Some(s1.clone());
+        assert_eq!(
+            fleet.introduced(&presence(1, "s2", 4), at(2)),
+            None,
+            "an older word"
+        );
+        assert_eq!(
+            fleet.witnessed(&node(1), Some(&site("s2")), at(3), fresh),
+            None
+        );
+        let moved = fleet.witnessed(&node(1), Some(&site("s2")), at(200), fresh);
+        assert_eq!(moved, Some((node(1), Some(site("s2")))));
+        assert_eq!(
+            fleet.witnessed(&node(2), Some(&s1), at(3), fresh),
+            None,
+            "not enrolled"
+        );
+    }
+
+    #[test]
+    fn members_are_the_fresh_ones_of_the_site() {
+        let fresh = Span::from_secs(60);
+        let mut fleet = Fleet::default();
+        for n in 1..=4 {
+            fleet.enrol(&enrolled(n, Some("s1")));
+            fleet.introduced(
+                &presence(n, if n == 3 { "s2" } else { "s1" }, n),
+                at(n * 10),
+            );
+        }
+        fleet.nodes.get_mut(&node(4)).expect("enrolled").revoked = true;
+        let found = fleet.members_of(&site("s1"), at(65), fresh);
+        let ids: Vec<_> = found.iter().map(|p| p.contact.node).collect();
+        assert_eq!(ids, vec![node(2), node(1)]);
+        assert!(fleet.members_of(&site("s1"), at(500), fresh).is_empty());
+    }
+}

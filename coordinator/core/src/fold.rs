@@ -1,0 +1,157 @@
+//! The fold: what each event of the ledger does to the view. A replay and the live conductor take the
+//! same way, so they cannot differ.
+
+use protocol::orders::{Order, OrderBody};
+use protocol::status::{Bucket, NodeStatus, Reachability, State, bucket};
+use protocol::versioned::Versioned;
+use protocol::{NodeId, RolloutId, Time};
+
+use crate::conductor::Conductor;
+use crate::contract::{LedgerEvent, RolloutState};
+use crate::fleet::{Fleet, Held};
+use crate::rollout::Rollout;
+
+impl Conductor {
+    /// Folds one event.
+    pub(crate) fn fold(&mut self, event: &LedgerEvent) {
+        let boot = self.now.boot;
+        match event {
+            LedgerEvent::Epoch { epoch } => self.orders.open_epoch(*epoch),
+            LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
+            LedgerEvent::Revoked { node, .. } => {
+                if let Some(node) = self.fleet.nodes.get_mut(node) {
+                    node.revoked = true;
+                }
+            }
+            LedgerEvent::Moved { node, site } => {
+                if let Some(node) = self.fleet.nodes.get_mut(node) {
+                    node.site.clone_from(site);
+                }
+            }
+            LedgerEvent::Topology { envelope } => {
+                self.fleet.topology = Held::read(envelope).or(self.fleet.topology.take());
+            }
+            LedgerEvent::Released { envelope } => {
+                if let Some(release) = Held::read(envelope) {
+                    self.releases.insert(release.digest, release);
+                }
+            }
+            LedgerEvent::Proposed { plan, .. } => {
+                self.rollouts
+                    .insert(plan.rollout.clone(), Rollout::proposed((**plan).clone()));
+            }
+            LedgerEvent::Order(order) => self.fold_order(order),
+            LedgerEvent::Statuses { statuses } => {
+                for signed in statuses {
+                    if let Ok(status) = NodeStatus::from_bytes(&signed.body) {
+                        self.fold_status(status, boot);
+                    }
+                }
+            }
+            LedgerEvent::Approved { rollout, .. }
+            | LedgerEvent::State { rollout, .. }
+            | LedgerEvent::Targets { rollout, .. }
+            | LedgerEvent::WaveOpened { rollout, .. }
+            | LedgerEvent::Verdict { rollout, .. }
+            | LedgerEvent::Silent { rollout, .. } => {
+                if let Some(held) = self.rollouts.get_mut(rollout) {
+                    fold_rollout(held, &self.fleet, event, boot);
+                }
+            }
+            LedgerEvent::Recalled { envelope } => {
+                let recall = Held::<protocol::plan::Recall>::read(envelope);
+                if let Some(held) = recall.and_then(|r| self.rollouts.get_mut(&r.value.rollout)) {
+                    held.recall = Some(envelope.clone());
+                }
+            }
+        }
+    }
+
+    fn fold_order(&mut self, order: &Order) {
+        self.orders.fold(order);
+        if let OrderBody::Bulletin(bulletin) = &order.body {
+            use RolloutState as S;
+            for rollout in self.rollouts.values_mut() {
+                let listed = bulletin
+                    .rollouts
+                    .iter()
+                    .any(|r| r.rollout == rollout.plan.rollout);
+                let ended = matches!(rollout.state, S::Finished | S::Aborted | S::Recalled);
+                rollout.retired |= ended && !listed;
+            }
+        }
+    }
+
+    fn fold_status(&mut self, status: NodeStatus, boot: Time) {
+        let Some(node) = self.fleet.nodes.get_mut(&status.node) else {
+            return;
+        };
+        if node
+            .statuses
+            .get(&status.rollout)
+            .is_some_and(|held| held.seq >= status.seq)
+        {
+            return;
+        }
+        if let Some(rollout) = self.rollouts.get_mut(&status.rollout) {
+            rollout.fold_target_state(&status.node, status.state, boot);
+        }
+        node.statuses.insert(status.rollout.clone(), status);
+    }
+}
+
+/// Folds an event about one rollout.
+fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot: Time) {
+    match event {
+        LedgerEvent::Approved {
+            by,
+            envelope,
+            complete,
+            ..
+        } => {
+            rollout.envelope = envelope.clone();
+            if !rollout.approved_by.contains(by) {
+                rollout.approved_by.push(*by);
+            }
+            if *complete {
+                rollout.fold_state(RolloutState::Ready, "approved; not started");
+            }
+        }
+        LedgerEvent::State { state, why, .. } => rollout.fold_state(*state, why),
+        LedgerEvent::Targets { joined, left, .. } => {
+            left.iter().for_each(|(node, _)| rollout.fold_left(node));
+            for (node, wave) in joined {
+                let state = last_state(fleet, node, &rollout.plan.rollout);
+                let state = state.filter(|s| !is_out(*s)).unwrap_or(State::NotReceived);
+                rollout.fold_joined(*node, *wave, state, boot);
+            }
+        }
+        LedgerEvent::WaveOpened { wave, at, .. } => rollout.fold_opened(*wave, *at),
+        LedgerEvent::Verdict {
+            wave, verdict, at, ..
+        } => {
+            rollout.fold_verdict(*wave, *verdict, *at);
+        }
+        LedgerEvent::Silent { nodes, .. } => {
+            for node in nodes {
+                rollout.fold_target_state(node, State::MissingReport, boot);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A node's last word about a rollout.
+pub(crate) fn last_state(fleet: &Fleet, node: &NodeId, rollout: &RolloutId) -> Option<State> {
+    fleet
+        .nodes
+        .get(node)?
+        .statuses
+        .get(rollout)
+        .map(|s| s.state)
+}
+
+/// Whether a state takes a node out of the targets.
+pub(crate) fn is_out(state: State) -> bool {
+    bucket(state, Reachability::Reachable) == Bucket::Out
+}

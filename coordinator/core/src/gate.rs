@@ -1,0 +1,168 @@
+//! The gate between a wave and the next: a pure judgement over outcomes.
+//!
+//! One vote a node. The ratio is judged once the minimum sample is in (all of the wave if that is
+//! smaller); what the sample cannot show any more fails early; whatever is inconclusive waits. A wave
+//! without voters passes. A wave that passed is judged on, so late failures still stop the rollout.
+
+use protocol::Span;
+use protocol::plan::Gate;
+
+use crate::contract::Verdict;
+
+/// The outcomes of one wave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Votes {
+    /// Nodes whose outcome counts.
+    pub voters: u32,
+    /// Of them, those where the release works.
+    pub good: u32,
+    /// Of them, those where it does not.
+    pub bad: u32,
+}
+
+impl Votes {
+    /// Outcomes that must be in before the ratio is judged.
+    fn needed(&self, gate: &Gate) -> u32 {
+        gate.min_sample
+            .min(self.voters)
+            .max(u32::from(self.voters > 0))
+    }
+
+    fn outcomes(&self) -> u32 {
+        self.good + self.bad
+    }
+}
+
+/// Whether the sample is in and the ratio holds: from that moment the wave soaks.
+pub(crate) fn holds(gate: &Gate, votes: Votes) -> bool {
+    votes.outcomes() >= votes.needed(gate) && reaches(gate, votes.good, votes.outcomes())
+}
+
+/// What the gate says about a wave whose ratio has held for `held`, and one sentence why.
+pub(crate) fn judge(gate: &Gate, votes: Votes, held: Option<Span>) -> (Verdict, String) {
+    let needed = votes.needed(gate);
+    let outcomes = votes.outcomes();
+    if votes.voters == 0 {
+        return (Verdict::Pass, "the wave has no voters".into());
+    }
+    if outcomes < needed {
+        return if reaches(gate, needed - votes.bad.min(needed), needed) {
+            (
+                Verdict::Wait,
+                format!("{outcomes} of the {needed} outcomes that are needed are in"),
+            )
+        } else {
+            let why = format!(
+                "{} of {outcomes} outcomes are failures, so {} can no longer be reached in {needed}",
+                votes.bad,
+                percent(gate.min_success_ppm)
+            );
+            (Verdict::Fail, why)
+        };
+    }
+    let ratio = format!(
+        "{} of {outcomes} outcomes are good ({})",
+        votes.good,
+        percent((u64::from(votes.good) * 1_000_000 / u64::from(outcomes.max(1))) as u32)
+    );
+    if !reaches(gate, votes.good, outcomes) {
+        return (
+            Verdict::Fail,
+            format!("{ratio}, {} are needed", percent(gate.min_success_ppm)),
+        );
+    }
+    match held {
+        Some(held) if held >= gate.soak => (Verdict::Pass, ratio),
+        _ => (Verdict::Wait, format!("{ratio}; soaking")),
+    }
+}
+
+fn reaches(gate: &Gate, good: u32, of: u32) -> bool {
+    u64::from(good) * 1_000_000 >= u64::from(gate.min_success_ppm) * u64::from(of)
+}
+
+fn percent(ppm: u32) -> String {
+    format!("{}.{} %", ppm / 10_000, ppm / 1_000 % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Verdict::{Fail, Pass, Wait};
+
+    fn gate(min_success_ppm: u32, min_sample: u32) -> Gate {
+        Gate {
+            min_success_ppm,
+            min_sample,
+            soak: Span::from_secs(10),
+            silence_after: Span::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn gates_judge_as_the_table_says() {
+        // (ratio in ppm, minimum sample, voters, good, bad, held for seconds) -> verdict
+        let cases = [
+            (900_000, 5, 0, 0, 0, None, Pass),
+            (900_000, 5, 10, 0, 0, None, Wait),
+            (900_000, 5, 10, 4, 0, None, Wait),
+            (900_000, 5, 10, 5, 0, Some(0), Wait),
+            (900_000, 5, 10, 5, 0, Some(9), Wait),
+            (900_000, 5, 10, 5, 0, Some(10), Pass),
+            (900_000, 5, 10, 4, 1, Some(10), Fail),
+            (900_000, 10, 20, 9, 1, Some(10), Pass),
+            (900_000, 10, 20, 9, 2, Some(10), Fail),
+            // early: one failure among five cannot make nine tenths
+            (900_000, 5, 10, 0, 1, None, Fail),
+            (800_000, 5, 10, 0, 1, None, Wait),
+            (800_000, 5, 10, 0, 2, None, Fail),
+            (800_000, 5, 10, 3, 2, None, Fail),
+            // the sample is all of the wave if the wave is smaller
+            (900_000, 50, 2, 1, 0, Some(10), Wait),
+            (900_000, 50, 2, 2, 0, Some(10), Pass),
+            (900_000, 50, 2, 1, 1, Some(10), Fail),
+            // no sample asked for still means one outcome
+            (900_000, 0, 4, 0, 0, Some(10), Wait),
+            (900_000, 0, 4, 1, 0, Some(10), Pass),
+            (900_000, 0, 4, 0, 1, None, Fail),
+            // no ratio asked for: every outcome will do
+            (0, 2, 4, 0, 1, None, Wait),
+            (0, 2, 4, 0, 2, Some(10), Pass),
+            // all must be good
+            (1_000_000, 3, 9, 3, 0, Some(10), Pass),
+            (1_000_000, 3, 9, 8, 1, Some(10), Fail),
+            // a wave that passed is judged on: late failures count
+            (900_000, 2, 20, 2, 3, Some(10), Fail),
+        ];
+        for case in cases {
+            let (ppm, sample, voters, good, bad, held, expected) = case;
+            let votes = Votes { voters, good, bad };
+            let (verdict, why) = judge(&gate(ppm, sample), votes, held.map(Span::from_secs));
+            assert_eq!(verdict, expected, "{case:?}: {why}");
+            if expected == Pass && voters > 0 {
+                assert!(holds(&gate(ppm, sample), votes), "{case:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sentence_names_counts_and_ratio() {
+        let votes = Votes {
+            voters: 4,
+            good: 3,
+            bad: 1,
+        };
+        let (_, why) = judge(&gate(900_000, 4), votes, None);
+        assert_eq!(why, "3 of 4 outcomes are good (75.0 %), 90.0 % are needed");
+        let votes = Votes {
+            voters: 4,
+            good: 0,
+            bad: 1,
+        };
+        let (_, why) = judge(&gate(900_000, 4), votes, None);
+        assert_eq!(
+            why,
+            "1 of 1 outcomes are failures, so 90.0 % can no longer be reached in 4"
+        );
+    }
+}

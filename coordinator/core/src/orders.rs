@@ -1,0 +1,158 @@
+//! The order book: numbers, what is retained, and what the bulletin must say.
+
+use std::collections::BTreeMap;
+
+use protocol::orders::{Bulletin, Order, OrderBody, Subject};
+use protocol::{RolloutId, Seq, Time};
+
+/// All orders that still mean something: the newest about each subject.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct OrderBook {
+    head: Seq,
+    retained: BTreeMap<Subject, Order>,
+    /// For each rollout the last order that was more than a lease's renewal.
+    telling: BTreeMap<RolloutId, Seq>,
+}
+
+impl OrderBook {
+    /// Folds a new epoch.
+    pub fn open_epoch(&mut self, epoch: u32) {
+        self.head = self.head.max(Seq { epoch, n: 0 });
+    }
+
+    /// Folds an order.
+    pub fn fold(&mut self, order: &Order) {
+        self.head = self.head.max(order.seq);
+        let subject = order.body.subject();
+        if let Some(rollout) = order.body.rollout()
+            && !self.renews(&order.body)
+        {
+            self.telling.insert(rollout.clone(), order.seq);
+        }
+        self.retained.insert(subject, order.clone());
+    }
+
+    /// Whether a body says nothing new but that the lease lives on. A bulletin that named each renewal
+    /// would have to be issued with each.
+    fn renews(&self, body: &OrderBody) -> bool {
+        let OrderBody::GoLease { plan, wave, .. } = body else {
+            return false;
+        };
+        match self.retained.get(&body.subject()).map(|o| &o.body) {
+            Some(OrderBody::GoLease {
+                plan: p, wave: w, ..
+            }) => p == plan && w == wave,
+            _ => false,
+        }
+    }
+
+    /// The number that the next order gets.
+    pub fn next(&self) -> Seq {
+        self.head.next()
+    }
+
+    /// The highest number that was given.
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Whether nothing was ordered in this epoch yet.
+    pub fn fresh_epoch(&self) -> bool {
+        self.head.n == 0
+    }
+
+    /// The last order about a rollout that its nodes must have seen.
+    pub fn last_about(&self, rollout: &RolloutId) -> Option<Seq> {
+        self.telling.get(rollout).copied()
+    }
+
+    /// The bulletin in force.
+    pub fn bulletin(&self) -> Option<&Bulletin> {
+        match self.retained.get(&Subject::Bulletin).map(|o| &o.body) {
+            Some(OrderBody::Bulletin(bulletin)) => Some(bulletin),
+            _ => None,
+        }
+    }
+
+    /// Retained orders after `after`, rising. Leases that ended by the wall clock are left out.
+    pub fn after(&self, after: Seq, wall: Time) -> Vec<Order> {
+        let lives = |order: &&Order| match order.body {
+            OrderBody::GoLease { not_after, .. } => not_after > wall,
+            _ => true,
+        };
+        let mut orders: Vec<Order> = self
+            .retained
+            .values()
+            .filter(|o| o.seq > after)
+            .filter(lives)
+            .cloned()
+            .collect();
+        orders.sort_by_key(|o| o.seq);
+        orders
+    }
+}
+
+/// Whether two bulletins tell a node the same. Expiry does not count, nor does the ledger's head,
+/// which every append moves, the bulletin's own too.
+pub(crate) fn same_news(a: &Bulletin, b: &Bulletin) -> bool {
+    a.root_version == b.root_version
+        && a.topology == b.topology
+        && a.revocations == b.revocations
+        && a.rollouts == b.rollouts
+        && a.origins == b.origins
+        && a.coordinators == b.coordinators
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::fixtures::{Fleet, node, rollout, seq};
+
+    #[test]
+    fn the_newest_about_each_subject_is_retained() {
+        let fleet = Fleet::new(1);
+        let release = fleet.verified(&fleet.release("app", "1", 1));
+        let plan = fleet.verified(&fleet.plan("r", &release, vec![node(1)]));
+        let mut book = OrderBook::default();
+        book.open_epoch(1);
+        assert!(book.fresh_epoch());
+        assert_eq!(book.next(), seq(1));
+        let id = rollout("r");
+        let halt = OrderBody::Halt {
+            rollout: id.clone(),
+            reason: "no".into(),
+        };
+        let given = [
+            (fleet.lease(&plan, 0), seq(1)),
+            (fleet.lease(&plan, 0), seq(1)),
+            (fleet.lease(&plan, 1), seq(3)),
+            (halt, seq(4)),
+            (
+                OrderBody::Resume {
+                    rollout: id.clone(),
+                },
+                seq(5),
+            ),
+            (fleet.lease(&plan, 1), seq(5)),
+        ];
+        for (n, (body, telling)) in given.into_iter().enumerate() {
+            book.fold(&fleet.order(n as u64 + 1, body));
+            assert_eq!(book.last_about(&id), Some(telling), "after order {}", n + 1);
+        }
+        let numbers = |after| -> Vec<u64> {
+            book.after(seq(after), Time(0))
+                .iter()
+                .map(|o| o.seq.n)
+                .collect()
+        };
+        assert_eq!(numbers(0), vec![5, 6]);
+        assert_eq!(numbers(5), vec![6]);
+        assert!(
+            book.after(seq(5), Time::MAX).is_empty(),
+            "a dead lease is not handed on"
+        );
+        book.open_epoch(2);
+        assert_eq!(book.next(), Seq { epoch: 2, n: 1 });
+        assert!(book.fresh_epoch());
+    }
+}

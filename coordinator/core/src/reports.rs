@@ -1,0 +1,209 @@
+//! What comes up from the fleet: enrolments, presence, statuses. Only enrolled nodes that are not
+//! revoked are heard, and only what is stored or already superseded is acknowledged.
+
+use std::collections::BTreeMap;
+
+use protocol::limits::{MEMBERS_MAX, UPLINK_STATUSES_MAX};
+use protocol::orders::Mark;
+use protocol::status::{NodeStatus, SignedStatus};
+use protocol::wire::Presence;
+use protocol::{NodeId, RolloutId, Seq, SiteId, Verified};
+
+use crate::conductor::Conductor;
+use crate::contract::{Action, Enrolled, LedgerEvent, Ticket};
+use crate::fold::{is_out, last_state};
+
+/// Joiners and leavers of one rollout.
+type Change = (Vec<(NodeId, u32)>, Vec<(NodeId, String)>);
+
+impl Conductor {
+    pub(crate) fn enrol(&mut self, enrolled: Enrolled) {
+        let node = enrolled.node;
+        if !self.fleet.has_room_for(&node) {
+            self.note(
+                "fleet_full",
+                format!("node {node} is not taken in: the fleet is full"),
+            );
+            return;
+        }
+        self.record(LedgerEvent::Enrolled(enrolled));
+        self.place(node);
+    }
+
+    pub(crate) fn introduced(&mut self, me: &Presence) {
+        let now = self.now;
+        let moved = self.fleet.introduced(me, now);
+        self.moved(moved);
+    }
+
+    fn moved(&mut self, moved: Option<(NodeId, Option<SiteId>)>) {
+        if let Some((node, site)) = moved {
+            self.record(LedgerEvent::Moved { node, site });
+            self.place(node);
+        }
+    }
+
+    /// Puts a node where the plans have it: a later joiner becomes a target of what is alive, one that
+    /// moved changes its wave or leaves. Whoever has an outcome keeps its place.
+    fn place(&mut self, id: NodeId) {
+        let Some(node) = self.fleet.admitted(&id) else {
+            return;
+        };
+        let mut changes: Vec<(RolloutId, Change)> = Vec::new();
+        for (rollout, held) in self.rollouts.iter().filter(|(_, r)| r.is_alive()) {
+            let out = last_state(&self.fleet, &id, rollout).is_some_and(is_out);
+            let wave = held.wave_of(&id, node.site.as_ref()).filter(|_| !out);
+            match (held.targets.get(&id), wave) {
+                (None, Some(wave)) => changes.push((rollout.clone(), (vec![(id, wave)], vec![]))),
+                (Some(t), Some(wave)) if t.wave != wave && !t.state.ended() => {
+                    changes.push((rollout.clone(), (vec![(id, wave)], vec![])));
+                }
+                (Some(t), None) if !t.state.ended() => {
+                    let why = "moved out of the rollout's sites".to_owned();
+                    changes.push((rollout.clone(), (vec![], vec![(id, why)])));
+                }
+                _ => {}
+            }
+        }
+        for (rollout, (joined, left)) in changes {
+            self.record(LedgerEvent::Targets {
+                rollout,
+                joined,
+                left,
+            });
+        }
+    }
+
+    pub(crate) fn uplink(
+        &mut self,
+        ticket: Ticket,
+        me: &Presence,
+        members: &[NodeId],
+        statuses: &[Verified<NodeStatus>],
+    ) {
+        let site = me.site.clone();
+        if self.fleet.admitted(&me.contact.node).is_none() {
+            let line = format!("an uplink of {} is ignored: not enrolled", me.contact.node);
+            self.note("not_enrolled", line);
+            self.act(Action::Acknowledge {
+                ticket,
+                site,
+                marks: Vec::new(),
+            });
+            return;
+        }
+        self.introduced(me);
+        let (now, fresh) = (self.now, self.config.unreachable_after);
+        for member in members
+            .iter()
+            .take(MEMBERS_MAX)
+            .filter(|m| **m != me.contact.node)
+        {
+            let moved = self.fleet.witnessed(member, site.as_ref(), now, fresh);
+            self.moved(moved);
+        }
+        let marks = self.take_statuses(statuses);
+        self.act(Action::Acknowledge {
+            ticket,
+            site,
+            marks,
+        });
+    }
+
+    /// Stores what is new and tells up to where each register is durable.
+    fn take_statuses(&mut self, statuses: &[Verified<NodeStatus>]) -> Vec<Mark> {
+        let mut newest: BTreeMap<(NodeId, RolloutId), &Verified<NodeStatus>> = BTreeMap::new();
+        let mut marks: BTreeMap<(NodeId, RolloutId), Seq> = BTreeMap::new();
+        let mut dropped: Vec<String> = Vec::new();
+        for status in statuses.iter().take(UPLINK_STATUSES_MAX) {
+            let key = (status.node, status.rollout.clone());
+            match self.held_seq(status) {
+                Err(why) => dropped.push(format!("status of {} is dropped: {why}", status.node)),
+                Ok(held) if held.is_some_and(|held| held >= status.seq) => {
+                    marks.entry(key).or_insert(held.unwrap_or_default());
+                }
+                Ok(_) => {
+                    let slot = newest.entry(key.clone()).or_insert(status);
+                    if slot.seq < status.seq {
+                        *slot = status;
+                    }
+                    marks.insert(key, slot.seq);
+                }
+            }
+        }
+        if let Some(first) = dropped.first() {
+            self.note(
+                "status_dropped",
+                format!("{first} ({} in all)", dropped.len()),
+            );
+        }
+        self.change_targets(newest.values().copied());
+        if !newest.is_empty() {
+            let statuses = newest.values().map(|s| SignedStatus::of(s)).collect();
+            self.record(LedgerEvent::Statuses { statuses });
+        }
+        marks
+            .into_iter()
+            .map(|((node, rollout), seq)| Mark { node, rollout, seq })
+            .collect()
+    }
+
+    /// The number that is held of a status' register, or why the status is not taken.
+    fn held_seq(&self, status: &NodeStatus) -> Result<Option<Seq>, String> {
+        let node = self
+            .fleet
+            .nodes
+            .get(&status.node)
+            .ok_or("it is not enrolled")?;
+        if node.revoked {
+            return Err("its certificate was revoked".into());
+        }
+        let rollout = self
+            .rollouts
+            .get(&status.rollout)
+            .ok_or_else(|| format!("there is no rollout {}", status.rollout))?;
+        if rollout.digest != status.plan {
+            return Err(format!(
+                "its plan is not that of rollout {}",
+                status.rollout
+            ));
+        }
+        Ok(node.statuses.get(&status.rollout).map(|s| s.seq))
+    }
+
+    /// Ledgers who leaves the targets by what it reports, and who comes back, before the statuses
+    /// themselves, so that the counts add up after every single event.
+    fn change_targets<'a>(&mut self, statuses: impl Iterator<Item = &'a Verified<NodeStatus>>) {
+        let mut changes: BTreeMap<RolloutId, Change> = BTreeMap::new();
+        for status in statuses {
+            let Some(rollout) = self.rollouts.get(&status.rollout) else {
+                continue;
+            };
+            let is_target = rollout.targets.contains_key(&status.node);
+            let (joined, left) = match (is_target, is_out(status.state)) {
+                (true, true) => (None, Some(format!("{:?}: {}", status.state, status.reason))),
+                (false, false) if rollout.is_alive() => {
+                    let site = self
+                        .fleet
+                        .nodes
+                        .get(&status.node)
+                        .and_then(|n| n.site.as_ref());
+                    (rollout.wave_of(&status.node, site), None)
+                }
+                _ => continue,
+            };
+            let change = changes.entry(status.rollout.clone()).or_default();
+            change.0.extend(joined.map(|wave| (status.node, wave)));
+            change.1.extend(left.map(|why| (status.node, why)));
+        }
+        for (rollout, (joined, left)) in changes {
+            if !joined.is_empty() || !left.is_empty() {
+                self.record(LedgerEvent::Targets {
+                    rollout,
+                    joined,
+                    left,
+                });
+            }
+        }
+    }
+}
