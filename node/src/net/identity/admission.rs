@@ -179,7 +179,7 @@ impl Admission {
     /// Takes a revocation list (DER) once one of the issuing CAs has signed it; refuses one with a
     /// lower number than the list in force.
     pub fn set_revocations(&self, der: &[u8]) -> Result<Revocations, RulesError> {
-        let (tbs, signature, number) = split(der)?;
+        let Signed { tbs, signature, number } = split(der)?;
         let list: CertRevocationList<'static> = OwnedCertRevocationList::from_der(der)
             .map_err(|error| RulesError::Malformed(error.to_string()))?
             .into();
@@ -338,8 +338,14 @@ fn issuers(cas: &[CertificateDer<'static>]) -> Result<Vec<Issuer>, RulesError> {
     cas.iter().enumerate().map(one).collect()
 }
 
-/// What the CA signed, its signature, and the list's number.
-fn split(der: &[u8]) -> Result<(&[u8], &[u8], Vec<u8>), RulesError> {
+/// A list taken apart.
+struct Signed<'a> {
+    tbs: &'a [u8],
+    signature: &'a [u8],
+    number: Vec<u8>,
+}
+
+fn split(der: &[u8]) -> Result<Signed<'_>, RulesError> {
     if der.len() > CONTROL_MAX_BYTES {
         return Err(RulesError::Malformed(format!(
             "{} bytes are too long",
@@ -364,7 +370,7 @@ fn split(der: &[u8]) -> Result<(&[u8], &[u8], Vec<u8>), RulesError> {
         subslice(der, list.tbs_cert_list.as_ref()).ok_or_else(|| malformed("not one piece"))?;
     let signature =
         subslice(der, &list.signature_value.data).ok_or_else(|| malformed("not one piece"))?;
-    Ok((tbs, signature, number))
+    Ok(Signed { tbs, signature, number })
 }
 
 fn subslice<'a>(whole: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {
