@@ -178,7 +178,7 @@ impl Conductor {
     /// The retained orders (the newest about each subject) with a higher number than this, rising. The
     /// body signs them again if it does not hold the envelopes; ed25519 gives the same bytes.
     pub fn orders_after(&self, after: Seq) -> Vec<Order> {
-        self.orders.after(after, self.now.wall)
+        self.orders.after(after)
     }
 
     /// The highest order that was given.

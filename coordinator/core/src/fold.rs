@@ -77,7 +77,10 @@ impl Conductor {
                     .iter()
                     .any(|r| r.rollout == rollout.plan.rollout);
                 let ended = matches!(rollout.state, S::Finished | S::Aborted | S::Recalled);
-                rollout.retired |= ended && !listed;
+                if ended && !listed {
+                    rollout.retired = true;
+                    self.orders.forget(&rollout.plan.rollout);
+                }
             }
         }
     }

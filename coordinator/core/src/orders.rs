@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::orders::{Bulletin, Order, OrderBody, Subject};
-use protocol::{RolloutId, Seq, Time};
+use protocol::{RolloutId, Seq};
 
 /// All orders that still mean something: the newest about each subject.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -74,17 +74,19 @@ impl OrderBook {
         }
     }
 
-    /// Retained orders after `after`, rising. Leases that ended by the wall clock are left out.
-    pub fn after(&self, after: Seq, wall: Time) -> Vec<Order> {
-        let lives = |order: &&Order| match order.body {
-            OrderBody::GoLease { not_after, .. } => not_after > wall,
-            _ => true,
-        };
+    /// Forgets a rollout that left the bulletin: without being named there its orders move nobody.
+    pub fn forget(&mut self, rollout: &RolloutId) {
+        self.retained
+            .retain(|_, order| order.body.rollout() != Some(rollout));
+        self.telling.remove(rollout);
+    }
+
+    /// Retained orders after `after`, rising.
+    pub fn after(&self, after: Seq) -> Vec<Order> {
         let mut orders: Vec<Order> = self
             .retained
             .values()
             .filter(|o| o.seq > after)
-            .filter(lives)
             .cloned()
             .collect();
         orders.sort_by_key(|o| o.seq);
@@ -139,18 +141,14 @@ mod tests {
             book.fold(&fleet.order(n as u64 + 1, body));
             assert_eq!(book.last_about(&id), Some(telling), "after order {}", n + 1);
         }
-        let numbers = |after| -> Vec<u64> {
-            book.after(seq(after), Time(0))
-                .iter()
-                .map(|o| o.seq.n)
-                .collect()
+        let numbers = |book: &OrderBook, after| -> Vec<u64> {
+            book.after(seq(after)).iter().map(|o| o.seq.n).collect()
         };
-        assert_eq!(numbers(0), vec![5, 6]);
-        assert_eq!(numbers(5), vec![6]);
-        assert!(
-            book.after(seq(5), Time::MAX).is_empty(),
-            "a dead lease is not handed on"
-        );
+        assert_eq!(numbers(&book, 0), vec![5, 6]);
+        assert_eq!(numbers(&book, 5), vec![6]);
+        book.forget(&id);
+        assert!(numbers(&book, 0).is_empty());
+        assert_eq!(book.last_about(&id), None);
         book.open_epoch(2);
         assert_eq!(book.next(), Seq { epoch: 2, n: 1 });
         assert!(book.fresh_epoch());
