@@ -293,3 +293,7 @@ pub fn issuing_cas(root: &Root) -> Vec<CertificateDer<'static>> {
         .map(CertificateDer::from)
         .collect()
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

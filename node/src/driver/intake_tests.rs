@@ -1,0 +1,252 @@
+//! Foreign bytes become events only when they are what they claim to be.
+
+use ed25519_dalek::SigningKey;
+use node_core::contract::Event;
+use proptest::prelude::*;
+use protocol::fixtures::{self, Fleet};
+use protocol::trust::RoleKeys;
+use protocol::wire::{Claim, Presence};
+use protocol::{PublicKey, Seq};
+
+use super::*;
+use crate::net::identity::issue::{IssuingCa, Validity};
+
+const VALID: Validity = Validity {
+    not_before: Time::from_secs(1_500_000_000),
+    not_after: Time::from_secs(2_500_000_000),
+};
+
+fn intake(fleet: &Fleet) -> Intake {
+    intake_with(fleet, Vec::new())
+}
+
+fn intake_with(fleet: &Fleet, cas: Vec<CertificateDer<'static>>) -> Intake {
+    let admission = Arc::new(Admission::new(cas).unwrap());
+    let clock = Arc::new(Clock::new(Time(7)));
+    Intake::new(fleet.trust().clone(), admission, clock, Time(7))
+}
+
+fn order(fleet: &Fleet) -> Verified<Order> {
+    let release = fleet.verified(&fleet.release("app", "1.0", 1));
+    let plan = fleet.verified(&fleet.plan("r1", &release, Vec::new()));
+    fleet.order(1, fleet.lease(&plan, 0))
+}
+
+fn presence(n: u64) -> Presence {
+    Presence {
+        contact: fixtures::contact(n),
+        site: None,
+        roaming: false,
+        seq: Seq::default(),
+        orders_head: Seq::default(),
+        leaving: false,
+    }
+}
+
+#[test]
+fn a_node_speaks_only_for_itself() {
+    let mut intake = intake(&Fleet::new(1));
+    let (me, other) = (fixtures::node(1), fixtures::node(2));
+    let claim = Claim {
+        node: me,
+        blob: Hash::of(b"b"),
+        pieces: vec![1],
+        held: true,
+    };
+    let (presence, claim) = (
+        SiteMessage::Presence(presence(1)),
+        SiteMessage::Claim(claim),
+    );
+    intake.gossip(other, &presence.to_bytes());
+    intake.gossip(other, &claim.to_bytes());
+    assert!(intake.events.is_empty());
+    intake.gossip(me, &presence.to_bytes());
+    intake.gossip(me, &claim.to_bytes());
+    assert_eq!(intake.events.len(), 2);
+}
+
+#[test]
+fn an_order_floors_the_clock_and_a_foreign_one_does_not() {
+    let fleet = Fleet::new(1);
+    let mut intake = intake(&fleet);
+    let from = fixtures::node(1);
+    let foreign = order(&Fleet::new(2));
+    intake.gossip(
+        from,
+        &SiteMessage::Order(foreign.envelope().clone()).to_bytes(),
+    );
+    assert!(intake.events.is_empty());
+    assert_eq!(intake.clock.floor(), Time(7));
+    let order = order(&fleet);
+    intake.gossip(
+        from,
+        &SiteMessage::Order(order.envelope().clone()).to_bytes(),
+    );
+    assert_eq!(intake.clock.floor(), order.issued);
+    assert_eq!(intake.events, vec![Event::Order(order, None)]);
+}
+
+/// The coordinator's key alone recalls nothing: the statement inside needs the operators.
+#[test]
+fn a_recall_counts_under_its_own_role() {
+    let fleet = Fleet::new(1);
+    let mut intake = intake(&fleet);
+    let release = fleet.verified(&fleet.release("app", "1.0", 1));
+    let plan = fleet.verified(&fleet.plan("r1", &release, Vec::new()));
+    let (body, recall) = fleet.recall(&plan);
+    let honest = fleet.order(1, body);
+    let mut unsigned = recall.envelope().clone();
+    unsigned.signatures.truncate(1);
+    let alone = fleet.order(
+        2,
+        OrderBody::Recall {
+            rollout: plan.rollout.clone(),
+            statement: unsigned,
+        },
+    );
+    intake.order(fixtures::node(1), honest.envelope());
+    intake.order(fixtures::node(1), alone.envelope());
+    let expected = vec![
+        Event::Order(honest, Some(recall)),
+        Event::Order(alone, None),
+    ];
+    assert_eq!(intake.events, expected);
+}
+
+#[test]
+fn a_document_is_the_one_that_was_asked_for_or_nothing() {
+    let fleet = Fleet::new(1);
+    let mut intake = intake(&fleet);
+    let from = fixtures::node(1);
+    let topology = fleet.verified(&fleet.topology(1, 2));
+    let json = topology.envelope().to_json();
+    let mut forged = topology.envelope().clone();
+    forged.signatures.clear();
+    let cases = [
+        (Hash::of(b"another"), json.clone()),
+        (topology.digest(), forged.to_json()),
+        (topology.digest(), b"{}".to_vec()),
+        (
+            Hash::of(b"neither envelope nor list"),
+            b"neither envelope nor list".to_vec(),
+        ),
+    ];
+    for (digest, bytes) in cases {
+        let reply = ControlReply::Document(Some(bytes));
+        let taken = intake.answer(from, Question::Document(digest), reply);
+        assert_eq!(taken, ControlReply::Document(None));
+        assert!(intake.events.is_empty() && intake.changes.is_empty());
+    }
+    let reply = ControlReply::Document(Some(json.clone()));
+    let taken = intake.answer(from, Question::Document(topology.digest()), reply.clone());
+    assert_eq!(taken, reply);
+    assert_eq!(
+        intake.changes,
+        vec![Change::Document(topology.digest(), json)]
+    );
+    assert_eq!(intake.events, vec![Event::Topology(topology)]);
+}
+
+#[test]
+fn a_revocation_list_counts_when_our_ca_signed_it() {
+    let fleet = Fleet::new(1);
+    let ca = |label| IssuingCa::create(label, &fixtures::key(label, 1), VALID).unwrap();
+    let (ours, foreign) = (ca("ours"), ca("foreign"));
+    let mut intake = intake_with(&fleet, vec![ours.certificate().clone()]);
+    let from = fixtures::node(1);
+    let list = |ca: &IssuingCa| ca.revoke(&[4], 1, VALID).unwrap();
+    for (der, believed) in [(list(&foreign), false), (list(&ours), true)] {
+        let digest = Hash::of(&der);
+        let reply = ControlReply::Document(Some(der.clone()));
+        let taken = intake.answer(from, Question::Document(digest), reply.clone());
+        assert_eq!(taken == reply, believed);
+        if believed {
+            let kept = vec![Change::Document(digest, der), Change::Revocations(digest)];
+            assert_eq!(intake.changes, kept);
+            assert_eq!(intake.events, vec![Event::Revocations(digest)]);
+        } else {
+            assert!(intake.changes.is_empty() && intake.events.is_empty());
+        }
+    }
+}
+
+fn next_root(fleet: &Fleet, version: u64, coordinator: Option<&SigningKey>) -> Envelope {
+    let mut root = (**fleet.trust().root()).clone();
+    (root.version, root.fleet) = (version, Some(fleet.id()));
+    if let Some(key) = coordinator {
+        root.roles.retain(|r| r.role != Role::Coordinator);
+        root.roles.push(RoleKeys {
+            role: Role::Coordinator,
+            keys: vec![PublicKey(key.verifying_key().to_bytes())],
+            threshold: 1,
+        });
+    }
+    let mut envelope = root.to_envelope();
+    let keys = fleet.keys(Role::Root);
+    keys.iter().for_each(|key| envelope.sign(key));
+    envelope
+}
+
+/// A stolen online key can push clocks forward; the root that takes its role away takes that back.
+#[test]
+fn a_root_that_replaces_the_online_key_drops_the_floor_it_made() {
+    let fleet = Fleet::new(1);
+    let mut intake = intake(&fleet);
+    let from = fixtures::node(1);
+    let ask = |intake: &mut Intake, version, root: &Envelope| {
+        let reply = ControlReply::Document(Some(root.to_json()));
+        intake.answer(from, Question::Root(version), reply)
+    };
+    intake.order(from, order(&fleet).envelope());
+    let floor = intake.clock.floor();
+    let skipped = next_root(&fleet, 3, None);
+    assert_eq!(ask(&mut intake, 3, &skipped), ControlReply::Document(None));
+    let same_keys = next_root(&fleet, 2, None);
+    ask(&mut intake, 2, &same_keys);
+    assert_eq!(intake.root().version, 2);
+    assert_eq!(intake.clock.floor(), floor);
+    let rotated = next_root(&fleet, 3, Some(&fixtures::key("new", 1)));
+    ask(&mut intake, 3, &rotated);
+    assert_eq!(intake.root().version, 3);
+    assert_eq!(intake.clock.floor(), Time(7));
+    assert!(intake.changes.contains(&Change::Floor(Time(7))));
+    intake.events.clear();
+    intake.order(from, order(&fleet).envelope());
+    assert!(intake.events.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn bytes_of_any_kind_are_no_event(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
+        let mut intake = intake(&Fleet::new(1));
+        let from = fixtures::node(1);
+        intake.gossip(from, &bytes);
+        prop_assert!(intake.request(from, &bytes).is_none());
+        let reply = ControlReply::Document(Some(bytes.clone()));
+        let digest = Hash::of(b"asked");
+        intake.answer(from, Question::Document(digest), reply.clone());
+        intake.answer(from, Question::Root(2), reply);
+        prop_assert!(intake.events.is_empty() && intake.changes.is_empty());
+    }
+
+    #[test]
+    fn a_damaged_order_is_refused_or_still_the_same(at in any::<prop::sample::Index>(), bit in 0u8..8, cut in any::<bool>()) {
+        let fleet = Fleet::new(1);
+        let mut intake = intake(&fleet);
+        let order = order(&fleet);
+        let mut bytes = SiteMessage::Order(order.envelope().clone()).to_bytes();
+        let at = at.index(bytes.len());
+        if cut {
+            bytes.truncate(at);
+        } else {
+            bytes[at] ^= 1 << bit;
+        }
+        intake.gossip(fixtures::node(1), &bytes);
+        for event in &intake.events {
+            let Event::Order(found, None) = event else { panic!("{event:?}") };
+            prop_assert_eq!(&**found, &*order);
+        }
+    }
+}
