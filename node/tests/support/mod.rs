@@ -1,6 +1,8 @@
 //! A fleet for tests on loopback: real keys, certificates, directories; the coordinator is the test.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod coordinator;
+
 use std::net::IpAddr;
 use std::path::Path;
 

@@ -1,0 +1,365 @@
+//! Whole nodes on loopback, with a coordinator out of a table: what is ordered gets installed, byte
+//! for byte, and a sick release takes itself back.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use node::config::Role;
+use node::content::build::{BuildOptions, Built, build};
+use node::driver::status;
+use node::run::{RunError, RunOptions, run_until};
+use protocol::fixtures;
+use protocol::manifest::{Artifact, Carrier, CarrierKind, HealthCheck, ReleaseManifest};
+use protocol::orders::OrderBody;
+use protocol::plan::RolloutPlan;
+use protocol::status::State;
+use protocol::wire::Contact;
+use protocol::{BlobRef, NodeId, Span, Verified};
+use support::coordinator::{FakeCoordinator, PATIENCE};
+use support::{TestFleet, contact};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A node that runs in this process.
+struct Running {
+    dir: tempfile::TempDir,
+    id: NodeId,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<Result<(), RunError>>>,
+}
+
+impl Running {
+    fn new(dir: tempfile::TempDir, id: NodeId) -> Running {
+        let mut running = Running {
+            dir,
+            id,
+            stop: None,
+            task: None,
+        };
+        running.start();
+        running
+    }
+
+    fn start(&mut self) {
+        let (stop, stopped) = oneshot::channel();
+        let dir = self.dir.path().to_owned();
+        let end = async {
+            let _ = stopped.await;
+        };
+        self.stop = Some(stop);
+        self.task = Some(tokio::spawn(async move {
+            run_until(&dir, RunOptions::default(), end).await
+        }));
+    }
+
+    async fn stop(&mut self) {
+        self.stop.take();
+        self.task.take().unwrap().await.unwrap().unwrap();
+    }
+
+    fn installed(&self) -> PathBuf {
+        self.dir.path().join("install/app/current")
+    }
+}
+
+/// A fleet with an origin and nodes in site 1.
+struct World {
+    fleet: Arc<TestFleet>,
+    coordinator: FakeCoordinator,
+    origin: Running,
+    nodes: Vec<Running>,
+    orders: u64,
+}
+
+impl World {
+    async fn new(nodes: u8) -> World {
+        if std::env::var_os("TIDEGATE_LOG").is_some() {
+            let _ = node::cli::log_to_stderr(&std::env::var("TIDEGATE_LOG").unwrap());
+        }
+        let fleet = Arc::new(TestFleet::new(1));
+        let coordinator = FakeCoordinator::start(fleet.clone()).await;
+        let dir = tempfile::tempdir().unwrap();
+        let key = fixtures::key("origin", 1);
+        let up = vec![coordinator.contact()];
+        let origin = fleet.enroll(
+            dir.path(),
+            &key,
+            Role::Origin,
+            Ipv4Addr::LOCALHOST.into(),
+            up.clone(),
+            Vec::new(),
+        );
+        let origins: Vec<Contact> = vec![contact(&origin)];
+        let origin = Running::new(dir, origin.node);
+        let mut running = Vec::new();
+        for n in 1..=nodes {
+            let dir = tempfile::tempdir().unwrap();
+            let key = fixtures::node_key(n.into());
+            let listen = Ipv4Addr::new(127, 1, 0, n).into();
+            let config = fleet.enroll(
+                dir.path(),
+                &key,
+                Role::Endpoint,
+                listen,
+                up.clone(),
+                origins.clone(),
+            );
+            running.push(Running::new(dir, config.node));
+        }
+        let mut world = World {
+            fleet,
+            coordinator,
+            origin,
+            nodes: running,
+            orders: 0,
+        };
+        let mut topology = world.fleet.fleet.topology(1, 1);
+        topology.sites[0].wan_down_bytes_per_s = None;
+        let topology = world.fleet.fleet.verified(&topology);
+        world.coordinator.publish(topology.envelope());
+        let mut bulletin = world.fleet.fleet.bulletin(Some(&topology), &[]);
+        bulletin.root_version = 2;
+        bulletin.coordinators = up;
+        bulletin.origins = origins;
+        world.order(OrderBody::Bulletin(bulletin));
+        world
+    }
+
+    fn order(&mut self, body: OrderBody) {
+        self.orders += 1;
+        self.coordinator.order(self.orders, body);
+    }
+
+    /// Builds `tree` and hands its blobs to the origin.
+    fn release(
+        &self,
+        tree: &Path,
+        version: &str,
+        counter: u64,
+        health: Option<HealthCheck>,
+    ) -> (Built, Verified<ReleaseManifest>) {
+        let out = tempfile::tempdir().unwrap();
+        let out = out.path().join("built");
+        let built = build(tree, &out, BuildOptions::default()).unwrap();
+        let incoming = self.origin.dir.path().join("incoming");
+        fs::create_dir_all(&incoming).unwrap();
+        for (file, blob) in [
+            (Built::INDEX, built.index),
+            (Built::PACK, built.pack),
+            (Built::CARRIER, built.carrier),
+        ] {
+            let part = incoming.join("part");
+            fs::copy(out.join(file), &part).unwrap();
+            fs::rename(part, incoming.join(name(blob))).unwrap();
+        }
+        let manifest = ReleaseManifest {
+            artifacts: vec![Artifact {
+                os: "any".into(),
+                arch: "any".into(),
+                index: built.index,
+                pack: built.pack,
+                carriers: vec![Carrier {
+                    kind: CarrierKind::Full,
+                    blob: built.carrier,
+                }],
+                group_log2: protocol::limits::GROUP_LOG2,
+                disk_bytes: built.disk_bytes,
+            }],
+            health_check: health,
+            ..self.fleet.fleet.release("app", version, counter)
+        };
+        let release = self.fleet.fleet.verified(&manifest);
+        self.coordinator.publish(release.envelope());
+        (built, release)
+    }
+
+    /// Approves a rollout to everyone and opens all its waves.
+    fn roll_out(&mut self, id: &str, release: &Verified<ReleaseManifest>) -> Verified<RolloutPlan> {
+        let first = self.nodes.first().map(|n| n.id).into_iter().collect();
+        let plan = self
+            .fleet
+            .fleet
+            .verified(&self.fleet.fleet.plan(id, release, first));
+        self.coordinator.publish(plan.envelope());
+        let last = self.orders + 1;
+        let lease = self.fleet.fleet.lease(&plan, 1);
+        self.order(lease);
+        let topology = self.fleet.fleet.topology(1, 1);
+        let mut topology = topology;
+        topology.sites[0].wan_down_bytes_per_s = None;
+        let topology = self.fleet.fleet.verified(&topology);
+        let mut bulletin = self.fleet.fleet.bulletin(Some(&topology), &[(&plan, last)]);
+        bulletin.root_version = 2;
+        bulletin.coordinators = vec![self.coordinator.contact()];
+        bulletin.origins = vec![contact(
+            &node::config::NodeConfig::load(self.origin.dir.path()).unwrap(),
+        )];
+        self.order(OrderBody::Bulletin(bulletin));
+        plan
+    }
+
+    async fn all_reach(&self, plan: &Verified<RolloutPlan>, state: State) {
+        self.coordinator
+            .wait_for(&format!("{state:?} of all nodes"), |registers| {
+                self.nodes.iter().all(|node| {
+                    let register = registers.get(&(node.id, plan.rollout.clone()));
+                    register.is_some_and(|status| status.state == state)
+                })
+            })
+            .await;
+    }
+}
+
+fn name(blob: BlobRef) -> String {
+    node::driver::incoming_name(blob)
+}
+
+/// A tree with what a release may hold, of some megabytes.
+fn payload(into: &Path, salt: u8) {
+    let write = |path: &str, mode: u32, bytes: &[u8]| {
+        let path = into.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let noise = |n: u32, length: usize| {
+        let mut bytes = vec![0; length];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&n.to_le_bytes()).update(&[salt]);
+        hasher.finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    write("bin/app", 0o755, &noise(1, 5_000_000));
+    write("share/data", 0o644, &noise(2, 1_200_000));
+    write("share/text", 0o600, "tide\n".repeat(50_000).as_bytes());
+    write("empty", 0o644, b"");
+    write("check", 0o755, b"#!/bin/sh\ntest -x bin/app\n");
+    fs::create_dir(into.join("hollow")).unwrap();
+    std::os::unix::fs::symlink("bin/app", into.join("link")).unwrap();
+}
+
+/// Path → what stands there, in words.
+fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let mode = meta.permissions().mode() & 0o777;
+            let what = if meta.is_symlink() {
+                format!("link to {}", fs::read_link(&path).unwrap().display())
+            } else if meta.is_dir() {
+                todo.push(path.clone());
+                format!("directory {mode:o}")
+            } else {
+                format!("file {mode:o} {}", blake3::hash(&fs::read(&path).unwrap()))
+            };
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), what);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_a_site_install_what_is_ordered_over_one_wan_copy() {
+    let mut world = World::new(2).await;
+    let tree = tempfile::tempdir().unwrap();
+    payload(tree.path(), 1);
+    let (built, release) = world.release(tree.path(), "1.0", 1, None);
+    let plan = world.roll_out("r1", &release);
+    world.all_reach(&plan, State::Succeeded).await;
+    let mut over_wan = 0;
+    for node in &world.nodes {
+        assert_eq!(listing(&node.installed()), listing(tree.path()));
+        let report = status::read(node.dir.path()).await.unwrap();
+        assert_eq!(report["snapshot"]["site"], "s1");
+        over_wan += report["traffic"]["wan_payload_in"].as_u64().unwrap();
+    }
+    let one_copy = built.carrier.length + built.index.length;
+    assert!(
+        over_wan >= one_copy && over_wan < one_copy * 3 / 2,
+        "{over_wan} of {one_copy}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sick_release_goes_back_by_itself_and_a_restarted_node_knows_where_it_stands() {
+    let mut world = World::new(1).await;
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    payload(old.path(), 1);
+    payload(new.path(), 2);
+    fs::write(
+        new.path().join("check"),
+        b"#!/bin/sh\necho it is sick; exit 3\n",
+    )
+    .unwrap();
+    let health = world.fleet.fleet.health_check(Span::from_millis(200), 0);
+    let (_, good) = world.release(old.path(), "1.0", 1, Some(health.clone()));
+    let plan = world.roll_out("r1", &good);
+    world.all_reach(&plan, State::Succeeded).await;
+
+    world.nodes[0].stop().await;
+    assert!(status::read(world.nodes[0].dir.path()).await.is_err());
+    world.nodes[0].start();
+
+    let (_, sick) = world.release(new.path(), "2.0", 2, Some(health));
+    let plan = world.roll_out("r2", &sick);
+    world.all_reach(&plan, State::RolledBack).await;
+    let registers = world.coordinator.wait_for("the report", |_| true).await;
+    let status = &registers[&(world.nodes[0].id, plan.rollout.clone())];
+    assert_eq!(status.exit_code, Some(3));
+    assert!(
+        status.output_tail.contains("it is sick"),
+        "{}",
+        status.output_tail
+    );
+    assert_eq!(listing(&world.nodes[0].installed()), listing(old.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_coordinator_lays_at_the_door_is_checked_before_it_is_kept() {
+    let mut world = World::new(0).await;
+    let incoming = world.origin.dir.path().join("incoming");
+    let wrong = incoming.join(name(BlobRef::of(b"other")));
+    let right = incoming.join(name(BlobRef::of(b"right")));
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    let tick = || tokio::time::sleep(std::time::Duration::from_millis(20));
+    while !incoming.exists() && tokio::time::Instant::now() < patience {
+        tick().await;
+    }
+    fs::write(incoming.join("part"), b"wrong").unwrap();
+    fs::rename(incoming.join("part"), &wrong).unwrap();
+    fs::write(incoming.join("part"), b"right").unwrap();
+    fs::rename(incoming.join("part"), &right).unwrap();
+    let refused = PathBuf::from(format!("{}.refused", wrong.display()));
+    while (right.exists() || !refused.exists()) && tokio::time::Instant::now() < patience {
+        tick().await;
+    }
+    assert!(refused.exists() && !wrong.exists() && !right.exists());
+    world.origin.stop().await;
+    let blobs = node::store::blobs::Blobs::open(&world.origin.dir.path().join("store")).unwrap();
+    assert_eq!(blobs.complete(), vec![BlobRef::of(b"right")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_runs_one_node_at_a_time() {
+    let world = World::new(0).await;
+    let dir = world.origin.dir.path();
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while status::read(dir).await.is_err() && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let second = run_until(dir, RunOptions::default(), async {}).await;
+    let line = second.unwrap_err().to_string();
+    assert!(
+        line.contains(&format!("in use by process {}", std::process::id())),
+        "{line}"
+    );
+}
