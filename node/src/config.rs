@@ -239,7 +239,9 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ConfigE
         path: path.to_owned(),
         source,
     };
-    let fresh = path.with_extension("new");
+    let mut fresh = path.to_owned().into_os_string();
+    fresh.push(".new");
+    let fresh = std::path::PathBuf::from(fresh);
     match fs::remove_file(&fresh) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
         _ => {}
