@@ -1,0 +1,311 @@
+//! May this node start to install now? One function, one order of precedence.
+//!
+//! What is asked first is what the node says it waits for:
+//! 1. a halt, because a person said no;
+//! 2. expired metadata: root, bulletin, plan, release; nothing is trusted without an end;
+//! 3. orders that the bulletin names and that have not come, because one of them may be a halt;
+//! 4. the wave: its floor `not_before`, which no online key can move, and its opening;
+//! 5. the lease.
+//!
+//! The same question is asked when an installation starts and again right before its switch.
+
+use protocol::manifest::ReleaseManifest;
+use protocol::plan::RolloutPlan;
+use protocol::status::WaitingFor;
+use protocol::{Now, Time, Verified};
+
+use crate::lease::{LeaseState, Leases};
+use crate::library::Library;
+use crate::orders::Orders;
+
+/// Why not now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wait {
+    /// What is waited for.
+    pub(crate) on: WaitingFor,
+    /// One line for people.
+    pub(crate) why: String,
+    /// Boot time at which the answer may change by itself.
+    pub(crate) until: Option<Time>,
+}
+
+impl Wait {
+    fn new(on: WaitingFor, why: impl Into<String>) -> Wait {
+        Wait {
+            on,
+            why: why.into(),
+            until: None,
+        }
+    }
+}
+
+/// Leave to start or to switch; it lapses at this boot time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leave {
+    /// Boot time at which it lapses.
+    pub(crate) until: Time,
+}
+
+/// The boot time that is as far away as `wall`.
+pub(crate) fn boot_of(wall: Time, now: Now) -> Time {
+    Time(now.boot.0.saturating_add(wall.since(now.wall).0))
+}
+
+/// Whether `wave` of `plan` may start to install `release`.
+pub(crate) fn permission(
+    orders: &Orders,
+    leases: &Leases,
+    library: &Library,
+    plan: &Verified<RolloutPlan>,
+    release: &Verified<ReleaseManifest>,
+    wave: u32,
+    now: Now,
+) -> Result<Leave, Wait> {
+    if let Some(reason) = orders.halted(&plan.rollout) {
+        return Err(Wait::new(
+            WaitingFor::Halt,
+            format!("the rollout is halted: {reason}"),
+        ));
+    }
+    let expires = fresh(orders, library, plan, release, now)?;
+    let last = orders
+        .head_of(&plan.rollout)
+        .map(|head| head.last_order)
+        .unwrap_or_default();
+    if orders.seen(&plan.rollout) < last {
+        let why = format!("order {last} about the rollout has not come yet");
+        return Err(Wait::new(WaitingFor::Lease, why));
+    }
+    let floor = plan
+        .waves
+        .get(wave as usize)
+        .map_or(Time::MAX, |w| w.not_before);
+    if now.wall < floor {
+        let why = format!("wave {wave} does not start before its time in the signed plan");
+        let until = Some(boot_of(floor, now));
+        return Err(Wait {
+            on: WaitingFor::Wave,
+            why,
+            until,
+        });
+    }
+    match leases.state(plan, wave, now) {
+        LeaseState::Live(until) => Ok(Leave {
+            until: until.min(boot_of(expires, now)),
+        }),
+        LeaseState::NotOpen => Err(Wait::new(
+            WaitingFor::Wave,
+            format!("wave {wave} has not opened"),
+        )),
+        LeaseState::Ended(how) => Err(Wait::new(WaitingFor::Lease, how)),
+    }
+}
+
+/// The wall time at which the first of the documents expires, if none has.
+fn fresh(
+    orders: &Orders,
+    library: &Library,
+    plan: &Verified<RolloutPlan>,
+    release: &Verified<ReleaseManifest>,
+    now: Now,
+) -> Result<Time, Wait> {
+    let expired = |why: &str| Err(Wait::new(WaitingFor::Expired, why));
+    let Some(root) = library.root() else {
+        return expired("no root metadata is loaded");
+    };
+    let Some(bulletin) = orders.bulletin() else {
+        return expired("no bulletin has come yet");
+    };
+    if !bulletin
+        .rollouts
+        .iter()
+        .any(|head| head.plan == plan.digest())
+    {
+        return expired("the newest bulletin does not name the plan");
+    }
+    let ends = [
+        (root.expires, "the root metadata has expired"),
+        (bulletin.expires, "the newest bulletin has expired"),
+        (plan.not_after, "the plan's last day is over"),
+        (release.expires, "the release has expired"),
+    ];
+    match ends.iter().find(|(end, _)| now.wall >= *end) {
+        Some((_, why)) => expired(why),
+        None => Ok(ends.iter().map(|(end, _)| *end).min().unwrap_or(Time::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Outbox;
+    use protocol::fixtures::{CREATED, EXPIRES, Fleet};
+    use protocol::orders::OrderBody;
+    use protocol::{Hash, Seq};
+
+    /// What is set right or wrong before the question.
+    #[derive(Default)]
+    struct Case {
+        halted: bool,
+        bulletin_expired: bool,
+        root_missing: bool,
+        unnamed: bool,
+        release_expired: bool,
+        plan_over: bool,
+        order_missing: bool,
+        too_early: bool,
+        lease_wave: Option<u32>,
+        seconds_since_lease: u64,
+    }
+
+    fn check(case: Case, expected: Result<(), WaitingFor>) {
+        let fleet = Fleet::new(1);
+        let mut out = Outbox::default();
+        let now = |s: u64| Now {
+            boot: Time::from_secs(s),
+            wall: Time(CREATED.0 + s * 1000),
+        };
+        let mut release = fleet.release("app", "1", 1);
+        if case.release_expired {
+            release.expires = CREATED;
+        }
+        let release = fleet.verified(&release);
+        let mut plan = fleet.plan("r", &release, vec![]);
+        if case.plan_over {
+            plan.not_after = CREATED;
+        }
+        if case.too_early {
+            plan.waves[1].not_before = EXPIRES;
+        }
+        let plan = fleet.verified(&plan);
+        let mut library = Library::default();
+        if !case.root_missing {
+            library.set_root(fleet.trust().root());
+        }
+        let mut orders = Orders::new(Seq::default());
+        let mut leases = Leases::new(Hash::of(b"boot"));
+        if let Some(wave) = case.lease_wave {
+            let lease = fleet.order(1, fleet.lease(&plan, wave));
+            leases.take(&lease, now(0), &mut out);
+            orders.take(lease, None, &mut out);
+        }
+        if case.halted {
+            let rollout = plan.rollout.clone();
+            let halt = OrderBody::Halt {
+                rollout,
+                reason: "smoke".into(),
+            };
+            orders.take(fleet.order(2, halt), None, &mut out);
+        }
+        let named = [(&plan, if case.order_missing { 9 } else { 1 })];
+        let mut bulletin = fleet.bulletin(None, if case.unnamed { &[] } else { &named });
+        if case.bulletin_expired {
+            bulletin.expires = CREATED;
+        }
+        orders.take(
+            fleet.order(3, OrderBody::Bulletin(bulletin)),
+            None,
+            &mut out,
+        );
+        let at = now(case.seconds_since_lease);
+        let found = permission(&orders, &leases, &library, &plan, &release, 1, at);
+        assert_eq!(found.map(drop).map_err(|w| w.on), expected);
+    }
+
+    #[test]
+    fn each_reason_stands_before_the_next() {
+        use WaitingFor::{Expired, Halt, Lease, Wave};
+        let open = || Case {
+            lease_wave: Some(1),
+            ..Case::default()
+        };
+        check(open(), Ok(()));
+        check(
+            Case {
+                halted: true,
+                bulletin_expired: true,
+                ..open()
+            },
+            Err(Halt),
+        );
+        check(
+            Case {
+                bulletin_expired: true,
+                ..open()
+            },
+            Err(Expired),
+        );
+        check(
+            Case {
+                root_missing: true,
+                ..open()
+            },
+            Err(Expired),
+        );
+        check(
+            Case {
+                unnamed: true,
+                ..open()
+            },
+            Err(Expired),
+        );
+        check(
+            Case {
+                release_expired: true,
+                ..open()
+            },
+            Err(Expired),
+        );
+        check(
+            Case {
+                plan_over: true,
+                order_missing: true,
+                ..open()
+            },
+            Err(Expired),
+        );
+        check(
+            Case {
+                order_missing: true,
+                too_early: true,
+                ..open()
+            },
+            Err(Lease),
+        );
+        check(
+            Case {
+                too_early: true,
+                ..open()
+            },
+            Err(Wave),
+        );
+        check(
+            Case {
+                lease_wave: Some(0),
+                ..open()
+            },
+            Err(Wave),
+        );
+        check(
+            Case {
+                lease_wave: Some(2),
+                ..open()
+            },
+            Ok(()),
+        );
+        check(
+            Case {
+                seconds_since_lease: 59,
+                ..open()
+            },
+            Ok(()),
+        );
+        check(
+            Case {
+                seconds_since_lease: 60,
+                ..open()
+            },
+            Err(Lease),
+        );
+    }
+}

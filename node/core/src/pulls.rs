@@ -1,0 +1,269 @@
+//! What this node lacks and asks for: orders, documents, roots. One question at a time for each,
+//! with a growing pause after every answer that did not help.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::wire::{Contact, ControlRequest};
+use protocol::{Hash, NodeId, Now, Seq, Span, Time};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::contract::{Action, Ticket};
+use crate::outbox::Outbox;
+
+/// Gossip usually brings what is missing within this time.
+const PATIENCE: Span = Span::from_millis(300);
+/// Pause after the first answer that did not help; it doubles.
+const BACKOFF_MIN: Span = Span::from_millis(200);
+/// The longest pause.
+const BACKOFF_MAX: Span = Span::from_secs(10);
+/// A node of a site turns to the coordinator with every so many-th try only.
+const TRIES_BEFORE_COORDINATOR: u32 = 4;
+
+/// Something that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Wanted {
+    /// Root metadata of this version.
+    Root(u64),
+    /// Orders after the head.
+    Orders,
+    /// A document.
+    Document(Hash),
+}
+
+/// Whom to ask.
+pub(crate) struct Sources {
+    /// Whether this node speaks with the coordinator anyway.
+    pub(crate) uplinker: bool,
+    /// Contacts of the coordinator.
+    pub(crate) coordinators: Vec<Contact>,
+    /// The site's delegates without this node.
+    pub(crate) delegates: Vec<Contact>,
+    /// Members of the site without this node, with the head that each told.
+    pub(crate) members: Vec<(Contact, Seq)>,
+    /// Orders are asked for after this.
+    pub(crate) after: Seq,
+}
+
+/// An answer that came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pulled {
+    /// What was asked for.
+    pub(crate) wanted: Wanted,
+    /// Who answered or should have.
+    pub(crate) from: NodeId,
+    /// For orders: after which number.
+    pub(crate) after: Seq,
+}
+
+struct Pull {
+    asked: Option<(Ticket, NodeId, Seq)>,
+    tries: u32,
+    next: Time,
+}
+
+/// All open questions.
+pub(crate) struct Pulls {
+    open: BTreeMap<Wanted, Pull>,
+    rng: ChaCha8Rng,
+}
+
+impl Pulls {
+    /// No questions; `seed` spreads who asks whom and when.
+    pub(crate) fn new(seed: u64) -> Pulls {
+        Pulls {
+            open: BTreeMap::new(),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// From now on exactly these are wanted. A question that is under way is not taken back.
+    pub(crate) fn set(&mut self, wanted: &BTreeSet<Wanted>, now: Now) {
+        self.open
+            .retain(|w, pull| wanted.contains(w) || pull.asked.is_some());
+        for want in wanted {
+            if !self.open.contains_key(want) {
+                let patience = if *want == Wanted::Orders {
+                    PATIENCE
+                } else {
+                    Span::ZERO
+                };
+                let next = Time(now.boot.0 + patience.0 + self.jitter(PATIENCE));
+                self.open.insert(
+                    *want,
+                    Pull {
+                        asked: None,
+                        tries: 0,
+                        next,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Asks what is due.
+    pub(crate) fn ask(&mut self, now: Now, sources: &Sources, out: &mut Outbox) {
+        let due: Vec<Wanted> = self
+            .open
+            .iter()
+            .filter(|(_, p)| p.asked.is_none() && p.next <= now.boot)
+            .map(|(w, _)| *w)
+            .collect();
+        for wanted in due {
+            let tries = self.open[&wanted].tries;
+            let to = self.choose(wanted, tries, sources);
+            let jitter = self.jitter(BACKOFF_MIN);
+            let Some(pull) = self.open.get_mut(&wanted) else {
+                continue;
+            };
+            let Some(to) = to else {
+                pull.tries += 1;
+                pull.next = backoff(now, pull.tries, jitter);
+                continue;
+            };
+            let request = match wanted {
+                Wanted::Root(version) => ControlRequest::PullRoot { version },
+                Wanted::Orders => ControlRequest::PullOrders {
+                    after: sources.after,
+                },
+                Wanted::Document(digest) => ControlRequest::PullDocument { digest },
+            };
+            let ticket = out.ticket();
+            pull.asked = Some((ticket, to.node, sources.after));
+            out.push(Action::Ask {
+                ticket,
+                to,
+                request,
+                own_statuses: Vec::new(),
+            });
+        }
+    }
+
+    /// An answer came, or will not come. What it brought was taken in before; if it is still wanted,
+    /// it is asked for again after a pause.
+    pub(crate) fn answered(&mut self, ticket: Ticket, now: Now) -> Option<Pulled> {
+        let jitter = self.jitter(BACKOFF_MIN);
+        let asked_by = |p: &Pull| p.asked.is_some_and(|(t, _, _)| t == ticket);
+        let (wanted, pull) = self.open.iter_mut().find(|(_, p)| asked_by(p))?;
+        let (_, from, after) = pull.asked.take()?;
+        pull.tries += 1;
+        pull.next = backoff(now, pull.tries, jitter);
+        Some(Pulled {
+            wanted: *wanted,
+            from,
+            after,
+        })
+    }
+
+    /// When the next question is due.
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        self.open
+            .values()
+            .filter(|p| p.asked.is_none())
+            .map(|p| p.next)
+            .min()
+    }
+
+    fn choose(&mut self, wanted: Wanted, tries: u32, sources: &Sources) -> Option<Contact> {
+        let ahead = |(contact, head): &(Contact, Seq)| {
+            (wanted != Wanted::Orders || *head > sources.after).then(|| contact.clone())
+        };
+        let members: Vec<Contact> = sources.members.iter().filter_map(ahead).collect();
+        // The uplink brings orders every second; an uplinker asks the members when it is down.
+        let coordinators_turn = match (wanted, sources.uplinker) {
+            (Wanted::Orders, true) => false,
+            (_, true) => tries % 2 == 0,
+            (_, false) => tries % TRIES_BEFORE_COORDINATOR == TRIES_BEFORE_COORDINATOR - 1,
+        };
+        let turns: [&[Contact]; 3] = if coordinators_turn {
+            [&sources.coordinators, &members, &[]]
+        } else if tries == 0 && wanted != Wanted::Orders {
+            [&sources.delegates, &members, &sources.coordinators]
+        } else {
+            [&members, &sources.delegates, &sources.coordinators]
+        };
+        let pool = turns.into_iter().find(|pool| !pool.is_empty())?;
+        let i = self.rng.next_u32() as usize % pool.len();
+        pool.get(i).cloned()
+    }
+
+    fn jitter(&mut self, below: Span) -> u64 {
+        u64::from(self.rng.next_u32()) % below.0.max(1)
+    }
+}
+
+fn backoff(now: Now, tries: u32, jitter: u64) -> Time {
+    let pause = BACKOFF_MIN
+        .0
+        .saturating_mul(1 << tries.min(16))
+        .min(BACKOFF_MAX.0);
+    Time(now.boot.0 + pause + jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::fixtures::{contact, seq};
+
+    fn sources(uplinker: bool) -> Sources {
+        Sources {
+            uplinker,
+            coordinators: vec![contact(100)],
+            delegates: vec![contact(1)],
+            members: vec![(contact(1), seq(5)), (contact(2), seq(3))],
+            after: seq(3),
+        }
+    }
+
+    fn asked(out: &mut Outbox) -> Vec<(Ticket, NodeId)> {
+        let mut asked = Vec::new();
+        while let Some(action) = out.pop() {
+            if let Action::Ask { ticket, to, .. } = action {
+                asked.push((ticket, to.node));
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn one_question_at_a_time_with_growing_pauses_and_the_coordinator_last() {
+        let mut pulls = Pulls::new(7);
+        let mut out = Outbox::default();
+        let mut now = Now::default();
+        let want = BTreeSet::from([Wanted::Document(Hash::of(b"plan"))]);
+        let mut whom = Vec::new();
+        for _ in 0..8 {
+            pulls.set(&want, now);
+            now.boot = now.boot.max(pulls.timeout().unwrap());
+            pulls.ask(now, &sources(false), &mut out);
+            pulls.ask(now, &sources(false), &mut out);
+            let [(ticket, node)] = asked(&mut out)[..] else {
+                panic!("one question")
+            };
+            whom.push(node);
+            assert_eq!(pulls.answered(ticket, now).unwrap().from, node);
+        }
+        assert_eq!(whom[0], contact(1).node, "a delegate has it first");
+        let coordinator = contact(100).node;
+        let turns: Vec<_> = (0..8).filter(|i| whom[*i] == coordinator).collect();
+        assert_eq!(turns, [3, 7]);
+        pulls.set(&BTreeSet::new(), now);
+        assert_eq!(pulls.timeout(), None);
+    }
+
+    #[test]
+    fn orders_are_pulled_from_those_who_are_ahead() {
+        let mut pulls = Pulls::new(7);
+        let mut out = Outbox::default();
+        pulls.set(&BTreeSet::from([Wanted::Orders]), Now::default());
+        let now = Now {
+            boot: Time::from_secs(9),
+            wall: Time(0),
+        };
+        pulls.ask(now, &sources(false), &mut out);
+        let [(_, node)] = asked(&mut out)[..] else {
+            panic!("one question")
+        };
+        assert_eq!(node, contact(1).node);
+    }
+}
