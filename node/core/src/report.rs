@@ -1,0 +1,274 @@
+//! Statuses: this node's own register for each rollout, and those of others that it keeps until the
+//! coordinator has them.
+
+use std::collections::BTreeMap;
+
+use protocol::limits::{OUTPUT_TAIL_BYTES, STATUSES_MAX, TEXT_MAX_BYTES};
+use protocol::orders::Receipt;
+use protocol::status::{NodeStatus, SignedStatus, State};
+use protocol::{NodeId, Now, RolloutId, Seq, Span, Time, Verified};
+
+use crate::contract::{Action, Record, RecordKey, StatusRecord};
+use crate::counters::Counters;
+use crate::outbox::Outbox;
+
+/// Unacknowledged, an own status is said again after this long; the pause doubles.
+const REPEAT_MIN: Span = Span::from_secs(4);
+/// See [`REPEAT_MIN`].
+const REPEAT_MAX: Span = Span::from_secs(60);
+/// A status that was handed to the coordinator and not acknowledged is handed over again after this.
+const OFFER_AGAIN: Span = Span::from_secs(4);
+
+/// All statuses that this node answers for.
+#[derive(Default)]
+pub(crate) struct Reports {
+    own: BTreeMap<RolloutId, Own>,
+    others: BTreeMap<(NodeId, RolloutId), Other>,
+}
+
+struct Own {
+    record: StatusRecord,
+    /// The number with which the present state was said first; repeats have higher ones, because
+    /// gossip drops what it has seen before.
+    said: Seq,
+    repeat_at: Time,
+    repeats: u32,
+}
+
+struct Other {
+    status: Verified<NodeStatus>,
+    acknowledged: bool,
+    offer_at: Time,
+}
+
+impl Own {
+    fn acknowledged(&self) -> bool {
+        self.record.acknowledged.is_some_and(|seq| seq >= self.said)
+    }
+}
+
+impl Reports {
+    /// An own status that was remembered.
+    pub(crate) fn restore(&mut self, record: StatusRecord) {
+        let own = Own {
+            said: record.status.seq,
+            record,
+            repeat_at: Time(0),
+            repeats: 0,
+        };
+        self.own.insert(own.record.status.rollout.clone(), own);
+    }
+
+    /// The highest number that an own status has.
+    pub(crate) fn highest(&self) -> Option<Seq> {
+        self.own.values().map(|own| own.record.status.seq).max()
+    }
+
+    /// This node's newest status for a rollout.
+    pub(crate) fn own(&self, rollout: &RolloutId) -> Option<&NodeStatus> {
+        self.own.get(rollout).map(|own| &own.record.status)
+    }
+
+    /// Whether the coordinator has this node's newest status for a rollout.
+    pub(crate) fn acknowledged(&self, rollout: &RolloutId) -> bool {
+        self.own.get(rollout).is_some_and(Own::acknowledged)
+    }
+
+    /// Says `status` if it tells anything new: numbered, remembered, then gossiped. Its number and
+    /// the moment of its state are filled in here.
+    pub(crate) fn say(
+        &mut self,
+        mut status: NodeStatus,
+        now: Now,
+        counters: &mut Counters,
+        out: &mut Outbox,
+    ) {
+        truncate_front(&mut status.output_tail, OUTPUT_TAIL_BYTES);
+        truncate(&mut status.reason, TEXT_MAX_BYTES);
+        let held = self.own.get(&status.rollout);
+        if let Some(own) = held {
+            let old = &own.record.status;
+            let same = old.state == status.state
+                && old.reason == status.reason
+                && old.attempt == status.attempt
+                && old.plan == status.plan
+                && old.wave == status.wave;
+            if same {
+                return;
+            }
+            status.lan_bytes = status.lan_bytes.max(old.lan_bytes);
+            status.wan_bytes = status.wan_bytes.max(old.wan_bytes);
+        }
+        let since = held
+            .map(|own| &own.record.status)
+            .filter(|old| old.state == status.state);
+        status.entered_at = since.map_or(now.wall, |old| old.entered_at);
+        status.seq = counters.draw(out);
+        let acknowledged = held.and_then(|own| own.record.acknowledged);
+        let own = Own {
+            said: status.seq,
+            record: StatusRecord {
+                status,
+                acknowledged,
+            },
+            repeat_at: Time(now.boot.0 + REPEAT_MIN.0),
+            repeats: 0,
+        };
+        out.remember(Record::Status(own.record.clone()));
+        out.push(Action::GossipStatus(own.record.status.clone()));
+        self.own.insert(own.record.status.rollout.clone(), own);
+    }
+
+    /// Says again what the coordinator has not acknowledged.
+    pub(crate) fn tick(&mut self, now: Now, counters: &mut Counters, out: &mut Outbox) {
+        for own in self
+            .own
+            .values_mut()
+            .filter(|own| !own.acknowledged() && own.repeat_at <= now.boot)
+        {
+            let pause = REPEAT_MIN
+                .0
+                .saturating_mul(1 << own.repeats.min(16))
+                .min(REPEAT_MAX.0);
+            own.repeats += 1;
+            own.repeat_at = Time(now.boot.0 + pause);
+            own.record.status.seq = counters.draw(out);
+            out.remember(Record::Status(own.record.clone()));
+            out.push(Action::GossipStatus(own.record.status.clone()));
+        }
+    }
+
+    /// When [`Reports::tick`] has something to do.
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        self.own
+            .values()
+            .filter(|own| !own.acknowledged())
+            .map(|own| own.repeat_at)
+            .min()
+    }
+
+    /// Keeps another node's status if it is newer than the one that is held.
+    pub(crate) fn hear(&mut self, status: Verified<NodeStatus>, out: &mut Outbox) {
+        let key = (status.node, status.rollout.clone());
+        if let Some(held) = self.others.get(&key) {
+            if held.status.seq == status.seq && held.status.digest() != status.digest() {
+                let line = format!(
+                    "{} signed two statuses with the number {}",
+                    key.0, status.seq
+                );
+                out.note("equivocation", line);
+            }
+            if held.status.seq >= status.seq {
+                return;
+            }
+        } else if self.others.len() >= STATUSES_MAX {
+            let spare = self
+                .others
+                .iter()
+                .find(|(_, o)| o.acknowledged)
+                .map(|(key, _)| key.clone());
+            // Without room the newcomer waits: its node says it again until it has a receipt.
+            let Some(spare) = spare else { return };
+            self.others.remove(&spare);
+        }
+        self.others.insert(
+            key,
+            Other {
+                status,
+                acknowledged: false,
+                offer_at: Time(0),
+            },
+        );
+    }
+
+    /// Own statuses that the coordinator has not acknowledged, at most `max`.
+    pub(crate) fn own_open(&self, max: usize) -> Vec<NodeStatus> {
+        let open = self.own.values().filter(|own| !own.acknowledged());
+        open.take(max)
+            .map(|own| own.record.status.clone())
+            .collect()
+    }
+
+    /// Statuses of others that the coordinator has not acknowledged and that are due to be handed
+    /// over, at most `max`; they are not due again for a while.
+    pub(crate) fn offer(&mut self, max: usize, now: Now) -> Vec<SignedStatus> {
+        let due = self
+            .others
+            .values_mut()
+            .filter(|o| !o.acknowledged && o.offer_at <= now.boot);
+        due.take(max)
+            .map(|other| {
+                other.offer_at = Time(now.boot.0 + OFFER_AGAIN.0);
+                SignedStatus::of(&other.status)
+            })
+            .collect()
+    }
+
+    /// Whether statuses of others are due to be handed over.
+    pub(crate) fn has_offers(&self, now: Now) -> bool {
+        self.others
+            .values()
+            .any(|o| !o.acknowledged && o.offer_at <= now.boot)
+    }
+
+    /// Takes a receipt in; true if it acknowledged anything that was open.
+    pub(crate) fn acknowledge(&mut self, me: NodeId, receipt: &Receipt, out: &mut Outbox) -> bool {
+        let mut new = false;
+        for mark in &receipt.marks {
+            if mark.node == me {
+                let Some(own) = self.own.get_mut(&mark.rollout) else {
+                    continue;
+                };
+                // No register runs ahead of its own node: such a mark is from before a loss of memory.
+                let ahead = mark.seq > own.record.status.seq;
+                if !ahead && own.record.acknowledged.is_none_or(|seq| seq < mark.seq) {
+                    own.record.acknowledged = Some(mark.seq);
+                    out.remember(Record::Status(own.record.clone()));
+                    new = true;
+                }
+            } else if let Some(other) = self.others.get_mut(&(mark.node, mark.rollout.clone())) {
+                if !other.acknowledged && mark.seq >= other.status.seq {
+                    other.acknowledged = true;
+                    new = true;
+                }
+            }
+        }
+        new
+    }
+
+    /// Own rollouts that have a status.
+    pub(crate) fn rollouts(&self) -> impl Iterator<Item = &RolloutId> {
+        self.own.keys()
+    }
+
+    /// Drops this node's register and those of others for a rollout that is over.
+    pub(crate) fn forget(&mut self, rollout: &RolloutId, out: &mut Outbox) {
+        if self.own.remove(rollout).is_some() {
+            out.forget(RecordKey::Status(rollout.clone()));
+        }
+        self.others
+            .retain(|(_, r), o| r != rollout || !o.acknowledged);
+    }
+
+}
+
+/// The state of this node's register, if it says that nothing more is to come.
+pub(crate) fn ended(status: Option<&NodeStatus>) -> Option<State> {
+    status.map(|s| s.state).filter(|state| state.ended())
+}
+
+fn truncate(text: &mut String, max: usize) {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+fn truncate_front(text: &mut String, max: usize) {
+    let mut start = text.len().saturating_sub(max);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.drain(..start);
+}
