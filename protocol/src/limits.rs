@@ -87,6 +87,17 @@ pub const CONTROL_MAX_BYTES: usize = 4 << 20;
 pub const CREDENTIALS_MAX_BYTES: usize = 16 << 10;
 /// Admission must be through by then, or the connection is dropped.
 pub const ADMISSION_TIMEOUT: Span = Span::from_secs(10);
+/// A control request is answered by then, or has failed.
+pub const CONTROL_REQUEST_TIMEOUT: Span = Span::from_secs(10);
+/// Control requests under way in one process, in either direction; one more fails at once.
+pub const CONTROL_REQUESTS_MAX: usize = 1024;
+/// Events of the control plane that wait for the driver: at so many gossip loses its oldest, and
+/// for the others the swarm waits.
+pub const CONTROL_EVENTS_MAX: usize = 1024;
+/// Contacts that a node keeps connections to; one more is refused and logged.
+pub const CONTACTS_MAX: usize = 256;
+/// Admitted control connections of a node; one more is refused. A coordinator grants more.
+pub const CONNECTIONS_MAX: u32 = 512;
 /// Peers whose last certificate is remembered, to close their connections when it is revoked; the
 /// one unseen for longest falls out. More than any node's connections.
 pub const ADMITTED_MAX: usize = 65_536;

@@ -6,7 +6,22 @@
 
 mod brain;
 pub mod contract;
+mod counters;
+mod install;
+mod installed;
+mod lease;
+mod library;
+mod membership;
+mod orders;
+mod outbox;
+mod precedence;
+mod pulls;
+mod report;
+mod rollout;
+mod rollouts;
 pub mod swarm;
+mod task;
+mod uplink;
 
 pub use brain::Brain;
 pub use contract::{Action, Config, Event, Memory, Record, RecordKey, Ticket};

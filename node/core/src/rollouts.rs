@@ -1,0 +1,245 @@
+//! All rollouts of this node: which are taken up, in which order they move, when they are forgotten.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::status::State;
+use protocol::{Hash, RolloutId, SiteId, Time};
+
+use crate::contract::{Failure, JournalRecord, RecordKey, Standing, StepOutcome, Ticket};
+use crate::library::Library;
+use crate::orders::Orders;
+use crate::report::Reports;
+use crate::rollout::Rollout;
+use crate::swarm::Swarm;
+use crate::task::{Rooms, Task};
+
+/// The rollouts that concern this node.
+#[derive(Default)]
+pub(crate) struct Rollouts {
+    rollouts: BTreeMap<RolloutId, Rollout>,
+    /// Journals of rollouts that were not taken up again since the start.
+    journals: BTreeMap<RolloutId, JournalRecord>,
+    /// Releases of which every byte is here.
+    staged: BTreeSet<Hash>,
+}
+
+impl Rollouts {
+    /// A journal that was remembered.
+    pub(crate) fn restore(&mut self, journal: JournalRecord) {
+        self.journals.insert(journal.rollout.clone(), journal);
+    }
+
+    /// The swarm has every byte of a release.
+    pub(crate) fn staged(&mut self, release: Hash) {
+        self.staged.insert(release);
+        self.of_release(release).for_each(Rollout::staged);
+    }
+
+    /// The swarm cannot stage a release.
+    pub(crate) fn not_staged(&mut self, release: Hash, failure: &Failure) {
+        self.of_release(release)
+            .for_each(|r| r.not_staged(failure.clone()));
+    }
+
+    /// Bytes of a release came in.
+    pub(crate) fn progressed(&mut self, release: Hash) {
+        self.of_release(release).for_each(Rollout::progressed);
+    }
+
+    /// A step of an installation ended.
+    pub(crate) fn step_ended(
+        &mut self,
+        ticket: Ticket,
+        outcome: &StepOutcome,
+        rooms: &mut Rooms<'_>,
+    ) {
+        for rollout in self.rollouts.values_mut() {
+            rollout.step_ended(ticket, outcome.clone(), rooms);
+        }
+    }
+
+    /// Takes up what the bulletin names and this node is concerned by, moves every rollout as far as
+    /// it can go, the urgent ones first, and forgets what is over.
+    pub(crate) fn advance(&mut self, site: Option<&SiteId>, rooms: &mut Rooms<'_>) {
+        self.take_up(site, rooms);
+        let priority =
+            |(id, r): (&RolloutId, &Rollout)| (Reverse(r.task.plan.priority), id.clone());
+        let mut order: Vec<_> = self.rollouts.iter().map(priority).collect();
+        order.sort_unstable();
+        for (_, id) in order {
+            let busy = self
+                .rollouts
+                .iter()
+                .any(|(other, r)| *other != id && r.is_busy());
+            if let Some(rollout) = self.rollouts.get_mut(&id) {
+                rollout.advance(busy, rooms);
+            }
+        }
+        self.forget_what_is_over(rooms);
+    }
+
+    /// When time alone may move something on.
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        self.rollouts.values().filter_map(Rollout::wake).min()
+    }
+
+    /// Releases that more than one rollout brings.
+    pub(crate) fn shared(&self) -> BTreeSet<Hash> {
+        let mut seen = BTreeSet::new();
+        self.rollouts
+            .values()
+            .map(|r| r.task.release.digest())
+            .filter(|d| !seen.insert(*d))
+            .collect()
+    }
+
+    /// One line for each rollout.
+    pub(crate) fn standings(
+        &self,
+        orders: &Orders,
+        library: &Library,
+        reports: &Reports,
+        swarm: &Swarm,
+    ) -> Vec<Standing> {
+        let known = self.rollouts.values().map(|r| r.standing(reports, swarm));
+        let heads = orders.bulletin().map_or(&[][..], |b| &b.rollouts[..]);
+        let coming = heads
+            .iter()
+            .filter(|head| !self.rollouts.contains_key(&head.rollout));
+        let coming = coming.filter_map(|head| {
+            let why = match (library.plan(&head.plan), library.release(&head.release)) {
+                (None, _) => "its plan has not come yet",
+                (_, None) => "its release has not come yet",
+                _ => return None,
+            };
+            Some(Standing {
+                rollout: head.rollout.clone(),
+                release: head.release.short(),
+                wave: None,
+                state: State::NotReceived,
+                why: why.to_owned(),
+                missing_bytes: None,
+                bytes: BTreeMap::new(),
+            })
+        });
+        known.chain(coming).collect()
+    }
+
+    fn of_release(&mut self, release: Hash) -> impl Iterator<Item = &mut Rollout> {
+        self.rollouts
+            .values_mut()
+            .filter(move |r| r.task.release.digest() == release)
+    }
+
+    fn take_up(&mut self, site: Option<&SiteId>, rooms: &mut Rooms<'_>) {
+        let heads = rooms.orders.bulletin().map_or(&[][..], |b| &b.rollouts[..]);
+        let named = heads.iter().map(|h| (h.rollout.clone(), h.plan, h.release));
+        // What was begun goes on, whatever the bulletin says.
+        let begun = self.journals.values().filter_map(|journal| {
+            let own = rooms.reports.own(&journal.rollout)?;
+            Some((journal.rollout.clone(), own.plan, journal.release))
+        });
+        let named: Vec<_> = named.chain(begun).collect();
+        for (id, plan, release) in named {
+            let (Some(plan), Some(release)) =
+                (rooms.library.plan(&plan), rooms.library.release(&release))
+            else {
+                continue;
+            };
+            if plan.rollout != id || plan.release != release.digest() {
+                continue;
+            }
+            let wave = plan.wave_of(&rooms.config.node, site);
+            match self.rollouts.get_mut(&id) {
+                Some(held) if held.is_waiting() => {
+                    if let Some(wave) =
+                        wave.filter(|_| held.task.release.digest() == release.digest())
+                    {
+                        held.task.plan = plan.clone();
+                        held.task.wave = wave;
+                    } else {
+                        held.let_go(rooms);
+                        self.rollouts.remove(&id);
+                    }
+                }
+                Some(held) => {
+                    if held.task.release.digest() == release.digest() {
+                        held.task.plan = plan.clone();
+                    }
+                }
+                None => {
+                    let journal = self
+                        .journals
+                        .get(&id)
+                        .filter(|j| j.release == release.digest());
+                    let own = rooms.reports.own(&id).filter(|_| journal.is_some());
+                    let Some(wave) = wave.or(own.map(|status| status.wave)) else {
+                        continue;
+                    };
+                    let mut task = Task::new(plan.clone(), release.clone(), wave, rooms.config);
+                    task.staged = self.staged.contains(&release.digest());
+                    let journal = journal.cloned();
+                    self.journals.remove(&id);
+                    self.rollouts.insert(id, Rollout::new(task, journal, rooms));
+                }
+            }
+        }
+    }
+
+    /// A rollout that the newest bulletin does not name is forgotten once the coordinator has what
+    /// there was to say about it. Orders newer than the bulletin may be about one that comes next.
+    fn forget_what_is_over(&mut self, rooms: &mut Rooms<'_>) {
+        let bulletin = rooms.orders.bulletin_seq();
+        let ids = self
+            .rollouts
+            .keys()
+            .chain(rooms.orders.rollouts())
+            .chain(rooms.reports.rollouts());
+        let over: BTreeSet<RolloutId> = ids
+            .filter(|id| rooms.orders.head_of(id).is_none() && rooms.orders.seen(id) < bulletin)
+            .filter(|id| !self.journals.contains_key(*id))
+            .filter(|id| rooms.reports.own(id).is_none() || rooms.reports.acknowledged(id))
+            .filter(|id| self.rollouts.get(*id).is_none_or(Rollout::is_over))
+            .cloned()
+            .collect();
+        for id in over {
+            if let Some(mut rollout) = self.rollouts.remove(&id) {
+                rollout.let_go(rooms);
+                if rollout.has_journal() {
+                    rooms.out.forget(RecordKey::Journal(id.clone()));
+                }
+            }
+            rooms.reports.forget(&id, rooms.out);
+            rooms.over.push(id);
+        }
+        let releases: BTreeSet<Hash> = self
+            .rollouts
+            .values()
+            .map(|r| r.task.release.digest())
+            .collect();
+        self.staged.retain(|release| releases.contains(release));
+    }
+
+    /// Plans and releases that must be kept: alive, begun, installed or to go back to.
+    pub(crate) fn kept(&self, rooms: &Rooms<'_>) -> (BTreeSet<Hash>, BTreeSet<Hash>) {
+        let heads = rooms.orders.bulletin().map_or(&[][..], |b| &b.rollouts[..]);
+        let own = rooms
+            .reports
+            .rollouts()
+            .filter_map(|id| rooms.reports.own(id))
+            .map(|s| s.plan);
+        let plans = heads.iter().map(|h| h.plan).chain(own);
+        let plans = plans
+            .chain(self.rollouts.values().map(|r| r.task.plan.digest()))
+            .collect();
+        let journals = self
+            .journals
+            .values()
+            .flat_map(|j| [Some(j.release), j.before])
+            .flatten();
+        let releases = heads.iter().map(|h| h.release).chain(journals);
+        let releases = releases.chain(self.rollouts.values().flat_map(Rollout::releases));
+        (plans, releases.chain(rooms.installed.all()).collect())
+    }
+}

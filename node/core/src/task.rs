@@ -1,0 +1,159 @@
+//! What a rollout asks of this node, and what the node may reach while it does it.
+
+use std::collections::BTreeSet;
+
+use protocol::manifest::{Artifact, ReleaseManifest, release_name};
+use protocol::plan::RolloutPlan;
+use protocol::status::{NodeStatus, State};
+use protocol::{Hash, NodeId, Now, RolloutId, Seq, Time, Verified};
+
+use crate::contract::{Config, Failure, FetchReason};
+use crate::counters::Counters;
+use crate::installed::Installed;
+use crate::lease::Leases;
+use crate::library::Library;
+use crate::orders::Orders;
+use crate::outbox::Outbox;
+use crate::precedence::{Leave, Wait, permission};
+use crate::report::Reports;
+use crate::swarm::Swarm;
+
+/// The rooms of the brain that a rollout enters.
+pub(crate) struct Rooms<'a> {
+    pub(crate) now: Now,
+    pub(crate) config: &'a Config,
+    pub(crate) orders: &'a Orders,
+    pub(crate) leases: &'a Leases,
+    pub(crate) library: &'a Library,
+    pub(crate) installed: &'a mut Installed,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) reports: &'a mut Reports,
+    pub(crate) swarm: &'a mut Swarm,
+    /// Releases that more than one rollout brings.
+    pub(crate) shared: &'a BTreeSet<Hash>,
+    /// Rollouts whose orders are to be forgotten.
+    pub(crate) over: Vec<RolloutId>,
+    pub(crate) out: &'a mut Outbox,
+}
+
+/// Plan and release as they concern this node.
+#[derive(Clone)]
+pub(crate) struct Task {
+    /// The plan that is followed.
+    pub(crate) plan: Verified<RolloutPlan>,
+    /// What it brings.
+    pub(crate) release: Verified<ReleaseManifest>,
+    /// The release's contents for this platform, if it has any.
+    pub(crate) artifact: Option<Artifact>,
+    /// The node's wave.
+    pub(crate) wave: u32,
+    /// Names the one installation that this rollout makes on this node.
+    pub(crate) install_id: Hash,
+    /// Every byte is here and verified.
+    pub(crate) staged: bool,
+}
+
+impl Task {
+    /// The task that `plan` gives to the node of `config` as a member of `wave`.
+    pub(crate) fn new(
+        plan: Verified<RolloutPlan>,
+        release: Verified<ReleaseManifest>,
+        wave: u32,
+        config: &Config,
+    ) -> Task {
+        Task {
+            artifact: release.artifact_for(&config.os, &config.arch).cloned(),
+            install_id: install_id(&config.node, &release.digest(), &plan.rollout),
+            plan,
+            release,
+            wave,
+            staged: false,
+        }
+    }
+
+    /// The rollout.
+    pub(crate) fn rollout(&self) -> &RolloutId {
+        &self.plan.rollout
+    }
+
+    /// The release as people write it.
+    pub(crate) fn name(&self) -> String {
+        release_name(&self.release.product, &self.release.version)
+    }
+
+    /// Whether the newest bulletin still names it.
+    pub(crate) fn alive(&self, orders: &Orders) -> bool {
+        orders
+            .head_of(self.rollout())
+            .is_some_and(|h| h.release == self.release.digest())
+    }
+
+    /// Whether an install may start or switch now.
+    pub(crate) fn permission(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
+        permission(
+            rooms.orders,
+            rooms.leases,
+            rooms.library,
+            &self.plan,
+            &self.release,
+            self.wave,
+            rooms.now,
+        )
+    }
+
+    /// Reports where the node stands; nothing happens if it said so before.
+    pub(crate) fn say(&self, state: State, reason: &str, attempt: u32, rooms: &mut Rooms<'_>) {
+        self.say_with(state, reason, attempt, None, rooms);
+    }
+
+    /// Reports where the node stands, with what a failed program left.
+    pub(crate) fn say_with(
+        &self,
+        state: State,
+        reason: &str,
+        attempt: u32,
+        failure: Option<&Failure>,
+        rooms: &mut Rooms<'_>,
+    ) {
+        let (mut lan_bytes, mut wan_bytes) = (0, 0);
+        for (reason, bytes) in rooms
+            .swarm
+            .progress(&self.release.digest())
+            .unwrap_or_default()
+            .bytes
+        {
+            *if reason == FetchReason::Peer {
+                &mut lan_bytes
+            } else {
+                &mut wan_bytes
+            } += bytes;
+        }
+        let status = NodeStatus {
+            fleet: rooms.config.fleet,
+            node: rooms.config.node,
+            rollout: self.rollout().clone(),
+            plan: self.plan.digest(),
+            release: self.release.digest(),
+            wave: self.wave,
+            seq: Seq::default(),
+            state,
+            reason: reason.to_owned(),
+            entered_at: Time(0),
+            attempt,
+            install_id: self.install_id,
+            lan_bytes,
+            wan_bytes,
+            exit_code: failure.and_then(|f| f.exit_code),
+            output_tail: failure.map(|f| f.output_tail.clone()).unwrap_or_default(),
+        };
+        rooms
+            .reports
+            .say(status, rooms.now, rooms.counters, rooms.out);
+    }
+}
+
+/// `H(node, release, rollout)`: one rollout installs a release once on a node.
+fn install_id(node: &NodeId, release: &Hash, rollout: &RolloutId) -> Hash {
+    let text = format!("tidegate install v1 {node} {release} {rollout}");
+    Hash::of(text.as_bytes())
+}
