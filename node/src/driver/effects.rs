@@ -116,7 +116,7 @@ impl Driver {
         tokio::spawn(async move {
             let event = effect.await;
             // Fails only when the loop has ended; nobody waits for the event then.
-            let _ = results.send(Input::Event(event)).await;
+            let _ = results.send(Input::Event(Box::new(event))).await;
         });
     }
 
@@ -218,11 +218,11 @@ impl Driver {
             // Ends when the fetch drops its sender, which it does at its own end.
             while let Some(bytes) = progress.recv().await {
                 let event = Event::FetchProgress { ticket, bytes };
-                let _ = results.send(Input::Event(event)).await;
+                let _ = results.send(Input::Event(Box::new(event))).await;
             }
             let outcome = end.await.map_or(FetchOutcome::Broken, |end| end.outcome);
             let event = Event::FetchEnded { ticket, outcome };
-            let _ = results.send(Input::Event(event)).await;
+            let _ = results.send(Input::Event(Box::new(event))).await;
         });
     }
 

@@ -125,29 +125,31 @@ impl Intake {
         question: Question,
         reply: ControlReply,
     ) -> ControlReply {
-        match (&reply, question) {
+        let believed = match (&reply, question) {
             (ControlReply::Orders(orders), _) => {
                 orders.iter().for_each(|order| self.order(from, order));
+                true
             }
             (ControlReply::Uplink { orders, receipt }, _) => {
                 orders.iter().for_each(|order| self.order(from, order));
                 if let Some(receipt) = receipt {
                     self.receipt(from, receipt);
                 }
+                true
             }
             (ControlReply::Document(Some(bytes)), Question::Document(digest)) => {
-                if !self.document(from, digest, bytes) {
-                    return ControlReply::Document(None);
-                }
+                self.document(from, digest, bytes)
             }
             (ControlReply::Document(Some(bytes)), Question::Root(_)) => {
-                if !self.root_update(from, bytes) {
-                    return ControlReply::Document(None);
-                }
+                self.root_update(from, bytes)
             }
-            _ => {}
+            _ => true,
+        };
+        if believed {
+            reply
+        } else {
+            ControlReply::Document(None)
         }
-        reply
     }
 
     /// An order, and the recall inside it under the rules of its own role.

@@ -86,7 +86,7 @@ pub struct Parts {
 /// What comes back from an effect.
 enum Input {
     /// An event for the brain as it is.
-    Event(Event),
+    Event(Box<Event>),
     /// An answer of a peer, not yet verified.
     Answer {
         ticket: Ticket,
@@ -226,10 +226,10 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => {
-                if let Event::FetchEnded { ticket, .. } = &event {
+                if let Event::FetchEnded { ticket, .. } = &*event {
                     self.fetches.remove(ticket);
                 }
-                self.tell(event);
+                self.tell(*event);
             }
             Input::Answer {
                 ticket,

@@ -20,12 +20,15 @@ const INDEXES_MAX: usize = 4;
 /// Effects that read or write blobs at the same time.
 const WORKERS: usize = 4;
 
+/// Checked indexes by their blob, the one used last at the end.
+type Indexes = VecDeque<(BlobRef, Arc<CheckedIndex>)>;
+
 /// The blobs of a node and what is known of their insides. Clones share it.
 #[derive(Clone)]
 pub struct Shelf {
     blobs: Blobs,
     installer: Installer,
-    indexes: Arc<Mutex<VecDeque<(BlobRef, Arc<CheckedIndex>)>>>,
+    indexes: Arc<Mutex<Indexes>>,
     workers: Arc<Semaphore>,
 }
 
