@@ -50,7 +50,10 @@ impl Driver {
                 }
             }
             Action::Notify { to, notice } => self.data.notify(to, notice),
-            Action::OpenBlob { ticket, blob } => self.beside(self.shelf.clone().open(ticket, blob)),
+            Action::OpenBlob { ticket, blob } => {
+                let shelf = self.shelf.clone();
+                self.beside(shelf.open(ticket, blob));
+            }
             // Waited for, so that opening the same blob again finds it gone.
             Action::DropBlob(blob) => self.shelf.clone().drop_blob(blob).await,
             Action::Fetch {
@@ -72,18 +75,27 @@ impl Driver {
                 ticket,
                 index,
                 pack,
-            } => self.beside(self.shelf.clone().read_index(ticket, index, pack)),
+            } => {
+                let shelf = self.shelf.clone();
+                self.beside(shelf.read_index(ticket, index, pack));
+            }
             Action::Reuse {
                 ticket,
                 index,
                 pack,
                 donors,
-            } => self.beside(self.shelf.clone().reuse(ticket, index, pack, donors)),
+            } => {
+                let shelf = self.shelf.clone();
+                self.beside(shelf.reuse(ticket, index, pack, donors));
+            }
             Action::ReadFrames {
                 ticket,
                 carrier,
                 pack,
-            } => self.beside(self.shelf.clone().read_frames(ticket, carrier, pack)),
+            } => {
+                let shelf = self.shelf.clone();
+                self.beside(shelf.read_frames(ticket, carrier, pack));
+            }
             Action::Decode {
                 ticket,
                 carrier,
@@ -111,9 +123,9 @@ impl Driver {
     }
 
     /// Runs an effect beside the loop; its event comes back through the channel.
-    fn beside(&self, effect: impl Future<Output = Event> + Send + 'static) {
+    fn beside(&mut self, effect: impl Future<Output = Event> + Send + 'static) {
         let results = self.results.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let event = effect.await;
             // Fails only when the loop has ended; nobody waits for the event then.
             let _ = results.send(Input::Event(Box::new(event))).await;
@@ -148,7 +160,7 @@ impl Driver {
             self.results.clone(),
             self.asks.clone(),
         );
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let reply = if bytes.len() > CONTROL_MAX_BYTES {
                 tracing::warn!(event = "too_long", "a request to {from} is too long");
                 None
@@ -214,7 +226,7 @@ impl Driver {
         let (handle, end) = self.data.fetch(job, report);
         self.fetches.insert(ticket, handle);
         let results = self.results.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             // Ends when the fetch drops its sender, which it does at its own end.
             while let Some(bytes) = progress.recv().await {
                 let event = Event::FetchProgress { ticket, bytes };

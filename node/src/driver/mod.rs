@@ -25,6 +25,7 @@ use protocol::versioned::Versioned;
 use protocol::wire::{ControlReply, ControlRequest};
 use protocol::{BlobRef, Hash, NodeId, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 pub use clock::{Clock, boot_id, random_bytes};
 pub use incoming::{directory as incoming_directory, watch as watch_incoming};
@@ -52,6 +53,8 @@ const NAP: Duration = Duration::from_secs(1);
 const DISK_RETRY: Duration = Duration::from_secs(2);
 /// What was said last still leaves before the sockets close.
 const FAREWELL: Duration = Duration::from_millis(150);
+/// At the end, work on blobs that cannot be cut short is waited for this long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that a driver drives with.
 pub struct Parts {
@@ -112,6 +115,8 @@ pub struct Driver {
     inputs: mpsc::Receiver<Input>,
     results: mpsc::Sender<Input>,
     asks: Arc<Semaphore>,
+    /// Effects under way; they end with the loop.
+    tasks: JoinSet<()>,
     fetches: BTreeMap<Ticket, FetchHandle>,
     asked: BTreeMap<Ticket, oneshot::Sender<Vec<u8>>>,
     asked_next: u64,
@@ -153,6 +158,7 @@ impl Driver {
             inputs,
             results,
             asks: Arc::new(Semaphore::new(ASKS_MAX)),
+            tasks: JoinSet::new(),
             fetches: BTreeMap::new(),
             asked: BTreeMap::new(),
             asked_next: 0,
@@ -190,6 +196,7 @@ impl Driver {
                 }
                 () = tokio::time::sleep(wake) => {}
             }
+            while self.tasks.try_join_next().is_some() {}
             let now = self.clock.now();
             if self.brain.poll_timeout().is_some_and(|at| at <= now.boot) {
                 self.brain.handle_timeout(now);
@@ -199,7 +206,9 @@ impl Driver {
         self.tell(Event::Leaving);
         self.perform().await?;
         tokio::time::sleep(FAREWELL).await;
+        self.tasks.shutdown().await;
         self.data.shutdown().await;
+        self.shelf.at_rest(PATIENCE).await;
         Ok(())
     }
 

@@ -194,6 +194,13 @@ impl Shelf {
         Event::StepEnded { ticket, outcome }
     }
 
+    /// Waits until nothing reads or writes blobs any more, and takes no further work.
+    pub async fn at_rest(&self, patience: std::time::Duration) {
+        let all = self.workers.acquire_many(WORKERS as u32);
+        let _ = tokio::time::timeout(patience, all).await;
+        self.workers.close();
+    }
+
     async fn content(&self, release: &ReleaseManifest) -> Result<Content, String> {
         let artifact = release
             .artifact_for(std::env::consts::OS, std::env::consts::ARCH)
@@ -248,7 +255,11 @@ impl Shelf {
         self,
         work: impl FnOnce(&Shelf) -> T + Send + 'static,
     ) -> Option<T> {
-        let _room = self.workers.clone().acquire_owned().await.ok()?;
-        tokio::task::spawn_blocking(move || work(&self)).await.ok()
+        let room = self.workers.clone().acquire_owned().await.ok()?;
+        let working = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            work(&self)
+        });
+        working.await.ok()
     }
 }
