@@ -11,7 +11,7 @@
 //!   step again and the body finds out what is already done.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use protocol::envelope::Envelope;
 use protocol::index::CheckedIndex;
