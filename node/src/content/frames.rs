@@ -115,7 +115,7 @@ pub fn decode_with(
 }
 
 /// Reads bytes of `blob` of which every piece must be complete.
-pub(super) fn read(blob: &Blob, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
+fn read(blob: &Blob, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
     let name = blob.name();
     let range = offset..offset + out.len() as u64;
     if range.end > name.length || !holds(blob, range) {
@@ -126,7 +126,7 @@ pub(super) fn read(blob: &Blob, offset: u64, out: &mut [u8]) -> Result<(), ReadE
 }
 
 /// Whether every byte of the range is verified and on disk.
-pub(super) fn holds(blob: &Blob, range: core::ops::Range<u64>) -> bool {
+fn holds(blob: &Blob, range: core::ops::Range<u64>) -> bool {
     let have = blob.pieces();
     blob.geometry()
         .pieces_of_bytes(range)

@@ -16,4 +16,7 @@ pub mod reuse;
 pub mod tree;
 mod walk;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 pub use index::{ReadError, read_index};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use protocol::Hash;
 use protocol::index::CheckedIndex;
 
-use super::{ReadError, frames};
+use super::ReadError;
 use crate::store::blobs::Blob;
 
 /// Fills pieces of `pack` from `donors` (index and pack of older releases) and gives the bytes copied.
@@ -25,6 +25,17 @@ pub fn reuse(
 ) -> Result<u64, ReadError> {
     let geometry = pack.geometry();
     let have = pack.pieces();
+    let import = |piece, bytes: &[u8]| {
+        let imported = pack.import_piece(piece, bytes, &index.piece_cvs);
+        imported.map_err(|source| ReadError::Store {
+            blob: pack.name(),
+            source,
+        })
+    };
+    if geometry.length() == 0 && !pack.is_complete() {
+        // No carrier has a frame for it, and nobody needs to send it.
+        import(0, &[])?;
+    }
     let places = places(index, donors);
     if places.is_empty() {
         return Ok(0);
@@ -42,15 +53,8 @@ pub fn reuse(
         let Some(bytes) = assemble(index, donors, &places, first, range) else {
             continue;
         };
-        match pack.import_piece(piece, &bytes, &index.piece_cvs) {
-            Ok(()) => copied += bytes.len() as u64,
-            Err(source) => {
-                return Err(ReadError::Store {
-                    blob: pack.name(),
-                    source,
-                });
-            }
-        }
+        import(piece, &bytes)?;
+        copied += bytes.len() as u64;
     }
     Ok(copied)
 }
@@ -63,11 +67,16 @@ fn places(index: &CheckedIndex, donors: &[(CheckedIndex, Arc<Blob>)]) -> Places 
         index.chunks.iter().map(|chunk| chunk.hash).collect();
     let mut places = Places::new();
     for (donor, (theirs, blob)) in donors.iter().enumerate() {
-        let complete = blob.is_complete();
+        let (geometry, have) = (blob.geometry(), blob.pieces());
+        let holds = |range| {
+            geometry
+                .pieces_of_bytes(range)
+                .all(|piece| have.contains(piece))
+        };
         for (number, chunk) in (0u32..).zip(&theirs.chunks) {
             if wanted.contains(&chunk.hash)
                 && !places.contains_key(&chunk.hash)
-                && (complete || frames::holds(blob, theirs.chunk_range(number)))
+                && holds(theirs.chunk_range(number))
             {
                 places.insert(chunk.hash, (donor, number));
             }

@@ -19,6 +19,8 @@
 mod command;
 mod process;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::io;
