@@ -53,16 +53,17 @@ impl Crashed {
 }
 
 type Leave = fn(&Machine);
+type States = &'static [(&'static str, Leave)];
 
 /// States on the way to a complete slot: made by hand, as a crash between two system calls leaves them.
-const BEFORE_THE_SLOT: &[(&str, Leave)] = &[
+const BEFORE_THE_SLOT: States = &[
     ("nothing was done", |_| {}),
     ("a half-written tree", |m| {
         let partial = m.at("slots").join(ID.to_string());
         fs::create_dir_all(partial.join("data")).unwrap();
         fs::write(partial.join("data/noise"), "half").unwrap();
         symlink("/etc", partial.join("version")).unwrap();
-        fs::set_permissions(partial.join("data"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(partial.join("data"), fs::Permissions::from_mode(0o000)).unwrap();
     }),
     ("a marker without its slot", |m| {
         fs::write(
@@ -87,7 +88,7 @@ const BEFORE_THE_SLOT: &[(&str, Leave)] = &[
 ];
 
 /// States around a complete slot.
-const BEFORE_THE_SWITCH: &[(&str, Leave)] = &[
+const BEFORE_THE_SWITCH: States = &[
     ("a complete slot", |_| {}),
     ("a complete slot and the tree that it replaced", |m| {
         fs::create_dir_all(m.at("slots").join(ID.to_string()).join("data")).unwrap();
@@ -112,7 +113,7 @@ const BEFORE_THE_SWITCH: &[(&str, Leave)] = &[
 ];
 
 /// States behind the switch, on the way forward or back.
-const BEHIND_THE_SWITCH: &[(&str, Leave)] = &[
+const BEHIND_THE_SWITCH: States = &[
     ("switched", |_| {}),
     ("current is back, the slot is there", |m| {
         fs::remove_file(m.at("current")).unwrap();
@@ -134,7 +135,7 @@ const BEHIND_THE_SWITCH: &[(&str, Leave)] = &[
 
 #[tokio::test]
 async fn from_every_state_it_goes_on_and_it_goes_back() {
-    let reached: [(&[Step], &[(&str, Leave)]); 3] = [
+    let reached: [(&[Step], States); 3] = [
         (&[], BEFORE_THE_SLOT),
         (&[WriteSlot], BEFORE_THE_SWITCH),
         (&[WriteSlot, Switch], BEHIND_THE_SWITCH),

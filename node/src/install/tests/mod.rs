@@ -6,7 +6,6 @@ mod slots;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use node_core::contract::{Failure, Step, StepOutcome};
 use protocol::fixtures::Fleet;
