@@ -12,5 +12,6 @@ pub mod enroll;
 pub mod install;
 pub mod inventory;
 pub mod net;
+pub mod reach;
 pub mod run;
 pub mod store;

@@ -2,15 +2,12 @@
 
 use std::fs;
 use std::io::{self, Read, Seek, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use libp2p::Multiaddr;
-use libp2p::multiaddr::Protocol;
 use node_core::contract::{Config, Tempo};
 use protocol::trust::{Trust, TrustError};
-use protocol::wire::Contact;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{ConfigError, NodeConfig, Role};
@@ -20,6 +17,7 @@ use crate::install::Installer;
 use crate::net::control::{Control, ControlConfig, StartError};
 use crate::net::data::{DataConfig, DataError, DataPlane};
 use crate::net::identity::{Admission, Identity, IdentityError, RulesError};
+use crate::reach::Reach;
 use crate::store::blobs::{Blobs, StoreError};
 use crate::store::records::{Records, RecordsError};
 
@@ -153,8 +151,8 @@ pub async fn run_until(
     control_config.mdns = options.mdns;
     let (control, control_events) = Control::start(control_config, identity.clone()).await?;
 
-    let contact = contact(&config, &control.listen_addrs(), data.local_addr().port());
-    let addresses = addresses(&config, &control.listen_addrs());
+    let reach = Reach::of(&config, data.local_addr().port());
+    let contact = reach.contact(&control.listen_addrs());
     tracing::info!(
         event = "started",
         "node {} of fleet {} on {}",
@@ -180,7 +178,7 @@ pub async fn run_until(
         identity,
         config: brain,
         memory: loaded.memory,
-        addresses,
+        reach,
         revocations,
         intake: Intake::new(trust, admission, clock.clone(), config.enrolled),
         clock,
@@ -279,54 +277,4 @@ pub(crate) fn chain(
         trust.update(next)?;
     }
     Ok(trust)
-}
-
-fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
-    address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
-    })
-}
-
-/// This machine's addresses; loopback ones only if there is nothing else.
-fn addresses(config: &NodeConfig, listening: &[Multiaddr]) -> Vec<IpAddr> {
-    if !config.listen.address.is_unspecified() {
-        return vec![config.listen.address];
-    }
-    let mut all: Vec<_> = listening.iter().filter_map(ip_of).collect();
-    all.sort_unstable();
-    all.dedup();
-    let outward: Vec<_> = all.iter().copied().filter(|a| !a.is_loopback()).collect();
-    if outward.is_empty() { all } else { outward }
-}
-
-fn contact(config: &NodeConfig, listening: &[Multiaddr], data_port: u16) -> Contact {
-    let reachable = addresses(config, listening);
-    let control = listening
-        .iter()
-        .filter(|address| ip_of(address).is_some_and(|ip| reachable.contains(&ip)))
-        .map(Multiaddr::to_string)
-        .collect();
-    let outward = towards_coordinator(config).filter(|ip| reachable.contains(ip));
-    Contact {
-        node: config.node,
-        control,
-        data: outward
-            .or(reachable.first().copied())
-            .map(|ip| SocketAddr::new(ip, data_port)),
-    }
-}
-
-/// The address that this machine would speak to the coordinator from; sends nothing.
-fn towards_coordinator(config: &NodeConfig) -> Option<IpAddr> {
-    let far = config
-        .coordinators
-        .iter()
-        .flat_map(|c| &c.control)
-        .filter_map(|a| a.parse().ok())
-        .find_map(|a: Multiaddr| ip_of(&a))?;
-    let socket = UdpSocket::bind((config.listen.address, 0)).ok()?;
-    socket.connect((far, 9)).ok()?;
-    socket.local_addr().ok().map(|a| a.ip())
 }

@@ -153,6 +153,7 @@ impl Brain {
                 self.membership.set_addresses(addresses);
                 self.find_site(now, false);
             }
+            Event::Moved(contact) => self.membership.set_contact(contact),
             Event::Roaming(roaming) => {
                 self.membership.set_roaming(roaming);
                 self.swarm.set_roaming(now, roaming);

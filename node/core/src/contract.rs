@@ -315,6 +315,8 @@ pub enum Event {
 
     /// The machine's addresses, at the start and when they change.
     Addresses(Vec<IpAddr>),
+    /// The machine moved: others reach it here now.
+    Moved(Contact),
     /// Battery, metered or VPN links: the node owns nothing and serves nobody while true.
     Roaming(bool),
     /// The process is about to end: the last chance to say so to the site.

@@ -120,6 +120,12 @@ impl Membership {
         self.addresses = addresses;
     }
 
+    /// Others reach this node here now; they hear of it at once.
+    pub(crate) fn set_contact(&mut self, contact: Contact) {
+        self.contact = contact;
+        self.next_presence = Time(0);
+    }
+
     /// Whether this node owns nothing and serves nobody.
     pub(crate) fn set_roaming(&mut self, roaming: bool) {
         if self.roaming != roaming {

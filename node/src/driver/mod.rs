@@ -15,7 +15,6 @@ mod shelf;
 pub mod status;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +34,7 @@ pub use shelf::Shelf;
 use crate::net::control::{Control, ControlEvent};
 use crate::net::data::{DataEvent, DataPlane, FetchHandle};
 use crate::net::identity::Identity;
+use crate::reach::Reach;
 use crate::store::records::{Change, Records, RecordsError};
 use notes::Notes;
 use status::{Report, StatusRequest};
@@ -49,6 +49,8 @@ const ASKS_MAX: usize = 64;
 const BANNED_MAX: usize = 1024;
 /// The loop looks at the boot clock at least this often: its own timers stand still in suspend.
 const NAP: Duration = Duration::from_secs(1);
+/// The machine's addresses are looked at this often.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// Between two tries to write when the disk refuses.
 const DISK_RETRY: Duration = Duration::from_secs(2);
 /// What was said last still leaves before the sockets close.
@@ -64,8 +66,8 @@ pub struct Parts {
     pub config: Config,
     /// What it remembered.
     pub memory: Memory,
-    /// This machine's addresses.
-    pub addresses: Vec<IpAddr>,
+    /// Finds this machine's addresses.
+    pub reach: Reach,
     /// The revocation list that is in force already.
     pub revocations: Option<Hash>,
     /// What believes statements.
@@ -104,6 +106,8 @@ pub struct Driver {
     brain: Brain,
     identity: Arc<Identity>,
     config: Config,
+    reach: Reach,
+    looked: Time,
     intake: Intake,
     clock: Arc<Clock>,
     records: Arc<Records>,
@@ -141,11 +145,14 @@ impl Driver {
         if let Some(digest) = parts.revocations {
             brain.handle(now, Event::Revocations(digest));
         }
-        brain.handle(now, Event::Addresses(parts.addresses));
+        let addresses = parts.reach.addresses(&parts.control.listen_addrs());
+        brain.handle(now, Event::Addresses(addresses));
         Driver {
             brain,
             identity: parts.identity,
             config: parts.config,
+            reach: parts.reach,
+            looked: now.boot,
             intake: parts.intake,
             floor_kept: parts.clock.floor(),
             clock: parts.clock,
@@ -201,6 +208,10 @@ impl Driver {
             if self.brain.poll_timeout().is_some_and(|at| at <= now.boot) {
                 self.brain.handle_timeout(now);
             }
+            if now.boot.since(self.looked).as_duration() > LOOK_AROUND {
+                self.looked = now.boot;
+                self.look_around();
+            }
             self.perform().await?;
         }
         self.tell(Event::Leaving);
@@ -217,6 +228,17 @@ impl Driver {
         match self.brain.poll_timeout() {
             Some(at) => at.since(boot).as_duration().min(NAP),
             None => NAP,
+        }
+    }
+
+    /// A machine that moved says so.
+    fn look_around(&mut self) {
+        let listening = self.control.listen_addrs();
+        let contact = self.reach.contact(&listening);
+        if contact != self.config.contact && contact.data.is_some() {
+            self.config.contact = contact.clone();
+            self.tell(Event::Addresses(self.reach.addresses(&listening)));
+            self.tell(Event::Moved(contact));
         }
     }
 
