@@ -2,20 +2,36 @@
 //!
 //! One quinn endpoint per node, bound to its own address, mutual TLS 1.3 without resumption. A
 //! bidirectional stream carries one [`protocol::wire::DataRequest`] and its reply; a unidirectional
-//! one carries one [`Notice`]. Every group is verified before it is written.
+//! one carries one [`Notice`]. Every group is verified before it is written ([`codec`]). What leaves
+//! for a site is paced over all its nodes together ([`pace`]) and counted at the socket ([`count`]).
+//!
+//! What is not here: which peer to ask for what, and what to make of a failure. The brain knows.
+
+mod codec;
+mod count;
+mod endpoint;
+mod fetch;
+mod pace;
+mod peers;
+mod serve;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use node_core::contract::FetchOutcome;
+use protocol::limits::FETCHES_MAX;
 use protocol::topology::Topology;
 use protocol::wire::{Class, Contact, Notice};
 use protocol::{NodeId, SiteId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::count::Tallies;
+use self::pace::Paces;
+use self::peers::{GOODBYE, Peers};
 use crate::net::identity::Identity;
 use crate::store::blobs::{Blob, Blobs};
 
@@ -44,10 +60,45 @@ impl DataConfig {
     }
 }
 
-/// A node's data endpoint. Clones share it.
+/// Events that wait for the driver; a peer that sends more waits too.
+const EVENTS_MAX: usize = 1024;
+
+/// A node's data endpoint. Clones share it; when the last is dropped, its connections close.
 #[derive(Clone, Debug)]
 pub struct DataPlane {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+    _open: Arc<Open>,
+}
+
+/// What the endpoint's tasks share.
+#[derive(Debug)]
+struct Inner {
+    config: DataConfig,
+    local: SocketAddr,
+    blobs: Blobs,
+    peers: Arc<Peers>,
+    tallies: Arc<Tallies>,
+    paces: Paces,
+    uploads: Arc<Semaphore>,
+    fetches: Semaphore,
+    wan_payload_in: AtomicU64,
+    events: mpsc::Sender<DataEvent>,
+}
+
+impl Inner {
+    fn add_wan_payload(&self, bytes: u64) {
+        self.wan_payload_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Closes the endpoint when dropped, which ends its tasks.
+#[derive(Debug)]
+struct Open(Arc<Peers>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.endpoint().close(GOODBYE, b"going");
+    }
 }
 
 /// Why the endpoint cannot be had.
@@ -144,57 +195,111 @@ impl DataPlane {
         identity: Arc<Identity>,
         blobs: Blobs,
     ) -> Result<(DataPlane, mpsc::Receiver<DataEvent>), DataError> {
-        let _ = (config, identity, blobs);
-        unimplemented!()
+        let tallies = Arc::new(Tallies::default());
+        let endpoint = endpoint::bind(config.listen, &identity, tallies.clone())?;
+        let address = config.listen;
+        let local = endpoint
+            .local_addr()
+            .map_err(|source| DataError::Bind { address, source })?;
+        let peers = Arc::new(Peers::new(endpoint, identity, config.slow_after));
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let inner = Arc::new(Inner {
+            local,
+            blobs,
+            peers: peers.clone(),
+            paces: Paces::new(tallies.clone()),
+            tallies,
+            uploads: Arc::new(Semaphore::new(config.uploads_max)),
+            fetches: Semaphore::new(FETCHES_MAX),
+            wan_payload_in: AtomicU64::new(0),
+            events,
+            config,
+        });
+        tokio::spawn(serve::accept(inner.clone()));
+        tokio::spawn(follow_admission(Arc::downgrade(&peers)));
+        Ok((
+            DataPlane {
+                inner,
+                _open: Arc::new(Open(peers)),
+            },
+            receiver,
+        ))
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.inner.local
     }
 
-    /// Starts a fetch. Payload bytes since the last report go to `progress` (a full channel loses
-    /// nothing: the next report carries them). `Complete` means verified and written, and for the
+    /// Starts a fetch. Payload bytes since the last report go to `progress`; what a full channel does
+    /// not take comes with the next report, or is only in [`FetchEnd::bytes`]. `Complete` means verified and written, and for the
     /// blob's last group durable and claimed.
     pub fn fetch(
         &self,
         job: FetchJob,
         progress: mpsc::Sender<u64>,
     ) -> (FetchHandle, JoinHandle<FetchEnd>) {
-        let _ = (job, progress);
-        unimplemented!()
+        let cancel = watch::Sender::new(false);
+        let run = fetch::run(self.inner.clone(), job, progress, cancel.subscribe());
+        (FetchHandle { cancel }, tokio::spawn(run))
     }
 
     /// Sends a notice in the background, in order per peer; lost if the peer cannot be reached.
     pub fn notify(&self, to: Contact, notice: Notice) {
-        let _ = (to, notice);
+        self.inner.peers.notify(to, notice);
     }
 
     /// Caps what is sent to all nodes of a remote site together, bytes a second at the socket, also
     /// for requests under way; for the own site: what is sent over its WAN. `None`: no cap.
     pub fn set_pace(&self, site: SiteId, bytes_per_s: Option<u64>) {
-        let _ = (site, bytes_per_s);
+        self.inner.paces.set(site, bytes_per_s);
     }
 
     /// Maps addresses to sites, for pacing and counting.
     pub fn set_topology(&self, topology: Arc<Topology>) {
-        let _ = topology;
+        self.inner.tallies.set_topology(topology);
     }
 
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
-        unimplemented!()
+        Counters {
+            sites: self.inner.tallies.counts(),
+            wan_payload_in: self.inner.wan_payload_in.load(Ordering::Relaxed),
+        }
     }
 
     /// Closes live connections with nodes that are not admitted any more. Happens by itself when
     /// the admission rules change.
-    pub fn close_revoked(&self) {}
+    pub fn close_revoked(&self) {
+        self.inner.peers.close_revoked();
+    }
 
     /// Closes connections with a peer and refuses new ones for [`protocol::limits::BAN`].
     pub fn ban(&self, peer: NodeId) {
-        let _ = peer;
+        self.inner.peers.ban(peer);
     }
 
     /// Closes all connections and waits until peers know.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let endpoint = self.inner.peers.endpoint();
+        endpoint.close(GOODBYE, b"going");
+        endpoint.wait_idle().await;
+    }
 }
+
+/// Closes connections whenever the rules of admission change.
+async fn follow_admission(peers: std::sync::Weak<Peers>) {
+    let Some(mut changed) = peers
+        .upgrade()
+        .map(|peers| peers.identity().admission().changed())
+    else {
+        return;
+    };
+    while changed.changed().await.is_ok() {
+        let Some(peers) = peers.upgrade() else { return };
+        peers.close_revoked();
+    }
+}
+
+#[cfg(test)]
+mod tests;

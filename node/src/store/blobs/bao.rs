@@ -54,6 +54,22 @@ impl Walks {
         self.walk.next();
         self.begins = false;
     }
+
+    /// Room for the encodings of all ranges, between a group and `most`.
+    fn buffer_bytes(&self, most: usize) -> usize {
+        let groups: u64 = self
+            .ranges
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
+        let pairs = 64 * self.ranges.len() as u64 + 2 * groups;
+        let bytes = groups
+            .saturating_mul(GROUP_BYTES)
+            .saturating_add(pairs * PAIR_BYTES as u64);
+        usize::try_from(bytes)
+            .unwrap_or(most)
+            .clamp(GROUP_BYTES as usize, most)
+    }
 }
 
 /// Reads groups and pairs of a blob as one encoding. What it reads is not verified again: a damaged
@@ -76,9 +92,14 @@ impl Encoder {
         }
     }
 
-    /// Payload bytes in what was filled so far.
-    pub(crate) fn payload(&self) -> u64 {
-        self.payload
+    /// Room that a buffer should have: enough for what is left, between a group and `most`.
+    pub(crate) fn buffer_bytes(&self, most: usize) -> usize {
+        self.walks.buffer_bytes(most)
+    }
+
+    /// Payload bytes since the last call.
+    pub(crate) fn take_payload(&mut self) -> u64 {
+        std::mem::take(&mut self.payload)
     }
 
     /// Fills `buffer` with whole items and returns how many bytes they take; 0 at the end.
@@ -190,6 +211,11 @@ impl Decoder {
             cut: Vec::new(),
             failed: false,
         }
+    }
+
+    /// Room that a buffer should have: enough for what is to come, between a group and `most`.
+    pub(crate) fn buffer_bytes(&self, most: usize) -> usize {
+        self.walks.buffer_bytes(most)
     }
 
     /// Whether every group asked for is verified and written.

@@ -1,0 +1,282 @@
+//! The exchange itself, over any pair of byte streams.
+//!
+//! A request is its length (four bytes, little endian) and a [`DataRequest`]. The reply is one byte
+//! of [`DataReply`] and, if that is `Sending`, for each range in order the bao encoding of its
+//! groups; then the stream ends. A notice is a whole unidirectional stream. Hashing and disks are
+//! kept off the network's tasks: while one buffer is read or written, the other is worked on.
+
+use std::io;
+use std::time::Duration;
+
+use protocol::limits::{
+    GROUP_BYTES, NOTICE_MAX_BYTES, PACED_WRITE_MAX_BYTES, REQUEST_MAX_BYTES, REQUEST_RANGES_MAX,
+};
+use protocol::pieces::Geometry;
+use protocol::versioned::{DecodeError, Versioned};
+use protocol::wire::{DataReply, DataRequest, Notice};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::store::blobs::{Decoder, Encoder, Fault};
+
+/// One of the two buffers of a transfer.
+pub(crate) const BUFFER_BYTES: usize = 256 << 10;
+/// What is verified at once from a peer that has not delivered much yet: it bounds what is wasted
+/// on wrong bytes. It grows to the whole buffer with an eighth of what was delivered.
+const FIRST_BATCH_BYTES: u64 = 32 << 10;
+/// A receiver that takes nothing for so long is dropped.
+const STALL: Duration = Duration::from_secs(60);
+
+/// Why an exchange failed. The culprit is the peer or the way to it unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("what came is malformed: {0}")]
+    Malformed(#[from] DecodeError),
+    #[error("{0} bytes are announced, over the limit")]
+    TooLong(usize),
+}
+
+pub(crate) async fn write_request(
+    to: &mut (impl AsyncWrite + Unpin),
+    request: &DataRequest,
+) -> io::Result<()> {
+    let body = request.to_bytes();
+    let mut bytes = Vec::with_capacity(body.len() + 4);
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    to.write_all(&bytes).await
+}
+
+pub(crate) async fn read_request(
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<DataRequest, ExchangeError> {
+    let length = from.read_u32_le().await? as usize;
+    if length > REQUEST_MAX_BYTES {
+        return Err(ExchangeError::TooLong(length));
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes).await?;
+    Ok(DataRequest::from_bytes(&bytes)?)
+}
+
+/// Whether the ranges of a request are some, not too many, rising, apart and inside the blob.
+pub(crate) fn is_sound(request: &DataRequest) -> bool {
+    let groups = Geometry::of(request.blob.length).groups();
+    let apart = request.groups.windows(2).all(|pair| pair[0].1 < pair[1].0);
+    !request.groups.is_empty()
+        && request.groups.len() <= REQUEST_RANGES_MAX
+        && request
+            .groups
+            .iter()
+            .all(|(start, end)| start < end && *end <= groups)
+        && apart
+}
+
+pub(crate) async fn write_reply(
+    to: &mut (impl AsyncWrite + Unpin),
+    reply: DataReply,
+) -> io::Result<()> {
+    to.write_u8(match reply {
+        DataReply::Sending => 0,
+        DataReply::NotHeld => 1,
+        DataReply::Busy => 2,
+        DataReply::Refused => 3,
+    })
+    .await
+}
+
+pub(crate) async fn read_reply(
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<DataReply, ExchangeError> {
+    match from.read_u8().await? {
+        0 => Ok(DataReply::Sending),
+        1 => Ok(DataReply::NotHeld),
+        2 => Ok(DataReply::Busy),
+        3 => Ok(DataReply::Refused),
+        _ => Err(DecodeError::Malformed { what: "DataReply" }.into()),
+    }
+}
+
+/// Reads a stream to its end as one notice.
+pub(crate) async fn read_notice(
+    from: &mut (impl AsyncRead + Unpin),
+) -> Result<Notice, ExchangeError> {
+    let mut bytes = Vec::new();
+    from.take(NOTICE_MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .await?;
+    Ok(Notice::from_bytes(&bytes)?)
+}
+
+/// Asked before bytes are written.
+pub(crate) trait Gate {
+    /// Bytes that are best written at once.
+    fn write_bytes(&self) -> usize;
+    /// Waits until so many bytes may be written.
+    fn open(&self, bytes: usize) -> impl Future<Output = ()> + Send;
+}
+
+/// Writes the whole encoding; `sent` hears of payload bytes as they are handed to the stream.
+pub(crate) async fn send(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut encoder: Encoder,
+    gate: &impl Gate,
+    mut sent: impl FnMut(u64),
+) -> io::Result<()> {
+    let size = encoder.buffer_bytes(BUFFER_BYTES);
+    let (mut front, mut back) = (vec![0; size], vec![0; size]);
+    let mut before = 0;
+    let mut filled = 0;
+    loop {
+        let filling = spawn_blocking(move || {
+            let result = encoder.fill(&mut back);
+            (encoder, back, result)
+        });
+        let mut rest = &front[..filled];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(
+                gate.write_bytes()
+                    .clamp(1, PACED_WRITE_MAX_BYTES)
+                    .min(rest.len()),
+            );
+            gate.open(now.len()).await;
+            timeout(STALL, to.write_all(now))
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??;
+            rest = later;
+        }
+        sent(before);
+        let (mut returned, full, result) = filling.await.map_err(io::Error::other)?;
+        filled = result?;
+        if filled == 0 {
+            return Ok(());
+        }
+        before = returned.take_payload();
+        encoder = returned;
+        back = std::mem::replace(&mut front, full);
+    }
+}
+
+/// What counts as too slow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// At least so many bytes ...
+    pub(crate) bytes: u64,
+    /// ... in so long.
+    pub(crate) window: Duration,
+}
+
+/// How receiving ended before everything was there.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    Cancelled,
+    Slow,
+    Broken(io::Error),
+    Fault(Fault),
+}
+
+impl From<Fault> for Stopped {
+    fn from(fault: Fault) -> Stopped {
+        Stopped::Fault(fault)
+    }
+}
+
+/// Takes everything that `decoder` expects; `won` hears of payload bytes once they are verified and
+/// written. Stops when `cancel` turns true (not when it is dropped).
+pub(crate) async fn receive(
+    from: &mut (impl AsyncRead + Unpin),
+    decoder: Decoder,
+    patience: Patience,
+    cancel: &mut watch::Receiver<bool>,
+    mut won: impl FnMut(u64),
+) -> Result<(), Stopped> {
+    let begin = Instant::now();
+    let size = decoder.buffer_bytes(BUFFER_BYTES);
+    let mut reader = vec![0; size];
+    let mut filled = 0;
+    let mut ended = false;
+    let (mut arrived, mut verified) = (0, 0);
+    let mut idle = Some((decoder, vec![0; size]));
+    let mut work = None;
+    let (mut window_end, mut window_base) = (begin + patience.window, 0);
+
+    loop {
+        if let Some((mut decoder, spare)) = idle.take() {
+            if filled > 0
+                && (ended
+                    || filled == size
+                    || filled as u64 >= batch_bytes(arrived, verified, begin.elapsed()))
+            {
+                let batch = std::mem::replace(&mut reader, spare);
+                let bytes = std::mem::take(&mut filled);
+                work = Some(spawn_blocking(move || {
+                    let result = decoder.feed(&batch[..bytes]);
+                    let done = decoder.is_done();
+                    (decoder, batch, done, result)
+                }));
+            } else if ended {
+                return Err(Stopped::Broken(io::ErrorKind::UnexpectedEof.into()));
+            } else {
+                idle = Some((decoder, spare));
+            }
+        }
+        tokio::select! {
+            biased;
+            () = cancelled(cancel) => return Err(Stopped::Cancelled),
+            read = from.read(&mut reader[filled..]), if !ended && filled < reader.len() => {
+                match read {
+                    Ok(0) => ended = true,
+                    Ok(n) => {
+                        filled += n;
+                        arrived += n as u64;
+                    }
+                    // What came before the break is still worth verifying.
+                    Err(_) if filled > 0 || work.is_some() => ended = true,
+                    Err(e) => return Err(Stopped::Broken(e)),
+                }
+            }
+            worked = async { work.as_mut().expect("guarded").await }, if work.is_some() => {
+                work = None;
+                let (decoder, spare, done, result) = worked.map_err(|e| Stopped::Broken(io::Error::other(e)))?;
+                let payload = result?;
+                verified += payload;
+                won(payload);
+                if done {
+                    return Ok(());
+                }
+                idle = Some((decoder, spare));
+            }
+            () = sleep_until(window_end) => {
+                // While we are busy ourselves the peer is not to blame.
+                if arrived - window_base < patience.bytes && work.is_none() {
+                    return Err(Stopped::Slow);
+                }
+                (window_end, window_base) = (Instant::now() + patience.window, arrived);
+            }
+        }
+    }
+}
+
+/// How much is gathered before it is verified: a fiftieth of a second's worth, at least a group with
+/// a few pairs, at most what may be wasted on a peer that turns out to lie.
+fn batch_bytes(arrived: u64, verified: u64, elapsed: Duration) -> u64 {
+    let most = (verified / 8).clamp(FIRST_BATCH_BYTES, BUFFER_BYTES as u64);
+    let per_tick = arrived as u128 * 20 / elapsed.as_millis().max(1);
+    u64::try_from(per_tick)
+        .unwrap_or(u64::MAX)
+        .clamp(GROUP_BYTES + 512, most)
+}
+
+/// Waits until the fetch is cancelled; for ever if nobody can cancel it any more.
+pub(crate) async fn cancelled(cancel: &mut watch::Receiver<bool>) {
+    if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

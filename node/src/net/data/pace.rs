@@ -1,0 +1,263 @@
+//! Pacing: how fast bytes may leave for a site, over all connections with its nodes together.
+//!
+//! A bucket (governor's GCRA) is asked before every write. What is written costs a sixteenth more
+//! than its payload, for headers; and whatever the socket really sent to that site beyond what was
+//! paid for (handshakes, acknowledgements, retransmissions) is added to the price of the next write.
+//! So the bytes at the socket stay within `rate × time + burst`, whatever they were. Who waits is
+//! served in the order of asking, so a site's nodes share its rate evenly.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use protocol::SiteId;
+use protocol::limits::PACED_WRITE_MAX_BYTES;
+use tokio::sync::watch;
+
+use super::count::{Tallies, Tally};
+
+/// Smallest and largest burst; in between an eighth of a second's worth.
+const BURST_MIN_BYTES: u64 = 2 << 10;
+const BURST_MAX_BYTES: u64 = 1 << 20;
+/// Buckets are filled by this many cells a second at most, so that a cell's time in nanoseconds is
+/// a number large enough to be exact.
+const CELLS_PER_S_MAX: u64 = 100_000;
+
+/// A rate that is kept.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    limiter: DefaultDirectRateLimiter,
+    clock: DefaultClock,
+    rate: u64,
+    cell_bytes: u64,
+    burst_bytes: u64,
+    /// Bytes that were sent at the socket when the bucket was made, and bytes paid for since.
+    baseline: u64,
+    paid: AtomicU64,
+}
+
+impl Bucket {
+    /// For `rate` bytes a second (at least 1). `baseline` is what was sent before it was made.
+    pub(crate) fn new(rate: u64, baseline: u64) -> Bucket {
+        let rate = rate.max(1);
+        let cell_bytes = rate.div_ceil(CELLS_PER_S_MAX);
+        let burst_bytes = (rate / 8).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
+        // Rounded up: never faster than asked for.
+        let per_cell = Duration::from_nanos((cell_bytes * 1_000_000_000).div_ceil(rate));
+        let cells = NonZeroU32::new((burst_bytes / cell_bytes) as u32).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(per_cell)
+            .expect("a cell takes at least a nanosecond")
+            .allow_burst(cells);
+        Bucket {
+            limiter: RateLimiter::direct(quota),
+            clock: DefaultClock::default(),
+            rate,
+            cell_bytes,
+            burst_bytes: u64::from(cells.get()) * cell_bytes,
+            baseline,
+            paid: AtomicU64::new(0),
+        }
+    }
+
+    /// Payload bytes that are best written at once.
+    pub(crate) fn write_bytes(&self) -> usize {
+        (self.burst_bytes as usize / 17 * 16).clamp(1, PACED_WRITE_MAX_BYTES)
+    }
+
+    /// What writing `payload` bytes costs, with what the socket sent unpaid.
+    fn price(&self, payload: usize, socket_out: Option<u64>) -> u64 {
+        let sent = socket_out.map_or(0, |out| out.saturating_sub(self.baseline));
+        let unpaid = sent.saturating_sub(self.paid.load(Ordering::Relaxed));
+        payload as u64 * 17 / 16 + 1 + unpaid
+    }
+
+    /// Pays some of `owed` bytes; how long to wait if nothing can be paid now.
+    fn pay(&self, owed: u64) -> Result<u64, Duration> {
+        let part = owed.min(self.burst_bytes);
+        let cells =
+            NonZeroU32::new(part.div_ceil(self.cell_bytes) as u32).unwrap_or(NonZeroU32::MIN);
+        match self.limiter.check_n(cells) {
+            Ok(Ok(())) => {
+                self.paid.fetch_add(part, Ordering::Relaxed);
+                Ok(part)
+            }
+            Ok(Err(later)) => Err(later.wait_time_from(self.clock.now())),
+            // More cells than the burst has cannot be asked for; if it happened, they would be free.
+            Err(_) => Ok(part),
+        }
+    }
+
+    /// Waits until `payload` bytes may be written.
+    pub(crate) async fn take(&self, payload: usize) {
+        let mut owed = self.price(payload, None);
+        while owed > 0 {
+            match self.pay(owed) {
+                Ok(part) => owed -= part,
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+    }
+}
+
+/// The rate of one remote site, which may change while writers wait.
+#[derive(Debug)]
+pub(crate) struct SitePace {
+    bucket: ArcSwapOption<Bucket>,
+    changed: watch::Sender<()>,
+    /// First come, first served.
+    turn: tokio::sync::Mutex<()>,
+    tally: Arc<Tally>,
+}
+
+impl SitePace {
+    /// Bytes that are best written at once; `None` if the site has no cap.
+    pub(crate) fn write_bytes(&self) -> Option<usize> {
+        self.bucket
+            .load()
+            .as_ref()
+            .map(|bucket| bucket.write_bytes())
+    }
+
+    /// Waits until `payload` bytes may be written. `count_socket`: the site is the receiver, so what
+    /// the socket sent to it counts.
+    pub(crate) async fn take(&self, payload: usize, count_socket: bool) {
+        if self.bucket.load().is_none() {
+            return;
+        }
+        let _turn = self.turn.lock().await;
+        let mut changed = self.changed.subscribe();
+        let mut owed = None;
+        loop {
+            let Some(bucket) = self.bucket.load_full() else {
+                return;
+            };
+            let sent = count_socket.then(|| self.tally.socket_out());
+            let rest = owed.unwrap_or_else(|| bucket.price(payload, sent));
+            match bucket.pay(rest) {
+                Ok(part) if part >= rest => return,
+                Ok(part) => owed = Some(rest - part),
+                Err(wait) => {
+                    owed = Some(rest);
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        _ = changed.changed() => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rates of all sites.
+#[derive(Debug)]
+pub(crate) struct Paces {
+    tallies: Arc<Tallies>,
+    sites: Mutex<HashMap<SiteId, Arc<SitePace>>>,
+}
+
+impl Paces {
+    pub(crate) fn new(tallies: Arc<Tallies>) -> Paces {
+        Paces {
+            tallies,
+            sites: Mutex::default(),
+        }
+    }
+
+    /// Sets or lifts a site's cap; writers that wait follow at once. The same cap again changes nothing.
+    pub(crate) fn set(&self, site: SiteId, rate: Option<u64>) {
+        let pace = self.of(&site);
+        if pace.bucket.load().as_ref().map(|bucket| bucket.rate) == rate.map(|rate| rate.max(1)) {
+            return;
+        }
+        let bucket = rate.map(|rate| Arc::new(Bucket::new(rate, pace.tally.socket_out())));
+        pace.bucket.store(bucket);
+        pace.changed.send_replace(());
+    }
+
+    /// The pace of a site. Sites come from the signed topology and orders, so their number is bounded.
+    pub(crate) fn of(&self, site: &SiteId) -> Arc<SitePace> {
+        let mut sites = self.sites.lock().expect("no panic under this lock");
+        let new = || {
+            Arc::new(SitePace {
+                bucket: ArcSwapOption::empty(),
+                changed: watch::Sender::new(()),
+                turn: tokio::sync::Mutex::new(()),
+                tally: self.tallies.of_site(site.clone()),
+            })
+        };
+        sites.entry(site.clone()).or_insert_with(new).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_rate_has_a_burst_that_its_writes_fit() {
+        for rate in [
+            1,
+            1_000,
+            8_000,
+            100_000,
+            250_000,
+            12_345_678,
+            125_000_000,
+            5_000_000_000,
+            u64::MAX / 1_000_000_001,
+        ] {
+            let bucket = Bucket::new(rate, 0);
+            let write = bucket.write_bytes();
+            assert!(
+                bucket.price(write, None) <= bucket.burst_bytes + bucket.cell_bytes,
+                "{rate}"
+            );
+            assert!(bucket.pay(bucket.burst_bytes).is_ok(), "{rate}");
+            assert!(write <= PACED_WRITE_MAX_BYTES, "{rate}");
+        }
+    }
+
+    #[test]
+    fn what_is_paid_in_a_while_stays_under_the_rate() {
+        for rate in [8_000, 1_000_000, 300_000_000] {
+            let bucket = Bucket::new(rate, 0);
+            let begin = std::time::Instant::now();
+            let mut paid = 0;
+            while begin.elapsed() < Duration::from_millis(50) {
+                paid += bucket.pay(1_000).unwrap_or(0);
+            }
+            let allowed =
+                begin.elapsed().as_secs_f64() * rate as f64 + bucket.burst_bytes as f64 + 1_000.0;
+            assert!((paid as f64) <= allowed, "{paid} of {allowed} at {rate}");
+            assert!(paid >= bucket.burst_bytes / 2, "{paid} at {rate}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_sent_unpaid_is_paid_later() {
+        let bucket = Bucket::new(1_000_000, 500);
+        assert_eq!(bucket.price(1_600, Some(500)), 1_701);
+        assert_eq!(bucket.price(1_600, Some(10_500)), 11_701);
+        bucket.take(20_000).await;
+        assert_eq!(bucket.price(1_600, Some(10_500)), 1_701);
+    }
+
+    #[tokio::test]
+    async fn a_lifted_cap_frees_who_waits() {
+        let paces = Paces::new(Arc::default());
+        let site: SiteId = "north".parse().unwrap();
+        paces.set(site.clone(), Some(1));
+        let pace = paces.of(&site);
+        pace.take(1_900, true).await;
+        let waiting = tokio::spawn(async move { pace.take(1_000_000, true).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        paces.set(site, None);
+        waiting.await.unwrap();
+    }
+}

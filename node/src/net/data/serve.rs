@@ -1,0 +1,229 @@
+//! Answering peers: requests from the blobs that are held, notices to the driver.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use protocol::NodeId;
+use protocol::limits::PACED_WRITE_MAX_BYTES;
+use protocol::wire::{DataReply, DataRequest};
+use quinn::{Connection, Incoming, VarInt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::codec::{self, Gate};
+use super::pace::{Bucket, SitePace};
+use super::peers::{INCOMING_MAX, NOT_ADMITTED, node_of};
+use super::{DataEvent, Inner};
+use crate::store::blobs::{Blob, Encoder};
+
+/// The error code of a stream that we cut.
+const CUT: VarInt = VarInt::from_u32(1);
+
+/// Takes connections until the endpoint closes.
+pub(super) async fn accept(inner: Arc<Inner>) {
+    let open = Arc::new(AtomicUsize::new(0));
+    while let Some(incoming) = inner.peers.endpoint().accept().await {
+        let place = Place::take(&open);
+        if open.load(Ordering::Relaxed) > INCOMING_MAX {
+            incoming.refuse();
+            continue;
+        }
+        let inner = inner.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection(inner, incoming).await {
+                tracing::debug!(error, "an incoming data connection was not taken");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// A place among the incoming connections, given back when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Place {
+        open.fetch_add(1, Ordering::Relaxed);
+        Place(open.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String> {
+    let connecting = incoming.accept().map_err(|e| e.to_string())?;
+    let handshake = timeout(inner.config.slow_after, connecting).await;
+    let connection = handshake
+        .map_err(|_| "the handshake took too long")?
+        .map_err(|e| e.to_string())?;
+    let Some(node) = node_of(&connection).filter(|node| !inner.peers.is_banned(node)) else {
+        connection.close(NOT_ADMITTED, b"not admitted");
+        return Err("the peer is banned or showed no node's certificate".to_owned());
+    };
+    inner.peers.track(node, &connection);
+    tokio::join!(
+        requests(&inner, &connection),
+        notices(&inner, &connection, node)
+    );
+    Ok(())
+}
+
+async fn requests(inner: &Arc<Inner>, connection: &Connection) {
+    // quinn bounds how many of these streams are open at the same time.
+    while let Ok((mut to, mut from)) = connection.accept_bi().await {
+        let (inner, connection) = (inner.clone(), connection.clone());
+        tokio::spawn(async move {
+            match answer(&inner, &connection, &mut to, &mut from).await {
+                Ok(()) => drop(to.finish()),
+                Err(error) => {
+                    tracing::debug!(peer = %connection.remote_address(), %error, "a request was cut");
+                    let _ = to.reset(CUT);
+                }
+            }
+        });
+    }
+}
+
+async fn notices(inner: &Arc<Inner>, connection: &Connection, node: NodeId) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        match timeout(inner.config.slow_after, codec::read_notice(&mut stream)).await {
+            Ok(Ok(notice)) => {
+                if inner
+                    .events
+                    .send(DataEvent::Notice(node, notice))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%node, %error, "a notice is dropped"),
+            Err(_) => {
+                tracing::debug!(%node, "a notice took too long");
+                let _ = stream.stop(CUT);
+            }
+        }
+    }
+}
+
+/// Reads one request and answers it.
+async fn answer(
+    inner: &Arc<Inner>,
+    connection: &Connection,
+    to: &mut quinn::SendStream,
+    from: &mut quinn::RecvStream,
+) -> Result<(), codec::ExchangeError> {
+    let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+    let request = timeout(inner.config.slow_after, codec::read_request(from))
+        .await
+        .map_err(|_| late())?;
+    let request = match request {
+        Ok(request) if codec::is_sound(&request) => request,
+        Ok(_) => return Ok(codec::write_reply(to, DataReply::Refused).await?),
+        Err(error) => {
+            codec::write_reply(to, DataReply::Refused).await?;
+            to.finish().map_err(std::io::Error::from)?;
+            return Err(error);
+        }
+    };
+    let (blob, _permit) = match admit(inner, &request).await {
+        Ok(admitted) => admitted,
+        Err(reply) => return Ok(codec::write_reply(to, reply).await?),
+    };
+    codec::write_reply(to, DataReply::Sending).await?;
+    let own_address = connection.local_ip().unwrap_or(inner.local.ip());
+    let gate = SendGate::new(
+        inner,
+        own_address,
+        connection.remote_address().ip(),
+        request.max_bytes_per_s,
+    );
+    let tally = inner.tallies.of(connection.remote_address().ip());
+    codec::send(to, Encoder::new(blob, &request.groups), &gate, |bytes| {
+        tally.add_payload_out(bytes)
+    })
+    .await?;
+    Ok(())
+}
+
+/// The blob and a place among the uploads, or why not.
+async fn admit(
+    inner: &Arc<Inner>,
+    request: &DataRequest,
+) -> Result<(Arc<Blob>, OwnedSemaphorePermit), DataReply> {
+    let permit = inner
+        .uploads
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| DataReply::Busy)?;
+    let (blobs, root) = (inner.blobs.clone(), request.blob.root);
+    let blob = spawn_blocking(move || blobs.get(&root))
+        .await
+        .ok()
+        .flatten();
+    blob.filter(|blob| {
+        blob.name() == request.blob
+            && request
+                .groups
+                .iter()
+                .all(|(start, end)| blob.holds(*start..*end))
+    })
+    .map(|blob| (blob, permit))
+    .ok_or(DataReply::NotHeld)
+}
+
+/// Everything that slows down what we send in answer to one request.
+struct SendGate {
+    /// The asker's site.
+    theirs: Option<Arc<SitePace>>,
+    /// Our own site's WAN.
+    ours: Option<Arc<SitePace>>,
+    /// The asker's own wish.
+    wish: Option<Bucket>,
+}
+
+impl SendGate {
+    fn new(inner: &Inner, own: IpAddr, remote: IpAddr, max_bytes_per_s: u64) -> SendGate {
+        let (theirs, ours) = (inner.tallies.of(remote), inner.tallies.of(own));
+        let same_site = theirs.site.is_some() && theirs.site == ours.site;
+        let pace = |site: &Option<_>| {
+            site.as_ref()
+                .filter(|_| !same_site)
+                .map(|site| inner.paces.of(site))
+        };
+        SendGate {
+            theirs: pace(&theirs.site),
+            ours: pace(&ours.site),
+            wish: (max_bytes_per_s > 0).then(|| Bucket::new(max_bytes_per_s, 0)),
+        }
+    }
+}
+
+impl Gate for SendGate {
+    fn write_bytes(&self) -> usize {
+        let sites = [&self.theirs, &self.ours]
+            .into_iter()
+            .flatten()
+            .filter_map(|pace| pace.write_bytes());
+        let wish = self.wish.as_ref().map(Bucket::write_bytes);
+        sites.chain(wish).min().unwrap_or(PACED_WRITE_MAX_BYTES)
+    }
+
+    async fn open(&self, bytes: usize) {
+        if let Some(wish) = &self.wish {
+            wish.take(bytes).await;
+        }
+        if let Some(ours) = &self.ours {
+            ours.take(bytes, false).await;
+        }
+        if let Some(theirs) = &self.theirs {
+            theirs.take(bytes, true).await;
+        }
+    }
+}
