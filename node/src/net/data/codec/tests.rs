@@ -1,1 +1,237 @@
+use std::sync::Arc;
 
+use proptest::prelude::*;
+use protocol::BlobRef;
+use protocol::pieces::PieceSet;
+use protocol::wire::Class;
+use tempfile::TempDir;
+use tokio::io::duplex;
+
+use super::*;
+use crate::store::blobs::{Blob, Blobs};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn request() -> DataRequest {
+    DataRequest {
+        blob: BlobRef::of(b"some blob"),
+        groups: (0..40).map(|i| (i * 1000, i * 1000 + 7)).collect(),
+        class: Class::Emergency,
+        max_bytes_per_s: 12_345,
+    }
+}
+
+fn mutate(bytes: &mut Vec<u8>, at: usize, with: u8, kind: u8) {
+    let at = at % bytes.len();
+    match kind {
+        0 => bytes[at] ^= with,
+        1 => bytes.truncate(at),
+        2 => drop(bytes.remove(at)),
+        3 => bytes.insert(at, with),
+        _ => bytes
+            .iter_mut()
+            .skip(at)
+            .for_each(|byte| *byte = byte.wrapping_mul(with).wrapping_add(3)),
+    }
+}
+
+#[test]
+fn requests_and_replies_come_out_as_they_went_in() {
+    runtime().block_on(async {
+        let (mut a, mut b) = duplex(100_000);
+        write_request(&mut a, &request()).await.unwrap();
+        assert_eq!(read_request(&mut b).await.unwrap(), request());
+        for reply in [
+            DataReply::Sending,
+            DataReply::NotHeld,
+            DataReply::Busy,
+            DataReply::Refused,
+        ] {
+            write_reply(&mut a, reply).await.unwrap();
+            assert_eq!(read_reply(&mut b).await.unwrap(), reply);
+        }
+        // One byte each, as the wire format writes them.
+        for (byte, reply) in [
+            DataReply::Sending,
+            DataReply::NotHeld,
+            DataReply::Busy,
+            DataReply::Refused,
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert_eq!(postcard::to_stdvec(reply).unwrap(), [byte as u8]);
+        }
+    });
+}
+
+#[test]
+fn an_endless_notice_is_cut() {
+    runtime().block_on(async {
+        let mut endless = tokio::io::repeat(b'T');
+        assert!(matches!(
+            read_notice(&mut endless).await,
+            Err(ExchangeError::Malformed(_))
+        ));
+        let mut announced = &[0xff, 0xff, 0xff, 0x7f][..];
+        assert!(matches!(
+            read_request(&mut announced).await,
+            Err(ExchangeError::TooLong(_))
+        ));
+    });
+}
+
+/// A complete blob, its encoding, and an empty one beside it.
+struct Pair {
+    _dir: TempDir,
+    full: Arc<Blob>,
+    blobs: Blobs,
+    bytes: Vec<u8>,
+}
+
+fn pair() -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = noise(100_000);
+    std::fs::write(dir.path().join("source"), &bytes).unwrap();
+    let seed = Blobs::open(&dir.path().join("a")).unwrap();
+    let name = seed.import_file(&dir.path().join("source")).unwrap();
+    let full = seed.get(&name.root).unwrap();
+    let blobs = Blobs::open(&dir.path().join("b")).unwrap();
+    Pair {
+        _dir: dir,
+        full,
+        blobs,
+        bytes,
+    }
+}
+
+struct Free;
+
+impl Gate for Free {
+    fn write_bytes(&self) -> usize {
+        10_000
+    }
+    async fn open(&self, _: usize) {}
+}
+
+async fn transfer(
+    from: &mut (impl AsyncRead + Unpin),
+    into: Arc<Blob>,
+    ranges: &[(u64, u64)],
+) -> (Result<(), Stopped>, u64) {
+    let (_keep, mut cancel) = watch::channel(false);
+    let patience = Patience {
+        bytes: 1,
+        window: Duration::from_secs(5),
+    };
+    let mut won = 0;
+    let result = receive(
+        from,
+        Decoder::new(into, ranges),
+        patience,
+        &mut cancel,
+        |bytes| won += bytes,
+    )
+    .await;
+    (result, won)
+}
+
+#[test]
+fn ranges_travel_over_any_pair_of_streams() {
+    runtime().block_on(async {
+        let pair = pair();
+        let blob = pair.blobs.open_blob(pair.full.name()).unwrap();
+        for ranges in [&[(1, 2), (4, 6)][..], &[(0, 1), (2, 4), (6, 7)]] {
+            let (mut a, mut b) = duplex(3_000);
+            let mut sent = 0;
+            let sending = async {
+                send(
+                    &mut a,
+                    Encoder::new(pair.full.clone(), ranges),
+                    &Free,
+                    |bytes| sent += bytes,
+                )
+                .await
+                .unwrap();
+                drop(a);
+            };
+            let ((), (result, won)) = tokio::join!(sending, transfer(&mut b, blob.clone(), ranges));
+            result.unwrap();
+            assert_eq!(sent, won);
+            assert!(ranges.iter().all(|(start, end)| blob.holds(*start..*end)));
+        }
+        let mut found = vec![0; 100_000];
+        blob.read_at(0, &mut found).unwrap();
+        assert!(found == pair.bytes);
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn mutated_requests_are_refused_or_sound(at in 0usize..10_000, with: u8, kind in 0u8..5) {
+        let body = request().to_bytes();
+        let mut bytes = [&(body.len() as u32).to_le_bytes()[..], &body].concat();
+        mutate(&mut bytes, at, with, kind);
+        runtime().block_on(async {
+            if let Ok(request) = read_request(&mut &bytes[..]).await {
+                let _ = is_sound(&request);
+            }
+        });
+    }
+
+    #[test]
+    fn mutated_notices_are_refused_or_read(at in 0usize..10_000, with: u8, kind in 0u8..5) {
+        let notice = Notice::Have { blob: BlobRef::of(b"x"), pieces: PieceSet::full(777) };
+        let mut bytes = notice.to_bytes();
+        mutate(&mut bytes, at, with, kind);
+        runtime().block_on(async { drop(read_notice(&mut &bytes[..]).await) });
+    }
+}
+
+#[test]
+fn a_mutated_transfer_never_writes_what_is_wrong() {
+    let runtime = runtime();
+    let pair = pair();
+    let groups = [(0, 7)];
+    let mut encoding = Vec::new();
+    runtime
+        .block_on(send(
+            &mut encoding,
+            Encoder::new(pair.full.clone(), &groups),
+            &Free,
+            |_| {},
+        ))
+        .unwrap();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(1000));
+    let cases = (0usize..200_000, 1u8.., 0u8..5);
+    let outcome = runner.run(&cases, |(at, with, kind)| {
+        let mut bytes = encoding.clone();
+        mutate(&mut bytes, at, with, kind);
+        let blob = pair.blobs.open_blob(pair.full.name()).unwrap();
+        let (result, _) = runtime.block_on(transfer(&mut &bytes[..], blob.clone(), &groups));
+        prop_assert!(result.is_err() || bytes.starts_with(&encoding));
+        for group in (0..7).filter(|group| blob.holds(*group..*group + 1)) {
+            let start = (group * GROUP_BYTES) as usize;
+            let mut found = vec![0; (pair.bytes.len() - start).min(GROUP_BYTES as usize)];
+            blob.read_at(start as u64, &mut found).unwrap();
+            prop_assert!(found == pair.bytes[start..start + found.len()]);
+        }
+        drop(blob);
+        pair.blobs.drop_blob(&pair.full.name().root).unwrap();
+        Ok(())
+    });
+    outcome.unwrap();
+}
