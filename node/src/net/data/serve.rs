@@ -127,9 +127,8 @@ async fn answer(
         Ok(request) if codec::is_sound(&request) => request,
         Ok(_) => return Ok(codec::write_reply(to, DataReply::Refused).await?),
         Err(error) => {
-            codec::write_reply(to, DataReply::Refused).await?;
-            to.finish().map_err(std::io::Error::from)?;
-            return Err(error);
+            tracing::debug!(peer = %connection.remote_address(), %error, "a request is refused");
+            return Ok(codec::write_reply(to, DataReply::Refused).await?);
         }
     };
     let (blob, _permit) = match admit(inner, &request).await {

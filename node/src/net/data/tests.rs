@@ -558,11 +558,12 @@ async fn two_fetchers_of_a_site_share_its_cap_at_the_socket() {
     elsewhere.plane.set_topology(topology());
 
     let begin = Instant::now();
-    let wan = |node: &Node| {
-        node.fetch(FetchJob {
+    let wan = async |node: &Node| {
+        let job = FetchJob {
             wan: true,
             ..node.job(&source.contact, name)
-        })
+        };
+        node.fetch(job).await
     };
     let (ends, third) = tokio::join!(async { tokio::join!(wan(&a), wan(&b)) }, async {
         let end = wan(&elsewhere).await;
