@@ -97,6 +97,10 @@ impl Directory {
     pub fn ledger_file(&self) -> PathBuf {
         self.path.join("ledger.redb")
     }
+    /// `lock`: held by the coordinator that runs here.
+    pub fn lock_file(&self) -> PathBuf {
+        self.path.join("lock")
+    }
     /// `store.redb`: tokens, issued orders, pending recalls.
     pub fn store_file(&self) -> PathBuf {
         self.path.join("store.redb")

@@ -29,5 +29,6 @@
 mod client;
 pub mod messages;
 mod pin;
+pub(crate) mod server;
 
 pub use client::{ApiError, Client};

@@ -211,11 +211,7 @@ fn make_origin(
         Vec::new(),
         listen,
     );
-    if let Err(e) = adopted
-        && e.to_string() != "not built yet"
-    {
-        return Err(other(&e));
-    }
+    adopted.map_err(|e| other(&e))?;
     make_dir(&dir.incoming_dir())
 }
 

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use protocol::{FleetId, Span};
 
+pub(crate) use fleet::{FIRST_EPOCH, SKEW, serial};
+
 use crate::directory::Directory;
 use crate::keys::KeyError;
 

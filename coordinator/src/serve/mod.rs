@@ -1,15 +1,57 @@
 //! `tidegate serve`: the running coordinator.
+//!
+//! [`desk`] owns the brain and the ledger; around it stand the HTTP API ([`crate::api`]), the control
+//! plane ([`control`]) and the origin's supervisor ([`origin`]). None of them decides anything.
 
+mod approvals;
+mod certificates;
+mod control;
+mod desk;
+mod enrolment;
+mod events;
+mod origin;
+mod signer;
+mod start;
+mod store;
+mod uploads;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::directory::{DirectoryError, Settings};
+use node::driver::Clock;
+use node::net::control::StartError;
+use node::net::identity::issue::IssuingCa;
+use protocol::envelope::Envelope;
+use protocol::trust::Trust;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signed_by};
+pub(crate) use desk::{DeskError, DeskHandle};
+pub(crate) use enrolment::{EnrolmentError, enroll, new_token};
+pub(crate) use events::EventLog;
+pub(crate) use signer::Signer;
+pub use start::start;
+pub(crate) use store::{Store, StoreError, TokenError};
+pub(crate) use uploads::{UploadError, presence, receive, settled};
+
+use crate::directory::{Directory, DirectoryError, Settings};
+use crate::ledger::LedgerError;
+
+/// What is under way has so long to end when the coordinator stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How a coordinator runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServeOptions {
     /// The coordinator's directory.
     pub dir: PathBuf,
-    /// Run an origin as a child process, by this executable's hidden subcommand.
+    /// Who runs the origin.
     pub origin: OriginMode,
     /// Leave the origin running on a graceful shutdown.
     pub keep_origin: bool,
@@ -31,39 +73,99 @@ pub enum ServeError {
     /// The directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// Anything else.
+    /// Another coordinator.
+    #[error("a coordinator runs in {dir} already (process {pid}); stop it first")]
+    Running {
+        /// The directory.
+        dir: PathBuf,
+        /// Its process id.
+        pid: String,
+    },
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store beside it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address.
+    #[error("the API cannot listen on {address}: {why}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// An address of the control plane.
+    #[error("the control plane does not start: {0}")]
+    Control(#[from] StartError),
+    /// Keys or certificates.
     #[error("{0}")]
-    Other(String),
+    Keys(String),
+    /// The desk's thread ended.
+    #[error("the coordinator's desk ended; see the log")]
+    Desk,
+}
+
+/// What all rooms share.
+pub(crate) struct House {
+    pub(crate) dir: Directory,
+    pub(crate) settings: Settings,
+    pub(crate) api_token: String,
+    pub(crate) roots: Vec<Envelope>,
+    pub(crate) trust: Trust,
+    pub(crate) ca: Arc<IssuingCa>,
+    pub(crate) signer: Arc<Signer>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) log: Arc<EventLog>,
+    pub(crate) desk: DeskHandle,
+    pub(crate) origin_pid: watch::Receiver<Option<u32>>,
 }
 
 /// A running coordinator.
 pub struct Running {
-    settings: Settings,
+    house: Arc<House>,
+    keep_origin: bool,
+    origin: Option<origin::Supervisor>,
+    stop: watch::Sender<bool>,
+    api: JoinHandle<()>,
+    control: JoinHandle<()>,
+    desk: Option<std::thread::JoinHandle<()>>,
+    failure: oneshot::Receiver<LedgerError>,
+    _lock: std::fs::File,
 }
 
 impl Running {
-    /// As in `coordinator.json`, with the addresses that are really in use.
+    /// As in `coordinator.json`.
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.house.settings
     }
+
     /// Stops gracefully: answers what is under way, closes the ledger, stops the origin unless told
     /// to keep it.
-    pub async fn shutdown(self) {
-        unimplemented!()
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        let _ = tokio::time::timeout(GRACE, &mut self.api).await;
+        self.api.abort();
+        self.control.abort();
+        let _ = (&mut self.control).await;
+        self.house.desk.stop();
+        if let Some(origin) = self.origin.take() {
+            origin.end(self.keep_origin).await;
+        }
+        let desk = self.desk.take();
+        drop(self);
+        if let Some(desk) = desk {
+            // The thread closes the ledger as it ends.
+            let _ = tokio::task::spawn_blocking(move || desk.join()).await;
+        }
     }
-    /// Ends when the coordinator cannot go on (the ledger's disk is full, …).
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub async fn failed(&mut self) -> ServeError {
-        unimplemented!()
-    }
-}
 
-/// Starts the coordinator of a directory: ledger verified and replayed, listeners bound, origin up.
-///
-/// # Errors
-/// When the directory, the ledger or an address is not as it should be.
-pub async fn start(_options: ServeOptions) -> Result<Running, ServeError> {
-    unimplemented!()
+    /// Ends when the coordinator cannot go on (the ledger's disk is full, …).
+    pub async fn failed(&mut self) -> ServeError {
+        match (&mut self.failure).await {
+            Ok(error) => error.into(),
+            Err(_) => ServeError::Desk,
+        }
+    }
 }

@@ -1,0 +1,132 @@
+//! Endpoints about machines: tokens, enrolment, topology, nodes, sites.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, State};
+use coordinator_core::Conductor;
+use coordinator_core::contract::{Answer as Told, Command};
+use protocol::enroll::{EnrollReply, EnrollRequest};
+use protocol::envelope::Envelope;
+use protocol::limits::TEXT_MAX_BYTES;
+use protocol::topology::Topology;
+use protocol::trust::Statement as _;
+use protocol::{NodeId, RolloutId, SiteId};
+
+use super::failure::{Answer, Failure, Json};
+use super::{House, Shared};
+use crate::api::messages::{NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade};
+use crate::serve;
+
+pub(super) async fn enroll(
+    State(house): Shared,
+    Json(request): Json<EnrollRequest>,
+) -> Answer<EnrollReply> {
+    Ok(Json(serve::enroll(&house, request).await?))
+}
+
+pub(super) async fn new_token(
+    State(house): Shared,
+    Json(ask): Json<NewToken>,
+) -> Answer<TokenMade> {
+    Ok(Json(serve::new_token(&house, ask).await?))
+}
+
+pub(super) async fn topology(State(house): Shared) -> Answer<Option<Envelope>> {
+    let newest = |conductor: &Conductor| {
+        let digest = conductor.topology()?.to_envelope().digest();
+        conductor.document(&digest).cloned()
+    };
+    Ok(Json(house.desk.view(move |i| newest(i.conductor)).await?))
+}
+
+pub(super) async fn set_topology(
+    State(house): Shared,
+    Json(envelope): Json<Envelope>,
+) -> Answer<()> {
+    let topology = house.trust.verify::<Topology>(&envelope)?;
+    command(&house, Command::SetTopology(topology)).await
+}
+
+pub(super) async fn nodes(State(house): Shared) -> Answer<Vec<NodeView>> {
+    Ok(Json(house.desk.view(|i| i.conductor.nodes()).await?))
+}
+
+pub(super) async fn revoke(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(why): Json<Reason>,
+) -> Answer<()> {
+    let node: NodeId = id
+        .parse()
+        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
+    let reason = short(why)?;
+    command(&house, Command::Revoke { node, reason }).await
+}
+
+pub(super) async fn sites(State(house): Shared) -> Answer<Vec<SiteView>> {
+    Ok(Json(house.desk.view(|i| site_views(i.conductor)).await?))
+}
+
+/// The conductor's sites, with what the nodes in them report of each rollout; last, if there are any,
+/// the nodes without a site.
+fn site_views(conductor: &Conductor) -> Vec<SiteView> {
+    let mut bytes: BTreeMap<Option<SiteId>, BTreeMap<RolloutId, SiteBytes>> = BTreeMap::new();
+    let mut homeless = 0;
+    for node in conductor.nodes() {
+        homeless += u32::from(node.site.is_none() && !node.revoked);
+        let of_site = bytes.entry(node.site).or_default();
+        for status in node.statuses {
+            let nothing = SiteBytes {
+                rollout: status.rollout.clone(),
+                wan_bytes: 0,
+                lan_bytes: 0,
+            };
+            let sum = of_site.entry(status.rollout).or_insert(nothing);
+            sum.wan_bytes += status.wan_bytes;
+            sum.lan_bytes += status.lan_bytes;
+        }
+    }
+    let mut rollouts = |site: Option<SiteId>| {
+        bytes
+            .remove(&site)
+            .unwrap_or_default()
+            .into_values()
+            .collect()
+    };
+    let mut views: Vec<SiteView> = Vec::new();
+    for site in conductor.sites() {
+        views.push(SiteView {
+            rollouts: rollouts(Some(site.site.clone())),
+            site: Some(site.site),
+            wan_down_bytes_per_s: site.wan_down_bytes_per_s,
+            nodes: site.nodes,
+        });
+    }
+    if homeless > 0 {
+        views.push(SiteView {
+            rollouts: rollouts(None),
+            site: None,
+            wan_down_bytes_per_s: None,
+            nodes: homeless,
+        });
+    }
+    views
+}
+
+/// A command whose only good answer is that it is done.
+pub(super) async fn command(house: &House, command: Command) -> Answer<()> {
+    match house.desk.command(command).await? {
+        Told::Refused(error) => Err(error.into()),
+        Told::Done | Told::Plan(_) | Told::Approvals(..) => Ok(Json(())),
+    }
+}
+
+/// A person's words, within limits.
+pub(super) fn short(why: Reason) -> Result<String, Failure> {
+    if why.reason.len() > TEXT_MAX_BYTES {
+        return Err(Failure::bad_request(format!(
+            "a reason has at most {TEXT_MAX_BYTES} bytes"
+        )));
+    }
+    Ok(why.reason)
+}

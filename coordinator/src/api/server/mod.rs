@@ -1,0 +1,191 @@
+//! The server side of the API: TLS, the bearer token, the routes.
+
+mod failure;
+mod fleet;
+mod listener;
+mod releases;
+mod rollouts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use node::net::identity::issue::private_key_der;
+use node::net::identity::load_key;
+use protocol::envelope::Envelope;
+use protocol::limits::API_BODY_MAX_BYTES;
+use rustls::pki_types::CertificateDer;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use failure::{Answer, Failure, Json};
+
+use super::messages::{AuditHead, Events, ServerStatus};
+use crate::directory::Directory;
+use crate::serve::House;
+
+/// A client that waits for events is answered by then.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+type Shared = State<Arc<House>>;
+
+/// The server's TLS: its own certificate, no client certificates, HTTP/1.1.
+///
+/// # Errors
+/// One line, when key or certificate cannot be used.
+pub(crate) fn tls(dir: &Directory) -> Result<Arc<rustls::ServerConfig>, String> {
+    let path = dir.server_certificate_file();
+    let der =
+        std::fs::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    let key = load_key(&dir.server_key_file()).map_err(|e| e.to_string())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(vec![CertificateDer::from(der)], private_key_der(&key))
+        .map_err(|e| format!("{} cannot be used: {e}", path.display()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves until told to stop, then ends what is under way.
+pub(crate) async fn serve(
+    house: Arc<House>,
+    tcp: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let listener = listener::Listener::start(tcp, tls);
+    let served = axum::serve(listener, router(house)).with_graceful_shutdown(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    });
+    if let Err(e) = served.await {
+        tracing::error!(event = "api", "the API ended: {e}");
+    }
+}
+
+fn router(house: Arc<House>) -> Router {
+    Router::new()
+        .route("/v1/enroll", post(fleet::enroll))
+        .merge(authorised(house.clone()))
+        .fallback(async || {
+            Failure::new(
+                StatusCode::NOT_FOUND,
+                "there is no such endpoint; the program may be older than its client",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            Failure::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the endpoint does not know this method",
+            )
+        })
+        .layer(DefaultBodyLimit::max(API_BODY_MAX_BYTES))
+        .with_state(house)
+}
+
+fn authorised(house: Arc<House>) -> Router<Arc<House>> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/root", get(roots))
+        .route("/v1/tokens", post(fleet::new_token))
+        .route(
+            "/v1/topology",
+            get(fleet::topology).put(fleet::set_topology),
+        )
+        .route("/v1/nodes", get(fleet::nodes))
+        .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
+        .route("/v1/sites", get(fleet::sites))
+        .route(
+            "/v1/blobs/{root}/{length}",
+            put(releases::upload).get(releases::blob),
+        )
+        .route("/v1/releases", get(releases::list).post(releases::publish))
+        .route("/v1/releases/{digest}", get(releases::show))
+        .route("/v1/rollouts", get(rollouts::list).post(rollouts::propose))
+        .route("/v1/rollouts/{id}", get(rollouts::show))
+        .route("/v1/rollouts/{id}/approve", post(rollouts::approve))
+        .route("/v1/rollouts/{id}/start", post(rollouts::start))
+        .route("/v1/rollouts/{id}/pause", post(rollouts::pause))
+        .route("/v1/rollouts/{id}/resume", post(rollouts::resume))
+        .route("/v1/rollouts/{id}/halt", post(rollouts::halt))
+        .route(
+            "/v1/rollouts/{id}/recall",
+            get(rollouts::pending_recall).post(rollouts::recall),
+        )
+        .route("/v1/audit/head", get(audit_head))
+        .route("/v1/events", get(events))
+        .route_layer(from_fn_with_state(house, bearer))
+}
+
+/// Lets a request pass that carries the API token.
+async fn bearer(State(house): Shared, request: Request, next: Next) -> Result<Response, Failure> {
+    let header = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .map(|value| value.as_bytes());
+    let shown = header
+        .and_then(|value| value.strip_prefix(b"Bearer "))
+        .unwrap_or_default();
+    // Compared as hashes, whose own comparison takes the same time whatever differs.
+    if blake3::hash(shown) != blake3::hash(house.api_token.as_bytes()) {
+        let line =
+            "the API token is missing or wrong; it stands in the coordinator's file `api-token`";
+        return Err(Failure::new(StatusCode::UNAUTHORIZED, line));
+    }
+    if request.method() != Method::GET {
+        tracing::debug!(
+            event = "api",
+            "{} {}",
+            request.method(),
+            request.uri().path()
+        );
+    }
+    Ok(next.run(request).await)
+}
+
+async fn status(State(house): Shared) -> Answer<ServerStatus> {
+    let (nodes, ledger_entries) = house
+        .desk
+        .view(|i| (i.conductor.nodes().len() as u32, i.ledger.0))
+        .await?;
+    Ok(Json(ServerStatus {
+        fleet: house.settings.fleet,
+        fleet_name: house.settings.fleet_name.clone(),
+        root_version: house.trust.root().version,
+        coordinator: house.settings.coordinator,
+        origin: house.settings.origin,
+        origin_pid: *house.origin_pid.borrow(),
+        nodes,
+        ledger_entries,
+    }))
+}
+
+async fn roots(State(house): Shared) -> Json<Vec<Envelope>> {
+    Json(house.roots.clone())
+}
+
+async fn audit_head(State(house): Shared) -> Answer<AuditHead> {
+    let (entries, head) = house.desk.view(|i| i.ledger).await?;
+    Ok(Json(AuditHead { entries, head }))
+}
+
+#[derive(Deserialize)]
+struct After {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn events(State(house): Shared, Query(ask): Query<After>) -> Json<Events> {
+    let wait = Duration::from_millis(ask.wait_ms).min(WAIT_MAX);
+    Json(house.log.after(ask.after, wait).await)
+}

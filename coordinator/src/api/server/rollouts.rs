@@ -1,0 +1,120 @@
+//! Endpoints about rollouts. What operators sign is signed where they sit; here it is verified.
+
+use axum::extract::{Path, State};
+use coordinator_core::Conductor;
+use coordinator_core::contract::{Answer as Told, Command, CommandError};
+use protocol::envelope::Envelope;
+use protocol::plan::Proposal;
+use protocol::trust::Statement as _;
+use protocol::{Hash, RolloutId};
+
+use super::failure::{Answer, Failure, Json};
+use super::{Shared, fleet};
+use crate::api::messages::{Progress, Reason, RolloutDetail, RolloutView};
+use crate::keys::random_32;
+use crate::serve;
+
+fn id_of(id: &str) -> Result<RolloutId, Failure> {
+    id.parse()
+        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))
+}
+
+pub(super) async fn list(State(house): Shared) -> Answer<Vec<RolloutView>> {
+    Ok(Json(house.desk.view(|i| i.conductor.rollouts()).await?))
+}
+
+pub(super) async fn show(State(house): Shared, Path(id): Path<String>) -> Answer<RolloutDetail> {
+    detail(&house, id_of(&id)?).await
+}
+
+async fn detail(house: &serve::House, rollout: RolloutId) -> Answer<RolloutDetail> {
+    let asked = rollout.clone();
+    let found = house
+        .desk
+        .view(move |i| look_up(i.conductor, &asked))
+        .await?;
+    Ok(Json(found.ok_or(CommandError::NoRollout(rollout))?))
+}
+
+fn look_up(conductor: &Conductor, rollout: &RolloutId) -> Option<RolloutDetail> {
+    let view = conductor.rollout(rollout)?;
+    let unsigned = conductor.plan(rollout)?.to_envelope();
+    let plan = conductor
+        .document(&unsigned.digest())
+        .cloned()
+        .unwrap_or(unsigned);
+    Some(RolloutDetail { view, plan })
+}
+
+pub(super) async fn propose(
+    State(house): Shared,
+    Json(envelope): Json<Envelope>,
+) -> Answer<RolloutDetail> {
+    let proposal =
+        serve::signed_by::<Proposal>(&house.trust, &envelope, |proposal| proposal.proposer)?;
+    let rollout = proposal.rollout.clone();
+    let salt = Hash(random_32());
+    match house
+        .desk
+        .command(Command::Propose {
+            proposal,
+            envelope,
+            salt,
+        })
+        .await?
+    {
+        Told::Refused(error) => Err(error.into()),
+        Told::Done | Told::Plan(_) | Told::Approvals(..) => detail(&house, rollout).await,
+    }
+}
+
+pub(super) async fn approve(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(envelope): Json<Envelope>,
+) -> Answer<Progress> {
+    Ok(Json(
+        serve::approve(&house.desk, id_of(&id)?, envelope).await?,
+    ))
+}
+
+pub(super) async fn start(State(house): Shared, Path(id): Path<String>) -> Answer<()> {
+    fleet::command(&house, Command::Start(id_of(&id)?)).await
+}
+
+pub(super) async fn pause(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(why): Json<Reason>,
+) -> Answer<()> {
+    fleet::command(&house, Command::Pause(id_of(&id)?, fleet::short(why)?)).await
+}
+
+pub(super) async fn resume(State(house): Shared, Path(id): Path<String>) -> Answer<()> {
+    fleet::command(&house, Command::Resume(id_of(&id)?)).await
+}
+
+pub(super) async fn halt(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(why): Json<Reason>,
+) -> Answer<()> {
+    fleet::command(&house, Command::Halt(id_of(&id)?, fleet::short(why)?)).await
+}
+
+pub(super) async fn pending_recall(
+    State(house): Shared,
+    Path(id): Path<String>,
+) -> Answer<Option<Envelope>> {
+    Ok(Json(serve::pending_recall(&house.store, &id_of(&id)?)?))
+}
+
+pub(super) async fn recall(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(envelope): Json<Envelope>,
+) -> Answer<Progress> {
+    Ok(Json(
+        serve::recall(&house.desk, id_of(&id)?, envelope).await?,
+    ))
+}

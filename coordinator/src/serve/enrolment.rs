@@ -1,0 +1,189 @@
+//! Tokens, and how a machine becomes a node of the fleet.
+
+use std::sync::Arc;
+
+use coordinator_core::contract::{Enrolled, Event};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use node::net::identity::issue::Validity;
+use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
+use protocol::{Hash, NodeId, Span};
+
+use super::House;
+use super::desk::DeskError;
+use super::store::{TokenError, TokenRow};
+use crate::api::messages::{NewToken, TokenMade};
+use crate::init::{FIRST_EPOCH, SKEW, serial};
+use crate::keys::random_32;
+
+/// A node's certificate holds for so long.
+const CERTIFICATE_LIFE: Span = Span::from_secs(365 * 86_400);
+/// A token holds for at most so long.
+const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
+/// Labels of one node.
+const LABELS_MAX: usize = 64;
+
+/// Why a machine was not enrolled, or a token not made. Messages are one line.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolmentError {
+    /// A number or text out of its range.
+    #[error("{0}")]
+    Malformed(String),
+    /// The request does not come from the holder of the key.
+    #[error("the request is not signed by the key of node {0}")]
+    Proof(NodeId),
+    /// The node was revoked.
+    #[error("node {0} was revoked; enrol the machine anew in an empty directory")]
+    Revoked(NodeId),
+    /// The token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The desk.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
+    /// The CA.
+    #[error("no certificate can be issued: {0}")]
+    Issue(String),
+}
+
+/// Makes a token. Only a hash of its secret is kept.
+///
+/// # Errors
+/// When the wishes are out of range, too many tokens are open, or the disk fails.
+pub async fn new_token(house: &Arc<House>, ask: NewToken) -> Result<TokenMade, EnrolmentError> {
+    if ask.uses == 0 || ask.uses as usize > NODES_MAX {
+        return Err(EnrolmentError::Malformed(format!(
+            "a token serves 1 to {NODES_MAX} nodes"
+        )));
+    }
+    if ask.life == Span::ZERO || ask.life > TOKEN_LIFE_MAX {
+        return Err(EnrolmentError::Malformed(
+            "a token lives for at least a moment and at most a year".into(),
+        ));
+    }
+    let now = house.clock.now().wall;
+    let id = BASE64URL_NOPAD.encode(&random_32()[..9]);
+    let secret = BASE64URL_NOPAD.encode(&random_32());
+    let row = TokenRow {
+        secret: Hash::of(secret.as_bytes()),
+        uses: ask.uses,
+        used: 0,
+        expires: now + ask.life,
+        site: ask.site,
+    };
+    let token = Token {
+        id: id.clone(),
+        secret,
+        server_pin: house.settings.server_pin,
+        expires: row.expires,
+    };
+    let store = house.store.clone();
+    off_thread(move || store.add_token(&id, &row, now)).await?;
+    Ok(TokenMade {
+        token,
+        root: house.settings.fleet,
+    })
+}
+
+/// Enrols a node: proof, token, certificate, ledger, in this order.
+///
+/// # Errors
+/// When one of them fails. A token that was used stays good for the same node.
+pub async fn enroll(
+    house: &Arc<House>,
+    request: EnrollRequest,
+) -> Result<EnrollReply, EnrolmentError> {
+    check(&request)?;
+    let node = request.node;
+    let (revoked, before) = house
+        .desk
+        .view(move |i| {
+            (
+                i.certificates.is_revoked(&node),
+                i.certificates.enrolments(&node),
+            )
+        })
+        .await?;
+    if revoked {
+        return Err(EnrolmentError::Revoked(node));
+    }
+    let now = house.clock.now().wall;
+    let store = house.store.clone();
+    let (id, secret) = (request.token_id.clone(), request.token_secret.clone());
+    let token = off_thread(move || store.redeem(&id, &secret, node, now)).await?;
+
+    let serial = serial();
+    let validity = Validity {
+        not_before: now - SKEW,
+        not_after: now + CERTIFICATE_LIFE,
+    };
+    let leaf = house
+        .ca
+        .node(node, serial, validity)
+        .map_err(|e| EnrolmentError::Issue(e.to_string()))?;
+    let enrolled = Enrolled {
+        node,
+        hostname: request.hostname,
+        os: request.os,
+        arch: request.arch,
+        labels: request.labels.into_iter().collect(),
+        site: token.site.clone(),
+        serial: format!("{serial:016x}"),
+        token: request.token_id,
+    };
+    // The certificate leaves only once the ledger says that it exists: what it does not know it
+    // could not revoke.
+    house.desk.tell(Event::Enrolled(enrolled)).await?;
+    Ok(EnrollReply {
+        spec_version: 1,
+        fleet: house.settings.fleet,
+        roots: house.roots.clone(),
+        certificates: vec![
+            HEXLOWER.encode(&leaf),
+            HEXLOWER.encode(house.ca.certificate()),
+        ],
+        site: token.site,
+        coordinators: vec![house.settings.coordinator_contact()],
+        origins: vec![house.settings.origin_contact()],
+        epoch: FIRST_EPOCH + before,
+    })
+}
+
+fn check(request: &EnrollRequest) -> Result<(), EnrolmentError> {
+    let malformed = |why: &str| Err(EnrolmentError::Malformed(why.to_owned()));
+    if request.spec_version != 1 {
+        return malformed(
+            "this coordinator knows enrolment version 1; use a node program of its age",
+        );
+    }
+    let texts = [
+        &request.hostname,
+        &request.os,
+        &request.arch,
+        &request.token_id,
+        &request.token_secret,
+    ];
+    let labels = request.labels.iter().flat_map(|(key, value)| [key, value]);
+    if texts
+        .into_iter()
+        .chain(labels)
+        .any(|text| text.len() > TEXT_MAX_BYTES)
+        || request.labels.len() > LABELS_MAX
+    {
+        return malformed("a text or the number of labels is over its limit");
+    }
+    if !request.proven() {
+        return Err(EnrolmentError::Proof(request.node));
+    }
+    Ok(())
+}
+
+/// redb waits for the disk; the runtime's threads do not.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TokenError> + Send + 'static,
+) -> Result<T, EnrolmentError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(DeskError::Stopped.into()),
+    }
+}

@@ -1,0 +1,343 @@
+//! What the coordinator keeps beside its ledger, in redb: enrolment tokens (hashed), which blobs were
+//! uploaded, recalls that wait for signatures. Losing it loses no rollout; open tokens become void.
+
+use std::path::Path;
+
+use protocol::envelope::Envelope;
+use protocol::limits::TOKENS_MAX;
+use protocol::{BlobRef, Hash, NodeId, RolloutId, SiteId, Span, Time};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
+};
+use serde::{Deserialize, Serialize};
+
+/// By token id: a [`TokenRow`] as JSON.
+const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens-1");
+/// By token id and node: when. A node that asks again with the same token uses it once.
+const TOKEN_USES: TableDefinition<'_, (&str, [u8; 32]), u64> = TableDefinition::new("token-uses-1");
+/// By root and length: when.
+const UPLOADS: TableDefinition<'_, ([u8; 32], u64), u64> = TableDefinition::new("uploads-1");
+/// By rollout: envelopes as JSON, oldest first.
+const RECALLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("recalls-1");
+
+/// The database refused.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator's store.redb cannot be used: {0}")]
+pub struct StoreError(String);
+
+/// Why a token does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// No such token, or not its secret; an asker learns not which.
+    #[error("the token is not known here; ask for a new one (`tidegate token`)")]
+    Unknown,
+    /// Too late.
+    #[error("the token expired {} ago; ask for a new one (`tidegate token`)", human(*.0))]
+    Expired(Span),
+    /// All its uses are gone.
+    #[error("the token has served all of its {0} nodes; ask for a new one (`tidegate token`)")]
+    Used(u32),
+    /// Too many tokens.
+    #[error("{TOKENS_MAX} tokens are open, and that is the limit; wait until some expire")]
+    TooMany,
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A token as it is kept.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// BLAKE3 of the secret's text.
+    pub secret: Hash,
+    /// Nodes that it was made for.
+    pub uses: u32,
+    /// Nodes that used it.
+    pub used: u32,
+    /// It serves until then.
+    pub expires: Time,
+    /// The site that it was made for.
+    pub site: Option<SiteId>,
+}
+
+/// The database.
+pub struct Store {
+    db: Database,
+}
+
+fn failed(e: impl Into<redb::Error>) -> StoreError {
+    StoreError(e.into().to_string())
+}
+
+impl Store {
+    /// Opens it, or makes it.
+    ///
+    /// # Errors
+    /// When the file is no database of ours, in use, or the disk fails.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let db = Database::builder()
+            .set_check_integrity_on_open(true)
+            .create(path)
+            .map_err(failed)?;
+        let txn = db.begin_write().map_err(failed)?;
+        txn.open_table(TOKENS).map_err(failed)?;
+        txn.open_table(TOKEN_USES).map_err(failed)?;
+        txn.open_table(UPLOADS).map_err(failed)?;
+        txn.open_table(RECALLS).map_err(failed)?;
+        txn.commit().map_err(failed)?;
+        Ok(Store { db })
+    }
+
+    /// Keeps a new token; drops those that have expired.
+    ///
+    /// # Errors
+    /// When too many are open, or the disk fails.
+    pub fn add_token(&self, id: &str, row: &TokenRow, now: Time) -> Result<(), TokenError> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        {
+            let mut tokens = txn.open_table(TOKENS).map_err(failed)?;
+            let mut uses = txn.open_table(TOKEN_USES).map_err(failed)?;
+            let dead = |bytes: &[u8]| {
+                serde_json::from_slice::<TokenRow>(bytes).is_ok_and(|row| row.expires <= now)
+            };
+            let mut gone = Vec::new();
+            for entry in tokens.iter().map_err(failed)? {
+                let (id, bytes) = entry.map_err(failed)?;
+                if dead(bytes.value()) {
+                    gone.push(id.value().to_owned());
+                }
+            }
+            for id in gone {
+                tokens.remove(id.as_str()).map_err(failed)?;
+                let nodes = (id.as_str(), [0; 32])..=(id.as_str(), [255; 32]);
+                uses.retain_in(nodes, |_, _| false).map_err(failed)?;
+            }
+            if tokens.len().map_err(failed)? >= TOKENS_MAX as u64 {
+                return Err(TokenError::TooMany);
+            }
+            let bytes = serde_json::to_vec(row).expect("a row is plain data");
+            tokens.insert(id, bytes.as_slice()).map_err(failed)?;
+        }
+        txn.commit().map_err(failed)?;
+        Ok(())
+    }
+
+    /// Uses a token for a node: checked and counted in one durable step.
+    ///
+    /// # Errors
+    /// When it does not serve.
+    pub fn redeem(
+        &self,
+        id: &str,
+        secret: &str,
+        node: NodeId,
+        now: Time,
+    ) -> Result<TokenRow, TokenError> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        let row = {
+            let mut tokens = txn.open_table(TOKENS).map_err(failed)?;
+            let mut uses = txn.open_table(TOKEN_USES).map_err(failed)?;
+            let found = tokens
+                .get(id)
+                .map_err(failed)?
+                .map(|bytes| serde_json::from_slice::<TokenRow>(bytes.value()));
+            let Some(Ok(mut row)) = found else {
+                return Err(TokenError::Unknown);
+            };
+            // blake3's own comparison takes the same time whatever differs.
+            if blake3::Hash::from_bytes(row.secret.0) != blake3::hash(secret.as_bytes()) {
+                return Err(TokenError::Unknown);
+            }
+            if row.expires <= now {
+                return Err(TokenError::Expired(now.since(row.expires)));
+            }
+            if uses.get((id, node.0)).map_err(failed)?.is_none() {
+                if row.used >= row.uses {
+                    return Err(TokenError::Used(row.uses));
+                }
+                row.used += 1;
+                uses.insert((id, node.0), now.0).map_err(failed)?;
+                let bytes = serde_json::to_vec(&row).expect("a row is plain data");
+                tokens.insert(id, bytes.as_slice()).map_err(failed)?;
+            }
+            row
+        };
+        txn.commit().map_err(failed)?;
+        Ok(row)
+    }
+
+    /// Notes that a blob was uploaded whole, or (`false`) that it was not after all.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn set_uploaded(&self, blob: BlobRef, whole: bool, now: Time) -> Result<(), StoreError> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        {
+            let mut uploads = txn.open_table(UPLOADS).map_err(failed)?;
+            let key = (blob.root.0, blob.length);
+            if whole {
+                uploads.insert(key, now.0).map_err(failed)?;
+            } else {
+                uploads.remove(key).map_err(failed)?;
+            }
+        }
+        txn.commit().map_err(failed)
+    }
+
+    /// Whether a blob was uploaded whole.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn was_uploaded(&self, blob: BlobRef) -> Result<bool, StoreError> {
+        let txn = self.db.begin_read().map_err(failed)?;
+        let uploads = txn.open_table(UPLOADS).map_err(failed)?;
+        Ok(uploads
+            .get((blob.root.0, blob.length))
+            .map_err(failed)?
+            .is_some())
+    }
+
+    /// Recalls of a rollout that wait for signatures, oldest first.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn recalls(&self, rollout: &RolloutId) -> Result<Vec<Envelope>, StoreError> {
+        let txn = self.db.begin_read().map_err(failed)?;
+        let recalls = txn.open_table(RECALLS).map_err(failed)?;
+        let row = recalls.get(rollout.as_str()).map_err(failed)?;
+        row.map_or(Ok(Vec::new()), |row| {
+            serde_json::from_slice(row.value()).map_err(|e| StoreError(e.to_string()))
+        })
+    }
+
+    /// Replaces the recalls of a rollout that wait for signatures.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn set_recalls(&self, rollout: &RolloutId, waiting: &[Envelope]) -> Result<(), StoreError> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        {
+            let mut recalls = txn.open_table(RECALLS).map_err(failed)?;
+            if waiting.is_empty() {
+                recalls.remove(rollout.as_str()).map_err(failed)?;
+            } else {
+                let bytes = serde_json::to_vec(waiting).expect("envelopes are plain data");
+                recalls
+                    .insert(rollout.as_str(), bytes.as_slice())
+                    .map_err(failed)?;
+            }
+        }
+        txn.commit().map_err(failed)
+    }
+}
+
+fn human(span: Span) -> String {
+    match span.0 / 1000 {
+        s @ 0..=119 => format!("{s} s"),
+        s @ 120..=7199 => format!("{} min", s / 60),
+        s @ 7200..=172_799 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_secs(1_000_000);
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 32])
+    }
+
+    fn row(uses: u32, expires: Time) -> TokenRow {
+        TokenRow {
+            secret: Hash::of(b"secret"),
+            uses,
+            used: 0,
+            expires,
+            site: None,
+        }
+    }
+
+    #[test]
+    fn a_token_serves_as_many_nodes_as_it_says_and_each_once_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = Store::open(&path).unwrap();
+        store
+            .add_token("t", &row(2, NOW + Span::from_secs(60)), NOW)
+            .unwrap();
+        assert!(matches!(
+            store.redeem("t", "wrong", node(1), NOW),
+            Err(TokenError::Unknown)
+        ));
+        assert!(matches!(
+            store.redeem("other", "secret", node(1), NOW),
+            Err(TokenError::Unknown)
+        ));
+        store.redeem("t", "secret", node(1), NOW).unwrap();
+        // The reply was lost, and the node asks again.
+        store.redeem("t", "secret", node(1), NOW).unwrap();
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.redeem("t", "secret", node(2), NOW).unwrap().used, 2);
+        assert!(matches!(
+            store.redeem("t", "secret", node(3), NOW),
+            Err(TokenError::Used(2))
+        ));
+        store.redeem("t", "secret", node(2), NOW).unwrap();
+    }
+
+    #[test]
+    fn an_expired_token_serves_nobody_and_is_dropped_with_the_next_one_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.redb")).unwrap();
+        store
+            .add_token("t", &row(1, NOW), NOW - Span::from_secs(1))
+            .unwrap();
+        store
+            .redeem("t", "secret", node(1), NOW - Span::from_secs(1))
+            .unwrap();
+        let error = store
+            .redeem("t", "secret", node(1), NOW + Span::from_secs(300))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the token expired 5 min ago; ask for a new one (`tidegate token`)"
+        );
+        store
+            .add_token("u", &row(1, NOW + Span::from_secs(9)), NOW)
+            .unwrap();
+        assert!(matches!(
+            store.redeem("t", "secret", node(1), NOW),
+            Err(TokenError::Unknown)
+        ));
+    }
+
+    #[test]
+    fn many_at_once_do_not_use_a_token_more_often_than_it_serves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.redb")).unwrap();
+        store
+            .add_token("t", &row(3, NOW + Span::from_secs(60)), NOW)
+            .unwrap();
+        let served = std::thread::scope(|scope| {
+            let asks: Vec<_> = (0..8)
+                .map(|n| {
+                    scope.spawn({
+                        let store = &store;
+                        move || store.redeem("t", "secret", node(n), NOW).is_ok()
+                    })
+                })
+                .collect();
+            asks.into_iter()
+                .filter(|_| true)
+                .map(|ask| ask.join().unwrap())
+                .filter(|ok| *ok)
+                .count()
+        });
+        assert_eq!(served, 3);
+    }
+}
