@@ -1,0 +1,118 @@
+//! Caps hold at the socket, over all nodes of a site.
+
+use super::*;
+
+/// Site `N` is 127.N.0.0/16, for 1 to 3.
+fn topology() -> Arc<Topology> {
+    let site = |n: u8| Site {
+        id: format!("site-{n}").parse().unwrap(),
+        subnets: vec![format!("127.{n}.0.0/16").parse().unwrap()],
+        parent: None,
+        wan_down_bytes_per_s: None,
+        wan_up_bytes_per_s: None,
+    };
+    Arc::new(Topology {
+        spec_version: 1,
+        fleet: FleetId([0; 32]),
+        version: 1,
+        created: Time(0),
+        sites: vec![site(1), site(2), site(3)],
+    })
+}
+
+fn site(n: u8) -> SiteId {
+    format!("site-{n}").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_fetchers_of_a_site_share_its_cap_at_the_socket() {
+    const CAP: u64 = 600_000;
+    let source = start(1, "127.0.0.1").await;
+    source.plane.set_topology(topology());
+    source.plane.set_pace(site(1), Some(CAP));
+    let name = source.seed(&noise(600_000));
+    let (a, b) = (start(2, "127.1.0.1").await, start(3, "127.1.0.2").await);
+    let elsewhere = start(4, "127.2.0.1").await;
+    elsewhere.plane.set_topology(topology());
+
+    let begin = Instant::now();
+    let wan = async |node: &Node| {
+        let job = FetchJob {
+            wan: true,
+            ..node.job(&source.contact, name)
+        };
+        node.fetch(job).await
+    };
+    let (ends, third) = tokio::join!(async { tokio::join!(wan(&a), wan(&b)) }, async {
+        let end = wan(&elsewhere).await;
+        (end, begin.elapsed())
+    });
+    let seconds = begin.elapsed().as_secs_f64();
+    for end in [ends.0, ends.1, third.0] {
+        assert_eq!(
+            end,
+            FetchEnd {
+                outcome: FetchOutcome::Complete,
+                bytes: 600_000
+            }
+        );
+    }
+    let counters = source.plane.counters();
+    let paced = counters.sites[&Some(site(1))];
+    let (burst, in_flight) = (CAP as f64 / 8.0, 16_384.0);
+    let allowed = CAP as f64 * seconds + burst + in_flight;
+    assert!(
+        (paced.socket_out as f64) < allowed,
+        "{} bytes in {seconds} s",
+        paced.socket_out
+    );
+    assert_eq!(paced.payload_out, 1_200_000);
+    assert!(
+        (1_200_000..1_400_000).contains(&paced.socket_out),
+        "{}",
+        paced.socket_out
+    );
+    // A site without a cap was not held up, and both ends count alike.
+    let free = counters.sites[&Some(site(2))];
+    assert_eq!(free.payload_out, 600_000);
+    let theirs = elsewhere.plane.counters();
+    assert_eq!(theirs.wan_payload_in, 600_000);
+    assert_eq!(theirs.sites[&None].payload_in, 600_000);
+    let (sent, received) = (free.socket_out as f64, theirs.sites[&None].socket_in as f64);
+    assert!(
+        (0.9..=1.0).contains(&(received / sent)),
+        "{received} of {sent}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_rate_acts_on_requests_under_way_and_inside_a_site_there_is_none() {
+    let source = start(1, "127.1.0.1").await;
+    source.plane.set_topology(topology());
+    source.plane.set_pace(site(1), Some(1_000));
+    source.plane.set_pace(site(2), Some(8_000));
+    let name = source.seed(&noise(3_000_000));
+    // The own site's cap is for its WAN: a neighbour has the LAN.
+    let neighbour = start(2, "127.1.0.2").await;
+    assert_eq!(
+        neighbour.fetch_all(&source.contact, name).await,
+        FetchOutcome::Complete
+    );
+    let far = start(3, "127.2.0.1").await;
+    let job = far.job(&source.contact, name);
+    let (_handle, end) = far.plane.fetch(job, mpsc::channel(1).0);
+    while source
+        .plane
+        .counters()
+        .sites
+        .get(&Some(site(2)))
+        .is_none_or(|count| count.socket_out < 4_000)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!end.is_finished());
+    source.plane.set_pace(site(2), None);
+    source.plane.set_pace(site(1), None);
+    assert_eq!(end.await.unwrap().outcome, FetchOutcome::Complete);
+}
+
