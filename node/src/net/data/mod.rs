@@ -287,6 +287,20 @@ impl DataPlane {
     }
 }
 
+/// An endpoint with the socket, TLS and transport settings of the data plane and nothing on top, and
+/// what it needs to connect to `peer`: the yardstick that transfers are measured against.
+///
+/// # Errors
+/// As [`DataPlane::bind`].
+pub fn bare_endpoint(
+    listen: SocketAddr,
+    identity: &Identity,
+    peer: NodeId,
+) -> Result<(quinn::Endpoint, quinn::ClientConfig), DataError> {
+    let endpoint = endpoint::bind(listen, identity, Arc::default())?;
+    Ok((endpoint, endpoint::client_config(identity, peer)?))
+}
+
 /// Closes connections whenever the rules of admission change.
 async fn follow_admission(peers: std::sync::Weak<Peers>) {
     let Some(mut changed) = peers

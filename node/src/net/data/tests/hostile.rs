@@ -262,4 +262,3 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
         false
     }
 }
-

@@ -115,4 +115,3 @@ async fn a_new_rate_acts_on_requests_under_way_and_inside_a_site_there_is_none()
     source.plane.set_pace(site(1), None);
     assert_eq!(end.await.unwrap().outcome, FetchOutcome::Complete);
 }
-
