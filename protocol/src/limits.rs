@@ -153,6 +153,50 @@ pub const BAN: Span = Span::from_secs(3_600);
 /// Payload pieces written at once by a paced sender.
 pub const PACED_WRITE_MAX_BYTES: usize = 64 << 10;
 
+// ---- swarm -----------------------------------------------------------------------------------
+
+/// Blobs that the swarm keeps an eye on; idle ones fall out first, their files stay.
+pub const SWARM_BLOBS_MAX: usize = 256;
+/// Blobs not tracked here whose askers are remembered; more are not.
+pub const STRANGE_BLOBS_MAX: usize = 64;
+/// Peers whose pieces of one blob are known; more are not listened to.
+pub const HOLDERS_MAX: usize = 4 * NEIGHBOURS_MAX;
+/// Peers that hear of pieces won of one blob; later ones are answered once.
+pub const INTERESTED_MAX: usize = 4 * NEIGHBOURS_MAX;
+/// A neighbour that was told of an interest is told again after this long: notices may be lost.
+pub const INTEREST_AGAIN: Span = Span::from_secs(10);
+/// Sources that are paused, by blob; the first falls out.
+pub const TROUBLES_MAX: usize = 4096;
+/// First pause after a source failed; it doubles.
+pub const RETRY_FIRST: Span = Span::from_millis(250);
+/// Longest pause after a source was busy.
+pub const RETRY_BUSY_MAX: Span = Span::from_secs(2);
+/// Longest pause after a source failed.
+pub const RETRY_MAX: Span = Span::from_secs(10);
+/// Failures in a row after which what a peer said it holds is forgotten.
+pub const RETRY_PATIENCE: u32 = 3;
+/// For so long, times its failures, a peer's word is not taken then.
+pub const DISTRUST: Span = Span::from_secs(20);
+/// Longest pause after this machine could not write.
+pub const STORAGE_RETRY_MAX: Span = Span::from_secs(60);
+/// Pauses of that kind before it is reported; the node goes on trying.
+pub const STORAGE_PATIENCE: u32 = 3;
+/// Pieces that a node claims ahead.
+pub const CLAIM_WINDOW: usize = 8;
+/// Pieces in one gossiped claim; more go into the next. A longer foreign one is cut.
+pub const CLAIM_PIECES_MAX: usize = 1024;
+/// The first so many missing pieces are looked at when leases are judged.
+pub const EXPECT_WINDOW: usize = 64;
+/// A fetcher that renews its claims and wins nothing for so many leases has stalled.
+pub const IDLE_LEASES: u64 = 24;
+/// Fetches over the WAN that a node has under way, and the same under a cap.
+pub const WAN_FETCHES_MAX: usize = 4;
+/// See [`WAN_FETCHES_MAX`].
+pub const WAN_FETCHES_CAPPED_MAX: usize = 2;
+/// Inside the site a second holder is asked for a piece that has been on its way for so long, when
+/// nothing else is left to ask for.
+pub const ENDGAME_AFTER: Span = Span::from_secs(2);
+
 // ---- install ---------------------------------------------------------------------------------
 
 /// Output of a step or a health check that is kept: its last bytes.
@@ -180,4 +224,6 @@ const _: () = assert!(PIECE_MAX_BYTES <= FRAME_PLAIN_MAX_BYTES);
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES % PIECE_MAX_BYTES == 0);
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES <= 1 << ZSTD_WINDOW_LOG2_MAX);
 const _: () = assert!(CLAIM_WAIT.0 < CLAIM_LEASE.0);
+const _: () = assert!(WAN_FETCHES_MAX < FETCHES_MAX && WAN_FETCHES_MAX <= CLAIM_WINDOW);
+const _: () = assert!(CLAIM_PIECES_MAX * 5 + 512 < GOSSIP_MAX_BYTES);
 const _: () = assert!(PRESENCE_INTERVAL.0 * 3 < PRESENCE_LIFETIME.0);

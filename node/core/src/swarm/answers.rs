@@ -1,0 +1,238 @@
+//! What came of the swarm's actions, and what peers said.
+
+use protocol::limits::{RETRY_PATIENCE, STORAGE_RETRY_MAX};
+use protocol::pieces::PieceSet;
+use protocol::wire::{Claim, Notice};
+use protocol::{BlobRef, NodeId, Span, Time};
+
+use super::blob::{Blob, Files};
+use super::desk::Desk;
+use super::flights::Flight;
+use super::trouble::Fault;
+use super::{Input, Swarm, talk};
+use crate::contract::{Action, FetchOutcome, Ticket};
+
+impl Swarm {
+    pub(super) fn take(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Claim(claim) => self.claim_heard(now, &claim),
+            Input::Notice(from, notice) => self.notice_heard(now, from, notice),
+            Input::PeerBanned(node) => self.shun(now, node),
+            Input::BlobOpened(ticket, have) => self.blob_opened(now, ticket, have),
+            Input::FetchProgress(ticket, bytes) => self.fetch_progress(now, ticket, bytes),
+            Input::FetchEnded(ticket, outcome) => self.fetch_ended(now, ticket, outcome),
+            Input::IndexRead(ticket, index) => {
+                let sound = index.is_some();
+                let _ = self
+                    .stagings
+                    .values_mut()
+                    .any(|s| s.index_read(&mut self.desk, ticket, sound));
+            }
+            Input::FramesRead(ticket, frames) => {
+                for staging in self.stagings.values_mut() {
+                    if staging.frames_read(&mut self.desk, ticket, frames.as_ref()) {
+                        return;
+                    }
+                }
+            }
+            Input::Reused(ticket, have, _) => {
+                let staging = self
+                    .stagings
+                    .values_mut()
+                    .find_map(|s| s.reused(ticket).then_some(s.want.artifact.pack));
+                if let Some(pack) = staging {
+                    self.gained(pack, have.iter());
+                }
+            }
+            Input::FrameDecoded(ticket, ok) => {
+                let desk = &mut self.desk;
+                let decoded = self.stagings.values_mut().find_map(|s| {
+                    s.frame_decoded(desk, ticket, ok)
+                        .map(|pieces| (s.want.artifact.pack, pieces))
+                });
+                if let Some((pack, pieces)) = decoded {
+                    self.gained(pack, pieces);
+                }
+            }
+        }
+    }
+
+    fn gained(&mut self, blob: BlobRef, pieces: impl Iterator<Item = u32>) {
+        if let Some(blob) = self.blobs.get_mut(&blob) {
+            for piece in pieces {
+                blob.gain(&mut self.desk, piece);
+            }
+        }
+    }
+
+    fn claim_heard(&mut self, now: Time, claim: &Claim) {
+        let from = BlobRef {
+            root: claim.blob,
+            length: 0,
+        };
+        let to = BlobRef {
+            root: claim.blob,
+            length: u64::MAX,
+        };
+        for blob in self.blobs.range_mut(from..=to).map(|(_, blob)| blob) {
+            talk::hear_claim(&mut self.desk, now, blob, claim);
+        }
+    }
+
+    fn notice_heard(&mut self, now: Time, from: NodeId, notice: Notice) {
+        let (Notice::Have { blob: name, .. }
+        | Notice::Won { blob: name, .. }
+        | Notice::Interested { blob: name }) = &notice;
+        if from == self.desk.me() || self.desk.trouble.is_banned(now, &from) {
+            return;
+        }
+        match self.blobs.get_mut(name) {
+            Some(blob) => talk::hear(&mut self.desk, now, blob, from, notice),
+            None => {
+                if let Notice::Interested { blob } = notice {
+                    self.strangers.note(blob, from);
+                }
+            }
+        }
+    }
+
+    fn blob_opened(&mut self, now: Time, ticket: Ticket, have: Option<PieceSet>) {
+        let Some(blob) = self
+            .blobs
+            .values_mut()
+            .find(|blob| blob.files == Files::Opening(ticket))
+        else {
+            return;
+        };
+        let Some(have) = have else {
+            blob.files = Files::Failed(pause_writing(blob, now));
+            return;
+        };
+        blob.files = Files::Open;
+        blob.storage_fails = 0;
+        blob.have.union(&have);
+        if blob.name.length == 0 {
+            blob.have.insert(0);
+        }
+        talk::tell_all(&mut self.desk, blob);
+    }
+
+    fn fetch_progress(&mut self, now: Time, ticket: Ticket, bytes: u64) {
+        let Some(flight) = self.desk.flights.get_mut(ticket) else {
+            return;
+        };
+        flight.moved = now;
+        if let Some(blob) = self.blobs.get_mut(&flight.blob) {
+            *blob.bytes.entry(flight.reason).or_default() += bytes;
+        }
+    }
+
+    fn fetch_ended(&mut self, now: Time, ticket: Ticket, outcome: FetchOutcome) {
+        let Some(flight) = self.desk.flights.remove(ticket) else {
+            return;
+        };
+        let Some(blob) = self.blobs.get_mut(&flight.blob) else {
+            return;
+        };
+        if flight.wan && !flight.cancelled {
+            blob.owners.let_go(flight.piece);
+        }
+        let desk = &mut self.desk;
+        match outcome {
+            FetchOutcome::Complete => {
+                desk.trouble.clear(flight.from, flight.blob);
+                blob.owners.trust(&flight.from);
+                blob.storage_fails = 0;
+                blob.gain(desk, flight.piece);
+            }
+            FetchOutcome::Cancelled => {}
+            FetchOutcome::Busy => {
+                let jitter = desk.draw();
+                desk.trouble
+                    .note(now, flight.from, flight.blob, Fault::Busy, jitter);
+            }
+            FetchOutcome::NotHeld | FetchOutcome::Slow | FetchOutcome::Broken => {
+                if outcome == FetchOutcome::NotHeld && !flight.wan {
+                    blob.holders.remove(&flight.from, flight.piece);
+                }
+                let fault = if outcome == FetchOutcome::Slow {
+                    Fault::Slow
+                } else {
+                    Fault::Failed
+                };
+                source_failed(desk, now, blob, &flight, fault);
+            }
+            FetchOutcome::Poisoned => {
+                blob.tainted.insert(flight.piece);
+                self.poisoned(now, &flight);
+            }
+            FetchOutcome::Storage => {
+                if now >= blob.paused_until {
+                    blob.paused_until = pause_writing(blob, now);
+                }
+                desk.wake_at(blob.paused_until);
+            }
+        }
+    }
+
+    /// A peer that sends wrong bytes is never talked to again. The last origin that is left is only
+    /// left alone for a while: without it a damaged disk there would stop the fleet for an hour.
+    fn poisoned(&mut self, now: Time, flight: &Flight) {
+        let trouble = &self.desk.trouble;
+        let others = |node: &NodeId| *node != flight.from && !trouble.is_banned(now, node);
+        if flight.wan
+            && !self
+                .desk
+                .site
+                .origins
+                .iter()
+                .any(|origin| others(&origin.node))
+        {
+            let line = format!(
+                "origin {} sent wrong bytes of blob {}; asking it again later",
+                flight.from, flight.blob
+            );
+            self.desk.act(Action::Note {
+                event: "poisoned",
+                line,
+            });
+            let jitter = self.desk.draw();
+            self.desk
+                .trouble
+                .note(now, flight.from, flight.blob, Fault::Failed, jitter);
+            return;
+        }
+        self.desk.act(Action::Ban {
+            peer: flight.from,
+            event: "poisoned",
+        });
+        self.shun(now, flight.from);
+    }
+
+    fn shun(&mut self, now: Time, node: NodeId) {
+        self.desk.trouble.ban(now, node);
+        self.forget_source(&node);
+        self.desk.cancel(|flight| flight.from == node);
+    }
+}
+
+/// A peer that keeps failing counts as holding nothing and owning nothing, so that its pieces come
+/// another way.
+fn source_failed(desk: &mut Desk, now: Time, blob: &mut Blob, flight: &Flight, fault: Fault) {
+    let jitter = desk.draw();
+    let fails = desk
+        .trouble
+        .note(now, flight.from, flight.blob, fault, jitter);
+    if !flight.wan && fails >= RETRY_PATIENCE {
+        desk.trouble.distrust(now, flight.from, flight.blob);
+        blob.holders.forget(&flight.from);
+        blob.owners.distrust(flight.from);
+    }
+}
+
+/// This machine cannot write: until when nothing is fetched. The pause doubles.
+fn pause_writing(blob: &mut Blob, now: Time) -> Time {
+    let span = Span((1_000 << blob.storage_fails.min(16)).min(STORAGE_RETRY_MAX.0));
+    blob.storage_fails += 1;
+    now + span
+}

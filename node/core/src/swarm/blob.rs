@@ -1,0 +1,206 @@
+//! One blob: what is here, what is wanted of it, and what the site knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::pieces::{Geometry, PieceSet};
+use protocol::wire::Class;
+use protocol::{BlobRef, NodeId, Time};
+
+use super::desk::Desk;
+use super::flights::Flight;
+use super::holders::Holders;
+use super::owners::Owners;
+use crate::contract::{Action, FetchReason, Ticket};
+
+/// Whether the blob's files can be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Files {
+    /// Asked for.
+    Opening(Ticket),
+    /// Open.
+    Open,
+    /// Could not be opened; asked for again then.
+    Failed(Time),
+}
+
+/// What the releases need of a blob now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Need {
+    /// Pieces to have, those that are here included.
+    pub pieces: PieceSet,
+    /// They may come over the WAN.
+    pub wan: bool,
+    /// The choice is made: what is not in it is not going to be wanted soon.
+    pub settled: bool,
+    pub class: Class,
+}
+
+impl Need {
+    /// Two releases need the same blob.
+    pub fn join(&mut self, other: Need) {
+        self.pieces.union(&other.pieces);
+        self.wan |= other.wan;
+        self.settled &= other.settled;
+        self.class = self.class.max(other.class);
+    }
+}
+
+/// One blob in this node's view.
+pub(super) struct Blob {
+    pub name: BlobRef,
+    pub cut: Geometry,
+    pub files: Files,
+    pub have: PieceSet,
+    /// `None`: nothing is wanted of it (any more).
+    pub need: Option<Need>,
+    pub holders: Holders,
+    pub owners: Owners,
+    /// Who is told of new pieces.
+    pub interested: BTreeSet<NodeId>,
+    /// Whom I told of my interest, and when.
+    pub asked: BTreeMap<NodeId, Time>,
+    /// To whom I turn; `None` when the members changed.
+    pub near: Option<BTreeSet<NodeId>>,
+    /// From then on I may judge what my neighbours have.
+    pub met_at: Option<Time>,
+    /// Pieces won since the last notice, and when that was.
+    pub won: Vec<u32>,
+    pub told_at: Time,
+    /// When I last gossiped a claim, and whether somebody should hear my claims now.
+    pub gossiped_at: Time,
+    pub announced: bool,
+    pub remind: bool,
+    /// Fetchers that still have something to bring: they share the cap.
+    pub sharers: usize,
+    /// Pieces that I own and told the others not to expect of me.
+    pub declined: PieceSet,
+    /// Pieces that came wrong.
+    pub tainted: BTreeSet<u32>,
+    pub bytes: BTreeMap<FetchReason, u64>,
+    /// Writing failed: nothing is fetched until then.
+    pub paused_until: Time,
+    pub storage_fails: u32,
+}
+
+impl Blob {
+    pub fn open(desk: &mut Desk, name: BlobRef) -> Blob {
+        let cut = Geometry::of(name.length);
+        let pieces = cut.pieces();
+        let ticket = desk.ticket();
+        desk.act(Action::OpenBlob { ticket, blob: name });
+        Blob {
+            name,
+            cut,
+            files: Files::Opening(ticket),
+            have: PieceSet::empty(pieces),
+            need: None,
+            holders: Holders::new(pieces),
+            owners: Owners::new(name.root, pieces),
+            interested: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            near: None,
+            met_at: None,
+            won: Vec::new(),
+            told_at: Time(0),
+            gossiped_at: Time(0),
+            announced: false,
+            remind: false,
+            sharers: 1,
+            declined: PieceSet::empty(pieces),
+            tainted: BTreeSet::new(),
+            bytes: BTreeMap::new(),
+            paused_until: Time(0),
+            storage_fails: 0,
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.files == Files::Open
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.is_open() && self.have.is_full()
+    }
+
+    pub fn class(&self) -> Class {
+        self.need
+            .as_ref()
+            .map_or(Class::Background, |need| need.class)
+    }
+
+    pub fn wants(&self, piece: u32) -> bool {
+        self.need
+            .as_ref()
+            .is_some_and(|need| need.pieces.contains(piece))
+            && !self.have.contains(piece)
+    }
+
+    /// Pieces wanted and not here, in order.
+    pub fn lacking(&self) -> impl Iterator<Item = u32> {
+        self.need
+            .iter()
+            .flat_map(|need| need.pieces.iter())
+            .filter(|piece| !self.have.contains(*piece))
+    }
+
+    /// Whether any way to more of this blob is of interest to this node, also one that its present
+    /// choice does not take.
+    pub fn is_active(&self) -> bool {
+        self.is_open() && self.need.is_some() && !self.have.is_full()
+    }
+
+    /// Bytes of these pieces that are not here.
+    pub fn missing_bytes(&self, pieces: impl Iterator<Item = u32>) -> u64 {
+        pieces
+            .filter(|piece| !self.have.contains(*piece))
+            .map(|piece| self.piece_bytes(piece))
+            .sum()
+    }
+
+    pub fn piece_bytes(&self, piece: u32) -> u64 {
+        let range = self.cut.piece_range(piece);
+        range.end - range.start
+    }
+
+    /// `piece` is on disk now, whatever way it came. Others are told at the next beat.
+    pub fn gain(&mut self, desk: &mut Desk, piece: u32) {
+        if !self.have.insert(piece) {
+            return;
+        }
+        self.won.push(piece);
+        self.owners.let_go(piece);
+        self.owners.arrived(piece);
+        self.tainted.remove(&piece);
+        let name = self.name;
+        desk.cancel(|flight: &Flight| flight.blob == name && flight.piece == piece);
+    }
+
+    /// Takes what the releases need now. Claims and fetches over the WAN for what is not needed any
+    /// more end; what is on its way inside the site may come.
+    pub fn take_need(&mut self, desk: &mut Desk, need: Option<Need>) {
+        if self.need == need {
+            return;
+        }
+        let (name, after) = (self.name, need.as_ref());
+        let wanted = |piece: u32| after.is_some_and(|need| need.pieces.contains(piece));
+        let ended: Vec<u32> = self
+            .owners
+            .mine()
+            .keys()
+            .copied()
+            .filter(|piece| !wanted(*piece))
+            .collect();
+        for piece in ended {
+            self.owners.let_go(piece);
+        }
+        let all = after.is_none();
+        desk.cancel(|flight| flight.blob == name && (all || flight.wan && !wanted(flight.piece)));
+        if all {
+            self.announced = false;
+            self.met_at = None;
+            self.asked.clear();
+        }
+        self.need = need;
+        self.owners.view_changed();
+    }
+}

@@ -1,0 +1,156 @@
+//! What all rooms of the swarm share: who is around, what is under way, what is to be said.
+
+use std::collections::VecDeque;
+
+use protocol::wire::{Claim, Class, Contact, Notice, SiteMessage};
+use protocol::{BlobRef, NodeId, Time};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use super::Output;
+use super::flights::{Flight, Flights};
+use super::site::Site;
+use super::trouble::Trouble;
+use crate::contract::{Action, FetchReason, Tempo, Ticket};
+
+/// Everything that does not belong to one blob or one release.
+pub(super) struct Desk {
+    pub tempo: Tempo,
+    pub site: Site,
+    pub flights: Flights,
+    pub trouble: Trouble,
+    pub outputs: VecDeque<Output>,
+    ties: ChaCha8Rng,
+    tickets: u64,
+    wake: Option<Time>,
+}
+
+/// A fetch to be begun.
+pub(super) struct Launch {
+    pub blob: BlobRef,
+    pub class: Class,
+    pub piece: u32,
+    pub from: Contact,
+    pub wan: bool,
+    pub reason: FetchReason,
+    pub rate: u64,
+}
+
+impl Desk {
+    pub fn new(me: NodeId, tempo: Tempo, seed: u64) -> Desk {
+        Desk {
+            tempo,
+            site: Site::new(me),
+            flights: Flights::default(),
+            trouble: Trouble::default(),
+            outputs: VecDeque::new(),
+            ties: ChaCha8Rng::seed_from_u64(seed),
+            tickets: 0,
+            wake: None,
+        }
+    }
+
+    pub fn me(&self) -> NodeId {
+        self.site.me
+    }
+
+    /// A ticket of the swarm: its top bit is set.
+    pub fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(1 << 63 | self.tickets)
+    }
+
+    /// A number that breaks ties and spreads retries.
+    pub fn draw(&mut self) -> u64 {
+        self.ties.next_u64()
+    }
+
+    pub fn act(&mut self, action: Action) {
+        self.outputs.push_back(Output::Action(action));
+    }
+
+    /// Whoever waits for a time says so at every pass; the earliest counts.
+    pub fn wake_at(&mut self, time: Time) {
+        self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+    }
+
+    pub fn forget_wake(&mut self) {
+        self.wake = None;
+    }
+
+    pub fn wake(&self) -> Option<Time> {
+        self.wake
+    }
+
+    pub fn launch(&mut self, now: Time, launch: Launch) {
+        let Launch {
+            blob,
+            class,
+            piece,
+            from,
+            wan,
+            reason,
+            rate,
+        } = launch;
+        let ticket = self.ticket();
+        let node = from.node;
+        let flight = Flight {
+            blob,
+            piece,
+            from: node,
+            wan,
+            reason,
+            rate,
+            started: now,
+            moved: now,
+            cancelled: false,
+        };
+        self.flights.insert(ticket, flight);
+        self.act(Action::Fetch {
+            ticket,
+            from,
+            blob,
+            pieces: vec![piece],
+            class,
+            wan,
+            reason,
+            max_bytes_per_s: rate,
+        });
+    }
+
+    /// Stops every fetch that `which` picks; each is still answered.
+    pub fn cancel(&mut self, which: impl Fn(&Flight) -> bool) {
+        let tickets: Vec<Ticket> = self
+            .flights
+            .iter()
+            .filter(|(_, f)| !f.cancelled && which(f))
+            .map(|(ticket, _)| ticket)
+            .collect();
+        for ticket in tickets {
+            if let Some(flight) = self.flights.get_mut(ticket) {
+                flight.cancelled = true;
+            }
+            self.act(Action::CancelFetch(ticket));
+        }
+    }
+
+    /// Sends a notice to a member; nothing happens if it is none.
+    pub fn notify(&mut self, to: &NodeId, notice: Notice) {
+        if let Some(contact) = self.site.contact(to).cloned() {
+            self.act(Action::Notify {
+                to: contact,
+                notice,
+            });
+        }
+    }
+
+    pub fn gossip_claim(&mut self, blob: BlobRef, pieces: Vec<u32>, held: bool) {
+        let claim = Claim {
+            node: self.me(),
+            blob: blob.root,
+            pieces,
+            held,
+        };
+        self.act(Action::Gossip(SiteMessage::Claim(claim)));
+    }
+}

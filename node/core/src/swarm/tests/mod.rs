@@ -1,0 +1,6 @@
+//! The swarm against slow, obvious models, and in a small pretend site.
+
+mod model;
+mod rules;
+mod site;
+mod world;

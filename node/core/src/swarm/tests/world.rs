@@ -1,0 +1,762 @@
+//! A pretend site: swarms, an origin, a WAN and a LAN with rates and delays, in virtual time.
+//!
+//! It moves in steps of a few milliseconds and keeps every byte on account. It checks at each step
+//! what must hold at any moment: fetches are bounded, and ask for what is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use protocol::index::{CheckedIndex, Index};
+use protocol::limits::{FETCHES_MAX, FETCHES_PER_PEER_MAX, GROUP_BYTES};
+use protocol::manifest::{Artifact, Carrier, CarrierKind};
+use protocol::pieces::{Geometry, PieceSet};
+use protocol::wire::{Class, Contact, SiteMessage};
+use protocol::{BlobRef, Hash, NodeId, Now, Span, Time};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::contract::{Action, FetchOutcome, FetchReason, FrameMap, NodeRole, Tempo, Ticket};
+use crate::swarm::{Input, Member, Output, Progress, Swarm, Want};
+
+pub const STEP: u64 = 5;
+pub const FRAME: u64 = 8 << 20;
+
+/// What the world does to a node's disk or bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Nature {
+    #[default]
+    Honest,
+    /// Serves wrong bytes.
+    Poisoner,
+    /// Says that it holds, and sends nothing.
+    Staller,
+}
+
+#[derive(Default)]
+pub struct Disk {
+    pub have: PieceSet,
+    partial: BTreeMap<u32, u64>,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub swarm: Option<Swarm>,
+    pub disk: BTreeMap<BlobRef, Disk>,
+    pub nature: Nature,
+    pub roaming: bool,
+    pub staged: BTreeMap<Hash, Time>,
+    pub failed: Vec<(Hash, String, bool)>,
+    pub banned: Vec<NodeId>,
+    pub decoded: usize,
+    /// Until then its disk refuses writes.
+    pub sick_until: Time,
+    pub dropped: Vec<BlobRef>,
+    pub fetches: Vec<(BlobRef, u32, FetchReason)>,
+    pub progress: Option<Progress>,
+    pub timeouts: usize,
+    lives: u64,
+}
+
+struct Transfer {
+    to: usize,
+    ticket: Ticket,
+    from: Option<usize>,
+    blob: BlobRef,
+    piece: u32,
+    rate: u64,
+    done: f64,
+    credited: u64,
+    started: Time,
+}
+
+enum Mail {
+    Input(Input),
+    /// What the node takes for its site changed.
+    Members,
+}
+
+/// What a release consists of, for the world.
+#[derive(Clone)]
+pub struct Release {
+    pub digest: Hash,
+    pub artifact: Artifact,
+    pub frames: FrameMap,
+    /// Pack pieces that reuse brings.
+    pub reusable: BTreeSet<u32>,
+    pub broken_index: bool,
+}
+
+pub struct World {
+    pub now: Time,
+    pub nodes: Vec<Node>,
+    pub cap: Option<u64>,
+    pub wan_rate: f64,
+    pub lan_rate: f64,
+    pub origin_up: bool,
+    pub origin: Contact,
+    pub wan_bytes: BTreeMap<BlobRef, u64>,
+    pub lan_bytes: BTreeMap<BlobRef, u64>,
+    /// WAN bytes of a blob by node.
+    pub wan_by_node: BTreeMap<(BlobRef, usize), u64>,
+    pub most_promised: u64,
+    pub gossiped: usize,
+    pub releases: Vec<Release>,
+    pub site: Option<&'static str>,
+    pub tempo: Tempo,
+    visible: BTreeSet<usize>,
+    transfers: Vec<Transfer>,
+    mail: Vec<(Time, u64, usize, u64, Mail)>,
+    sent: u64,
+    rng: ChaCha8Rng,
+}
+
+pub fn node_id(n: u64) -> NodeId {
+    NodeId(*blake3_of(n).as_bytes())
+}
+
+fn blake3_of(n: u64) -> Hash {
+    Hash::of(&n.to_le_bytes())
+}
+
+pub fn contact(node: NodeId) -> Contact {
+    Contact {
+        node,
+        control: Vec::new(),
+        data: Some("127.0.0.1:1".parse().unwrap()),
+    }
+}
+
+fn any_index() -> Arc<CheckedIndex> {
+    let pack = BlobRef::of(b"");
+    let index = Index {
+        pack,
+        chunks: Vec::new(),
+        entries: Vec::new(),
+        piece_cvs: vec![pack.root],
+    };
+    Arc::new(index.check().unwrap())
+}
+
+/// A release of `plain` bytes that its carrier brings down to `coded`.
+pub fn release(name: u64, plain: u64, coded: u64) -> Release {
+    let blob = |kind: u64, length| BlobRef {
+        root: blake3_of(name << 8 | kind),
+        length,
+    };
+    let carrier = blob(3, coded);
+    let count = plain.div_ceil(FRAME);
+    let head = 4 + 16 + 4 * count;
+    let at = |i: u64| head + (coded - head) * i / count.max(1);
+    Release {
+        digest: blake3_of(name << 8),
+        artifact: Artifact {
+            os: "any".into(),
+            arch: "any".into(),
+            index: blob(1, 100_000),
+            pack: blob(2, plain),
+            carriers: vec![Carrier {
+                kind: CarrierKind::Full,
+                blob: carrier,
+            }],
+            group_log2: 4,
+            disk_bytes: plain,
+        },
+        frames: FrameMap {
+            coded: (0..count).map(|i| (at(i), at(i + 1))).collect(),
+            frame_plain: FRAME,
+        },
+        reusable: BTreeSet::new(),
+        broken_index: false,
+    }
+}
+
+impl World {
+    pub fn new(nodes: u64, seed: u64) -> World {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let base = rng.next_u64() >> 16;
+        let nodes = (0..nodes)
+            .map(|n| Node {
+                id: node_id(base + n),
+                swarm: None,
+                disk: BTreeMap::new(),
+                nature: Nature::Honest,
+                roaming: false,
+                staged: BTreeMap::new(),
+                failed: Vec::new(),
+                banned: Vec::new(),
+                decoded: 0,
+                sick_until: Time(0),
+                dropped: Vec::new(),
+                fetches: Vec::new(),
+                progress: None,
+                timeouts: 0,
+                lives: 0,
+            })
+            .collect();
+        World {
+            now: Time(1_000),
+            nodes,
+            cap: Some(2_000_000),
+            wan_rate: 2_000_000.0,
+            lan_rate: 12_500_000.0,
+            origin_up: true,
+            origin: contact(node_id(u64::MAX)),
+            wan_bytes: BTreeMap::new(),
+            lan_bytes: BTreeMap::new(),
+            wan_by_node: BTreeMap::new(),
+            most_promised: 0,
+            gossiped: 0,
+            releases: Vec::new(),
+            site: Some("berlin"),
+            tempo: Tempo::default(),
+            visible: BTreeSet::new(),
+            transfers: Vec::new(),
+            mail: Vec::new(),
+            sent: 0,
+            rng,
+        }
+    }
+
+    fn clock(&self) -> Now {
+        Now {
+            boot: self.now,
+            wall: self.now,
+        }
+    }
+
+    /// The node comes up; its site sees it a moment later.
+    pub fn start(&mut self, n: usize) {
+        let seed = self.rng.next_u64();
+        let now = self.clock();
+        let mut swarm = Swarm::new(self.nodes[n].id, NodeRole::Endpoint, self.tempo, seed);
+        swarm.set_site(now, self.site.map(|site| (site.parse().unwrap(), self.cap)));
+        swarm.set_roaming(now, self.nodes[n].roaming);
+        swarm.set_origins(now, vec![self.origin.clone()]);
+        self.nodes[n].swarm = Some(swarm);
+        self.nodes[n].lives += 1;
+        self.visible.insert(n);
+        self.views_change(Span(20));
+    }
+
+    pub fn start_all(&mut self) {
+        (0..self.nodes.len()).for_each(|n| self.start(n));
+        self.run(1_500);
+    }
+
+    /// SIGKILL: its transfers break; its site notices after the lifetime of a presence.
+    pub fn kill(&mut self, n: usize) {
+        self.nodes[n].swarm = None;
+        self.nodes[n].lives += 1;
+        self.visible.remove(&n);
+        self.transfers.retain(|t| t.to != n);
+        self.views_change(self.tempo.presence_lifetime);
+    }
+
+    fn views_change(&mut self, after: Span) {
+        for to in 0..self.nodes.len() {
+            let jitter = self.rng.next_u64() % 20;
+            self.post(Span(after.0 + jitter), to, Mail::Members);
+        }
+    }
+
+    pub fn want(&mut self, n: usize, release: &Release, class: Class) {
+        if self.releases.iter().all(|r| r.digest != release.digest) {
+            self.releases.push(release.clone());
+        }
+        let donor = (BlobRef::of(b"old index"), BlobRef::of(b"old pack"));
+        let donors = if release.reusable.is_empty() {
+            Vec::new()
+        } else {
+            vec![donor]
+        };
+        let want = Want {
+            release: release.digest,
+            artifact: release.artifact.clone(),
+            class,
+            donors,
+        };
+        let now = self.clock();
+        self.nodes[n]
+            .swarm
+            .as_mut()
+            .expect("a node that runs")
+            .want(now, want);
+        self.carry_out(n);
+    }
+
+    pub fn want_all(&mut self, release: &Release) {
+        (0..self.nodes.len()).for_each(|n| self.want(n, release, Class::Normal));
+    }
+
+    pub fn unwant(&mut self, n: usize, release: &Release, keep: bool) {
+        let now = self.clock();
+        self.nodes[n]
+            .swarm
+            .as_mut()
+            .expect("a node that runs")
+            .unwant(now, release.digest, keep);
+        self.carry_out(n);
+    }
+
+    /// Puts a whole blob on a node's disk.
+    pub fn give(&mut self, n: usize, blob: BlobRef) {
+        let have = PieceSet::full(Geometry::of(blob.length).pieces());
+        self.nodes[n].disk.insert(
+            blob,
+            Disk {
+                have,
+                partial: BTreeMap::new(),
+            },
+        );
+    }
+
+    pub fn run(&mut self, ms: u64) {
+        let end = self.now + Span(ms);
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// Runs until every node that runs has staged the release; panics after `secs` seconds.
+    pub fn run_until_staged(&mut self, release: &Release, secs: u64) -> Time {
+        let end = self.now + Span::from_secs(secs);
+        while !self
+            .nodes
+            .iter()
+            .all(|n| n.swarm.is_none() || n.staged.contains_key(&release.digest))
+        {
+            assert!(
+                self.now < end,
+                "not staged after {secs} s: {}",
+                self.report(release)
+            );
+            self.step();
+        }
+        self.now
+    }
+
+    pub fn report(&self, release: &Release) -> String {
+        let stand = |(i, n): (usize, &Node)| {
+            let swarm = n.swarm.as_ref()?;
+            let staged = n.staged.contains_key(&release.digest);
+            let progress = swarm.progress(&release.digest);
+            Some(format!(
+                "\n{i}: staged {staged}, {progress:?}, wakes {:?} at {:?}",
+                swarm.poll_timeout(),
+                self.now
+            ))
+        };
+        self.nodes.iter().enumerate().filter_map(stand).collect()
+    }
+
+    /// How often the carrier crossed the WAN.
+    pub fn copies(&self, blob: &BlobRef) -> f64 {
+        self.wan_bytes.get(blob).copied().unwrap_or(0) as f64 / blob.length as f64
+    }
+
+    fn post(&mut self, after: Span, to: usize, mail: Mail) {
+        self.sent += 1;
+        let lives = self.nodes[to].lives;
+        self.mail
+            .push((self.now + after, self.sent, to, lives, mail));
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Span(STEP);
+        let now = self.now;
+        let mut due: Vec<_> = self.mail.extract_if(.., |mail| mail.0 <= now).collect();
+        due.sort_by_key(|mail| (mail.0, mail.1));
+        for (_, _, to, lives, mail) in due {
+            if matches!(mail, Mail::Members) || self.nodes[to].lives == lives {
+                self.deliver(to, mail);
+            }
+        }
+        self.move_bytes();
+        for n in 0..self.nodes.len() {
+            let clock = self.clock();
+            let node = &mut self.nodes[n];
+            if let Some(swarm) = node
+                .swarm
+                .as_mut()
+                .filter(|s| s.poll_timeout().is_some_and(|t| t <= clock.boot))
+            {
+                node.timeouts += 1;
+                swarm.handle_timeout(clock);
+                let wake = swarm.poll_timeout();
+                assert!(
+                    wake.is_none_or(|wake| wake > self.now),
+                    "{n} wants to be woken in the past"
+                );
+                self.carry_out(n);
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: usize, mail: Mail) {
+        let clock = self.clock();
+        let members = self.members_for(to);
+        let Some(swarm) = self.nodes[to].swarm.as_mut() else {
+            return;
+        };
+        match mail {
+            Mail::Input(input) => swarm.handle(clock, input),
+            Mail::Members => swarm.set_members(clock, &members),
+        }
+        self.carry_out(to);
+    }
+
+    fn members_for(&self, n: usize) -> BTreeMap<NodeId, Member> {
+        let others = self
+            .visible
+            .iter()
+            .filter(|other| **other != n)
+            .map(|other| &self.nodes[*other]);
+        others
+            .map(|node| {
+                (
+                    node.id,
+                    Member {
+                        contact: contact(node.id),
+                        roaming: node.roaming,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    fn index_of(&self, id: &NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.id == *id)
+    }
+
+    fn carry_out(&mut self, n: usize) {
+        while let Some(output) = self.nodes[n].swarm.as_mut().and_then(Swarm::poll_output) {
+            match output {
+                Output::Action(action) => self.act(n, action),
+                Output::Staged(release) => self.check_staged(n, release),
+                Output::Failed(release, failure) => {
+                    self.nodes[n]
+                        .failed
+                        .push((release, failure.reason, failure.retryable));
+                }
+                Output::Progress { progress, .. } => self.nodes[n].progress = Some(progress),
+            }
+        }
+    }
+
+    fn check_staged(&mut self, n: usize, digest: Hash) {
+        let release = self
+            .releases
+            .iter()
+            .find(|r| r.digest == digest)
+            .expect("a release of this world");
+        for blob in [&release.artifact.index, &release.artifact.pack] {
+            assert!(
+                self.nodes[n].disk[blob].have.is_full(),
+                "staged, but {blob} is not whole"
+            );
+        }
+        assert!(
+            self.nodes[n].staged.insert(digest, self.now).is_none(),
+            "staged twice"
+        );
+    }
+
+    fn act(&mut self, n: usize, action: Action) {
+        let soon = Span(1 + self.rng.next_u64() % 4);
+        match action {
+            Action::OpenBlob { ticket, blob } => {
+                let pieces = Geometry::of(blob.length).pieces();
+                let sick = self.now < self.nodes[n].sick_until;
+                let disk = self.nodes[n].disk.entry(blob).or_default();
+                if disk.have.len() != pieces {
+                    disk.have = PieceSet::empty(pieces);
+                }
+                let have = (!sick).then(|| disk.have.clone());
+                self.answer(soon, n, Input::BlobOpened(ticket, have));
+            }
+            Action::DropBlob(blob) => {
+                self.nodes[n].disk.remove(&blob);
+                self.nodes[n].dropped.push(blob);
+            }
+            Action::Fetch {
+                ticket,
+                from,
+                blob,
+                pieces,
+                wan,
+                reason,
+                max_bytes_per_s,
+                ..
+            } => {
+                self.begin(
+                    n,
+                    ticket,
+                    from.node,
+                    blob,
+                    &pieces,
+                    wan,
+                    reason,
+                    max_bytes_per_s,
+                );
+            }
+            Action::CancelFetch(ticket) => {
+                if let Some(i) = self
+                    .transfers
+                    .iter()
+                    .position(|t| t.to == n && t.ticket == ticket)
+                {
+                    self.transfers.remove(i);
+                    self.answer(soon, n, Input::FetchEnded(ticket, FetchOutcome::Cancelled));
+                }
+            }
+            Action::ReadIndex { ticket, index, .. } => {
+                assert!(
+                    self.nodes[n].disk[&index].have.is_full(),
+                    "an index is read before it is whole"
+                );
+                let broken = self
+                    .releases
+                    .iter()
+                    .any(|r| r.artifact.index == index && r.broken_index);
+                self.answer(soon, n, Input::IndexRead(ticket, (!broken).then(any_index)));
+            }
+            Action::Reuse { ticket, pack, .. } => {
+                let reusable = self.of_pack(&pack).reusable.clone();
+                let disk = self.nodes[n].disk.get_mut(&pack).expect("an open pack");
+                for piece in reusable {
+                    disk.have.insert(piece);
+                }
+                let have = disk.have.clone();
+                self.answer(Span(30), n, Input::Reused(ticket, have, 1));
+            }
+            Action::ReadFrames {
+                ticket,
+                carrier,
+                pack,
+            } => {
+                assert!(
+                    self.nodes[n].disk[&carrier].have.contains(0),
+                    "a table is read before it is here"
+                );
+                let frames = self.of_pack(&pack).frames.clone();
+                self.answer(soon, n, Input::FramesRead(ticket, Some(frames)));
+            }
+            Action::Decode {
+                ticket,
+                carrier,
+                pack,
+                frame,
+                ..
+            } => self.decode(n, ticket, carrier, pack, frame),
+            Action::Notify { to, notice } => {
+                let from = self.nodes[n].id;
+                if let Some(to) = self.index_of(&to.node) {
+                    self.post(soon, to, Mail::Input(Input::Notice(from, notice)));
+                }
+            }
+            Action::Gossip(SiteMessage::Claim(claim)) => {
+                self.gossiped += 1;
+                for to in (0..self.nodes.len()).filter(|to| *to != n) {
+                    let hop = Span(2 + self.rng.next_u64() % 12);
+                    self.post(hop, to, Mail::Input(Input::Claim(claim.clone())));
+                }
+            }
+            Action::Ban { peer, .. } => self.nodes[n].banned.push(peer),
+            Action::Note { .. } => {}
+            other => panic!("the swarm asked for {other:?}"),
+        }
+    }
+
+    fn of_pack(&self, pack: &BlobRef) -> &Release {
+        self.releases
+            .iter()
+            .find(|r| r.artifact.pack == *pack)
+            .expect("a pack of this world")
+    }
+
+    fn answer(&mut self, after: Span, n: usize, input: Input) {
+        self.post(after, n, Mail::Input(input));
+    }
+
+    fn decode(&mut self, n: usize, ticket: Ticket, carrier: BlobRef, pack: BlobRef, frame: u32) {
+        let (start, end) = self.of_pack(&pack).frames.coded[frame as usize];
+        let cut = Geometry::of(pack.length);
+        let coded = Geometry::of(carrier.length).pieces_of_bytes(start..end);
+        let node = &mut self.nodes[n];
+        assert!(
+            coded
+                .clone()
+                .all(|piece| node.disk[&carrier].have.contains(piece)),
+            "frame {frame} is not whole"
+        );
+        let plain = u64::from(frame) * FRAME;
+        for piece in cut.pieces_of_bytes(plain..plain + FRAME) {
+            node.disk
+                .get_mut(&pack)
+                .expect("an open pack")
+                .have
+                .insert(piece);
+        }
+        node.decoded += 1;
+        self.answer(Span(20), n, Input::FrameDecoded(ticket, true));
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        n: usize,
+        ticket: Ticket,
+        from: NodeId,
+        blob: BlobRef,
+        pieces: &[u32],
+        wan: bool,
+        reason: FetchReason,
+        rate: u64,
+    ) {
+        assert_eq!(pieces.len(), 1);
+        let piece = pieces[0];
+        assert!(
+            !self.nodes[n].banned.contains(&from),
+            "a banned peer is asked"
+        );
+        assert!(
+            !self.nodes[n].disk[&blob].have.contains(piece),
+            "{piece} of {blob} is here already"
+        );
+        assert_eq!(wan, from == self.origin.node);
+        let mine = self.transfers.iter().filter(|t| t.to == n);
+        let server = self.index_of(&from);
+        assert!(mine.clone().count() < FETCHES_MAX);
+        assert!(wan || mine.filter(|t| t.from == server).count() < FETCHES_PER_PEER_MAX);
+        self.nodes[n].fetches.push((blob, piece, reason));
+        let up = server.map_or(self.origin_up, |s| self.nodes[s].swarm.is_some());
+        if !up {
+            self.answer(Span(50), n, Input::FetchEnded(ticket, FetchOutcome::Broken));
+            return;
+        }
+        if self.now < self.nodes[n].sick_until {
+            self.answer(Span(5), n, Input::FetchEnded(ticket, FetchOutcome::Storage));
+            return;
+        }
+        let (done, started) = (
+            self.nodes[n].disk[&blob]
+                .partial
+                .get(&piece)
+                .copied()
+                .unwrap_or(0),
+            self.now,
+        );
+        let done = done as f64;
+        let credited = done as u64;
+        self.transfers.push(Transfer {
+            to: n,
+            ticket,
+            from: server,
+            blob,
+            piece,
+            rate,
+            done,
+            credited,
+            started,
+        });
+    }
+
+    fn move_bytes(&mut self) {
+        let seconds = STEP as f64 / 1000.0;
+        let crossing = self
+            .transfers
+            .iter()
+            .filter(|t| t.from.is_none())
+            .count()
+            .max(1) as f64;
+        let mut load: BTreeMap<usize, f64> = BTreeMap::new();
+        for t in &self.transfers {
+            *load.entry(t.from.unwrap_or(usize::MAX)).or_default() += 1.0;
+        }
+        let promised: u64 = self
+            .transfers
+            .iter()
+            .filter(|t| t.from.is_none())
+            .map(|t| t.rate)
+            .sum();
+        self.most_promised = self.most_promised.max(promised);
+        let mut ended = Vec::new();
+        for (i, t) in self.transfers.iter_mut().enumerate() {
+            let outcome = match t.from {
+                None if !self.origin_up => Some(FetchOutcome::Broken),
+                Some(s) if self.nodes[s].swarm.is_none() => Some(FetchOutcome::Broken),
+                Some(s) if self.nodes[s].nature == Nature::Poisoner => Some(FetchOutcome::Poisoned),
+                Some(s) if self.nodes[s].nature == Nature::Staller => {
+                    (self.now.since(t.started) >= Span::from_secs(10)).then_some(FetchOutcome::Slow)
+                }
+                Some(s)
+                    if !self.nodes[s]
+                        .disk
+                        .get(&t.blob)
+                        .is_some_and(|d| d.have.contains(t.piece)) =>
+                {
+                    Some(FetchOutcome::NotHeld)
+                }
+                _ => None,
+            };
+            if outcome.is_some()
+                || t.from
+                    .is_some_and(|s| self.nodes[s].nature == Nature::Staller)
+            {
+                outcome
+                    .into_iter()
+                    .for_each(|outcome| ended.push((i, outcome)));
+                continue;
+            }
+            let rate = match t.from {
+                Some(s) => self.lan_rate / load[&s],
+                None if t.rate > 0 => (self.wan_rate / crossing).min(t.rate as f64),
+                None => self.wan_rate / crossing,
+            };
+            t.done += rate * seconds;
+            let range = Geometry::of(t.blob.length).piece_range(t.piece);
+            let whole = range.end - range.start;
+            let now_done = if t.done >= whole as f64 {
+                whole
+            } else {
+                t.done as u64 / GROUP_BYTES * GROUP_BYTES
+            };
+            let new = now_done.saturating_sub(t.credited);
+            if new > 0 {
+                t.credited = now_done;
+                let table = if t.from.is_none() {
+                    &mut self.wan_bytes
+                } else {
+                    &mut self.lan_bytes
+                };
+                *table.entry(t.blob).or_default() += new;
+                if t.from.is_none() {
+                    *self.wan_by_node.entry((t.blob, t.to)).or_default() += new;
+                }
+                let disk = self.nodes[t.to]
+                    .disk
+                    .get_mut(&t.blob)
+                    .expect("an open blob");
+                let partial = disk.partial.entry(t.piece).or_default();
+                *partial = (*partial).max(now_done);
+                self.sent += 1;
+                let lives = self.nodes[t.to].lives;
+                let progress = Mail::Input(Input::FetchProgress(t.ticket, new));
+                self.mail.push((self.now, self.sent, t.to, lives, progress));
+            }
+            if now_done == whole {
+                let disk = self.nodes[t.to]
+                    .disk
+                    .get_mut(&t.blob)
+                    .expect("an open blob");
+                disk.have.insert(t.piece);
+                disk.partial.remove(&t.piece);
+                ended.push((i, FetchOutcome::Complete));
+            }
+        }
+        for (i, outcome) in ended.into_iter().rev() {
+            let t = self.transfers.remove(i);
+            self.answer(Span(0), t.to, Input::FetchEnded(t.ticket, outcome));
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Bringing pieces over the site's WAN: once, in order, by their owners, at a share of the cap.
+
+use std::collections::BTreeSet;
+
+use protocol::limits::{
+    CLAIM_PIECES_MAX, CLAIM_WINDOW, EXPECT_WINDOW, IDLE_LEASES, WAN_FETCHES_CAPPED_MAX,
+    WAN_FETCHES_MAX,
+};
+use protocol::wire::Contact;
+use protocol::{Span, Time};
+
+use super::blob::Blob;
+use super::desk::{Desk, Launch};
+use super::owners::{Lease, Mine, fetcher_count};
+use super::pick::tie;
+use crate::contract::FetchReason;
+
+/// Claims and fetches what this node owes the site, and watches over those who owe it the rest.
+pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
+    drop_what_is_here(desk, blob);
+    if !blob.is_active()
+        || !blob.need.as_ref().is_some_and(|need| need.wan)
+        || now < blob.paused_until
+    {
+        return;
+    }
+    let may_from = desk.site.id.as_ref().map_or(now, |_| {
+        let settled = desk.site.since + desk.tempo.presence + desk.tempo.claim_wait;
+        blob.met_at.map_or(settled, |met| met.max(settled))
+    });
+    let missing: Vec<u32> = blob
+        .lacking()
+        .filter(|piece| !blob.holders.any().contains(*piece))
+        .take(EXPECT_WINDOW)
+        .collect();
+    if now < may_from {
+        if !missing.is_empty() {
+            desk.wake_at(may_from);
+        }
+        return;
+    }
+    let own = judge_leases(desk, now, blob, &missing);
+    claim(desk, now, blob, &own);
+    announce(desk, now, blob);
+    decline(desk, blob);
+    renew(desk, now, blob);
+    fetch(desk, now, blob);
+}
+
+/// What a peer holds comes from the peer: groups that came over the WAN already are kept.
+fn drop_what_is_here(desk: &mut Desk, blob: &mut Blob) {
+    let here: Vec<u32> = blob
+        .owners
+        .mine()
+        .keys()
+        .copied()
+        .filter(|p| blob.holders.any().contains(*p) || !blob.wants(*p))
+        .collect();
+    for piece in here {
+        blob.owners.let_go(piece);
+        let name = blob.name;
+        desk.cancel(|flight| flight.blob == name && flight.wan && flight.piece == piece);
+    }
+}
+
+/// Ranks, and returns which of the missing pieces fall to this node.
+fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) -> Vec<u32> {
+    let me = desk.me();
+    let count = fetcher_count(desk.site.cap, blob.cut.pieces());
+    let lease = desk.tempo.claim_lease;
+    let patience = idle_patience(desk, blob);
+    loop {
+        let candidate = (!desk.site.roaming).then_some(me);
+        let (site, trouble) = (&desk.site, &desk.trouble);
+        let serves = |node: &_| site.serves(node) && !trouble.is_banned(now, node);
+        if blob.owners.rank_again(candidate, count, serves) {
+            blob.declined = protocol::pieces::PieceSet::empty(blob.cut.pieces());
+        }
+        let mut own = Vec::new();
+        let mut awaited = BTreeSet::new();
+        for &piece in missing {
+            if blob.owners.mine().contains_key(&piece) {
+                continue;
+            }
+            let owner = blob.owners.owner(piece, me);
+            if owner == me {
+                own.push(piece);
+            } else {
+                awaited.insert(owner);
+            }
+        }
+        let mut lapsed = false;
+        for owner in &awaited {
+            match blob.owners.expect(now, *owner, lease, patience) {
+                Lease::Until(until) => desk.wake_at(until),
+                Lease::Lapsed => lapsed = true,
+            }
+        }
+        blob.owners.expect_only(&awaited);
+        if !lapsed {
+            let busy =
+                awaited.len() + usize::from(!own.is_empty() || !blob.owners.mine().is_empty());
+            let all = blob.owners.fetchers().len();
+            blob.sharers = if missing.len() < EXPECT_WINDOW {
+                busy
+            } else {
+                all
+            };
+            return own;
+        }
+    }
+}
+
+/// How long a fetcher that shows nothing is believed: many leases, or as long as a piece takes at its
+/// share of a very thin link.
+fn idle_patience(desk: &Desk, blob: &Blob) -> Span {
+    let slowest = desk.site.cap.map_or(0, |cap| {
+        let share = (cap / protocol::limits::FETCHERS_MAX as u64).max(1);
+        blob.cut
+            .piece_bytes()
+            .saturating_mul(4_000 * WAN_FETCHES_CAPPED_MAX as u64)
+            / share
+    });
+    Span((desk.tempo.claim_lease.0 * IDLE_LEASES).max(slowest))
+}
+
+/// A fetcher says once that it is one: those who cannot know it from their neighbours rank it, and
+/// those who hold the blob answer.
+fn announce(desk: &mut Desk, now: Time, blob: &mut Blob) {
+    if !blob.announced && desk.site.has_company() && blob.owners.fetchers().contains(&desk.me()) {
+        blob.announced = true;
+        if blob.gossiped_at != now {
+            blob.gossiped_at = now;
+            desk.gossip_claim(blob.name, Vec::new(), true);
+        }
+    }
+}
+
+/// Says which pieces the others must not expect of this node though it ranks first for them: it does
+/// not need them (it copied the chunks, or takes another form).
+fn decline(desk: &mut Desk, blob: &mut Blob) {
+    let Some(need) = blob.need.as_ref().filter(|need| need.settled) else {
+        return;
+    };
+    let me = desk.me();
+    if !desk.site.has_company() || !blob.owners.fetchers().contains(&me) {
+        return;
+    }
+    let mut pieces = Vec::new();
+    for piece in 0..blob.cut.pieces() {
+        let nobodys = !need.pieces.contains(piece) && !blob.have.contains(piece);
+        if nobodys && !blob.declined.contains(piece) && pieces.len() < CLAIM_PIECES_MAX {
+            if blob.owners.owner(piece, me) == me {
+                pieces.push(piece);
+            }
+            blob.declined.insert(piece);
+        }
+    }
+    if !pieces.is_empty() {
+        desk.gossip_claim(blob.name, pieces, false);
+    }
+}
+
+/// Claims the next pieces of its own, a window at a time.
+fn claim(desk: &mut Desk, now: Time, blob: &mut Blob, own: &[u32]) {
+    let held = blob.owners.mine().len();
+    if held > CLAIM_WINDOW / 2 || own.is_empty() {
+        return;
+    }
+    if let Err(until) = next_origin(desk, now, blob) {
+        until.into_iter().for_each(|until| desk.wake_at(until));
+        return;
+    }
+    let new: Vec<u32> = own.iter().copied().take(CLAIM_WINDOW - held).collect();
+    let company = desk.site.has_company();
+    let ready = if company {
+        now + desk.tempo.claim_wait
+    } else {
+        now
+    };
+    for piece in &new {
+        blob.owners.claim(*piece, ready);
+    }
+    if company {
+        blob.gossiped_at = now;
+        desk.gossip_claim(blob.name, new, true);
+    }
+}
+
+/// Claims are renewed while bytes flow, and at once when somebody does not know of them.
+fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
+    if blob.owners.mine().is_empty() || !desk.site.has_company() {
+        blob.remind = false;
+        return;
+    }
+    let lease = desk.tempo.claim_lease;
+    let alive = |moved: Time| now.since(moved) < Span(lease.0 * 3);
+    let flows = desk
+        .flights
+        .live(blob.name)
+        .any(|(_, flight)| flight.wan && alive(flight.moved));
+    let due = if blob.remind {
+        blob.gossiped_at + desk.tempo.claim_wait
+    } else if flows {
+        blob.gossiped_at + Span(lease.0 / 3)
+    } else {
+        return;
+    };
+    if now < due {
+        desk.wake_at(due);
+        return;
+    }
+    blob.remind = false;
+    blob.gossiped_at = now;
+    desk.wake_at(now + Span(lease.0 / 3));
+    let pieces = blob.owners.mine().keys().copied().collect();
+    desk.gossip_claim(blob.name, pieces, true);
+}
+
+/// Fetches claimed pieces whose wait is over, in order, within this node's share of the cap.
+fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
+    let me = desk.me();
+    let mut ready = Vec::new();
+    for (piece, mine) in blob.owners.mine().clone() {
+        match mine {
+            Mine::Waiting(until) if until > now => desk.wake_at(until),
+            Mine::Waiting(_) if blob.owners.owner(piece, me) != me => {
+                blob.owners.let_go(piece);
+                desk.gossip_claim(blob.name, vec![piece], false);
+            }
+            Mine::Waiting(_) => ready.push(piece),
+            Mine::Flying => {}
+        }
+    }
+    let most = if desk.site.cap.is_some() {
+        WAN_FETCHES_CAPPED_MAX
+    } else {
+        WAN_FETCHES_MAX
+    };
+    let mut free = most
+        .saturating_sub(desk.flights.count(true))
+        .min(ready.len());
+    for piece in ready {
+        if free == 0 {
+            return;
+        }
+        let from = match next_origin(desk, now, blob) {
+            Ok(from) => from,
+            Err(until) => {
+                until.into_iter().for_each(|until| desk.wake_at(until));
+                return;
+            }
+        };
+        let Some(rate) = share(desk, blob, free as u64) else {
+            return;
+        };
+        let reason = reason(desk, blob, piece);
+        let (name, class) = (blob.name, blob.class());
+        blob.owners.fly(piece);
+        desk.launch(
+            now,
+            Launch {
+                blob: name,
+                class,
+                piece,
+                from,
+                wan: true,
+                reason,
+                rate,
+            },
+        );
+        free -= 1;
+    }
+}
+
+/// What the next of `fetches` may take, bytes a second: an even part of what is left of this node's
+/// share. 0: no limit; `None`: nothing is left.
+fn share(desk: &Desk, blob: &Blob, fetches: u64) -> Option<u64> {
+    let Some(cap) = desk.site.cap else {
+        return Some(0);
+    };
+    let share = (cap / blob.sharers.max(1) as u64).max(1);
+    let left = share.saturating_sub(desk.flights.wan_rate());
+    (left > share / 8 || left == share).then_some((left / fetches.max(1)).max(1))
+}
+
+fn reason(desk: &Desk, blob: &Blob, piece: u32) -> FetchReason {
+    if blob.tainted.contains(&piece) {
+        FetchReason::VerificationFailed
+    } else if !desk.site.has_company() || desk.site.roaming {
+        FetchReason::NoPeer
+    } else if blob.owners.is_taken_over(piece, &desk.me()) {
+        FetchReason::LeaseExpired
+    } else {
+        FetchReason::FirstCopy
+    }
+}
+
+/// An origin that is not paused, any of them; else when one will be.
+fn next_origin(desk: &mut Desk, now: Time, blob: &Blob) -> Result<Contact, Option<Time>> {
+    let draw = desk.draw();
+    let mut next: Option<Time> = None;
+    let mut best: Option<(u64, &Contact)> = None;
+    for (i, origin) in desk.site.origins.iter().enumerate() {
+        if origin.data.is_none() || desk.trouble.is_banned(now, &origin.node) {
+            continue;
+        }
+        if let Some(until) = desk.trouble.paused(now, origin.node, blob.name) {
+            next = Some(next.map_or(until, |next| next.min(until)));
+        } else if best.is_none_or(|(weight, _)| tie(draw, i as u64) < weight) {
+            best = Some((tie(draw, i as u64), origin));
+        }
+    }
+    best.map(|(_, origin)| origin.clone()).ok_or(next)
+}
