@@ -14,8 +14,8 @@ use protocol::wire::CONTROL_PROTOCOL;
 
 use super::codec::Bytes;
 
-/// Requests that one connection has under way in either direction.
-const STREAMS_PER_CONNECTION: usize = 32;
+/// Requests that one connection has under way in either direction; one more fails at once.
+const STREAMS_PER_CONNECTION: usize = 128;
 /// Connections in either direction that have not been admitted yet.
 const PENDING_MAX: u32 = 256;
 /// Both ends may dial at the same time; more than that is waste.

@@ -14,6 +14,7 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -39,6 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Gate {
     credentials: Arc<[u8]>,
     admission: Arc<Admission>,
+    patience: Duration,
 }
 
 /// Why a connection was not handed on.
@@ -60,6 +62,12 @@ pub(super) enum GateError {
     #[error("{0} has no ed25519 key, so it is no node")]
     NoNode(PeerId),
 }
+
+/// The gate's error as the transport carries it. `Either`, in which libp2p wraps it, hides the error
+/// itself and shows only its source.
+#[derive(Debug, thiserror::Error)]
+#[error("admission: {0}")]
+pub(super) struct AtGate(#[source] GateError);
 
 /// One byte on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,6 +153,7 @@ impl Gate {
         Gate {
             credentials: encode(identity.chain()).into(),
             admission: identity.admission().clone(),
+            patience: ADMISSION_TIMEOUT.as_duration(),
         }
     }
 
@@ -154,22 +163,17 @@ impl Gate {
         peer: PeerId,
         mut muxer: StreamMuxerBox,
         dialer: bool,
-    ) -> Result<(PeerId, StreamMuxerBox), GateError> {
-        let node = peers::node_of(&peer).ok_or(GateError::NoNode(peer))?;
-        match timeout(
-            ADMISSION_TIMEOUT.as_duration(),
-            self.talk(node, &mut muxer, dialer),
-        )
-        .await
-        {
+    ) -> Result<(PeerId, StreamMuxerBox), AtGate> {
+        let node = peers::node_of(&peer).ok_or(AtGate(GateError::NoNode(peer)))?;
+        match timeout(self.patience, self.talk(node, &mut muxer, dialer)).await {
             Ok(Ok(())) => Ok((peer, muxer)),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => Err(AtGate(error)),
             Err(_) => {
-                let seconds = ADMISSION_TIMEOUT.as_millis() / 1000;
-                Err(GateError::Timeout {
+                let seconds = self.patience.as_secs();
+                Err(AtGate(GateError::Timeout {
                     peer: node,
                     seconds,
-                })
+                }))
             }
         }
     }
@@ -181,7 +185,7 @@ impl Gate {
         dialer: bool,
     ) -> Result<(), GateError> {
         let broken = |source| GateError::Broken { peer, source };
-        let stream = poll_fn(|cx| {
+        let mut stream = poll_fn(|cx| {
             drive(muxer, cx)?;
             let opened = if dialer {
                 muxer.poll_outbound_unpin(cx)
@@ -192,49 +196,45 @@ impl Gate {
         })
         .await
         .map_err(broken)?;
-        let mut exchange = Box::pin(self.exchange(peer, stream));
-        poll_fn(|cx| {
-            // The verdict first: a peer that has judged may already have closed the connection.
-            if let Poll::Ready(done) = exchange.as_mut().poll(cx) {
-                return Poll::Ready(done);
+        let end = driven(muxer, self.exchange(peer, &mut stream))
+            .await
+            .map_err(broken)?;
+        match &end {
+            Ok(()) => driven(muxer, stream.close())
+                .await
+                .flatten()
+                .map_err(broken)?,
+            Err(GateError::Refused { .. }) => {
+                let _ = timeout(FAREWELL, driven(muxer, farewell(stream))).await;
             }
-            match drive(muxer, cx) {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(broken(error))),
-            }
-        })
-        .await
+            Err(_) => {}
+        }
+        end
     }
 
     /// The whole conversation on the first substream.
-    async fn exchange<S>(&self, peer: NodeId, mut stream: S) -> Result<(), GateError>
+    async fn exchange<S>(&self, peer: NodeId, stream: &mut S) -> Result<(), GateError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let broken = |source| GateError::Broken { peer, source };
-        send(&mut stream, &self.credentials).await.map_err(broken)?;
-        let theirs = receive(&mut stream).await.map_err(broken)?;
+        send(stream, &self.credentials).await.map_err(broken)?;
+        let theirs = receive(stream).await.map_err(broken)?;
         let ours = match decode(&theirs) {
             Some(chain) => self.admission.admit_as(peer, &chain),
             None => Err(AdmissionError::Malformed("not credentials".to_owned())),
         };
-        let said = stream.write_all(&[Verdict::of(&ours).0]).await;
-        let said = match said {
-            Ok(()) => stream.flush().await,
-            failed => failed,
-        };
-        let mut verdict = [0];
-        let heard = stream.read_exact(&mut verdict).await;
+        let said = say(stream, Verdict::of(&ours)).await;
         if let Err(error) = ours {
-            let _ = timeout(FAREWELL, farewell(stream)).await;
             return Err(GateError::Refused { peer, error });
         }
+        let mut verdict = [0];
+        let heard = stream.read_exact(&mut verdict).await;
         said.and(heard).map_err(broken)?;
-        let verdict = Verdict(verdict[0]);
-        if verdict != Verdict::ADMITTED {
-            return Err(GateError::RefusedByPeer { peer, verdict });
+        match Verdict(verdict[0]) {
+            Verdict::ADMITTED => Ok(()),
+            verdict => Err(GateError::RefusedByPeer { peer, verdict }),
         }
-        stream.close().await.map_err(broken)
     }
 }
 
@@ -244,6 +244,30 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Resul
     let mut rest = [0; 64];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
+}
+
+/// Runs a conversation while the muxer under it is polled; fails if the connection does first.
+async fn driven<F: Future>(muxer: &mut StreamMuxerBox, talk: F) -> io::Result<F::Output> {
+    let mut talk = pin!(talk);
+    poll_fn(|cx| {
+        if let Poll::Ready(end) = talk.as_mut().poll(cx) {
+            return Poll::Ready(Ok(end));
+        }
+        let Err(lost) = drive(muxer, cx) else {
+            return Poll::Pending;
+        };
+        // What came in with the connection's end is still to be read.
+        match talk.as_mut().poll(cx) {
+            Poll::Ready(end) => Poll::Ready(Ok(end)),
+            Poll::Pending => Poll::Ready(Err(lost)),
+        }
+    })
+    .await
+}
+
+async fn say<S: AsyncWrite + Unpin>(stream: &mut S, verdict: Verdict) -> io::Result<()> {
+    stream.write_all(&[verdict.0]).await?;
+    stream.flush().await
 }
 
 /// A muxer makes no progress, and notices no loss, unless it is polled.
@@ -309,6 +333,9 @@ fn decode(mut body: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use libp2p::core::muxing::StreamMuxerEvent;
     use proptest::prelude::*;
 
     use super::*;
@@ -318,28 +345,24 @@ mod tests {
     async fn against(script: Vec<u8>) -> Result<(), GateError> {
         let gate = Gate::new(&TestFleet::new("a").identity(1));
         let (ours, theirs) = tokio::io::duplex(64 << 10);
-        let ours = tokio_util_compat(ours);
-        let mut theirs = tokio_util_compat(theirs);
+        let mut ours = Compat(ours);
+        let mut theirs = Compat(theirs);
         theirs.write_all(&script).await.unwrap();
         theirs.close().await.unwrap();
-        gate.exchange(node(2), ours).await
+        gate.exchange(node(2), &mut ours).await
     }
 
     /// tokio's duplex pipe with the traits of `futures`.
-    fn tokio_util_compat(pipe: tokio::io::DuplexStream) -> impl AsyncRead + AsyncWrite + Unpin {
-        Compat(pipe)
-    }
-
     struct Compat(tokio::io::DuplexStream);
 
     impl AsyncRead for Compat {
         fn poll_read(
-            mut self: std::pin::Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buf: &mut [u8],
         ) -> Poll<io::Result<usize>> {
             let mut buf = tokio::io::ReadBuf::new(buf);
-            let pinned = std::pin::Pin::new(&mut self.0);
+            let pinned = Pin::new(&mut self.0);
             match tokio::io::AsyncRead::poll_read(pinned, cx, &mut buf) {
                 Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -350,23 +373,17 @@ mod tests {
 
     impl AsyncWrite for Compat {
         fn poll_write(
-            mut self: std::pin::Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buf: &[u8],
         ) -> Poll<io::Result<usize>> {
-            tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut self.0), cx, buf)
+            tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.0), cx, buf)
         }
-        fn poll_flush(
-            mut self: std::pin::Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<io::Result<()>> {
-            tokio::io::AsyncWrite::poll_flush(std::pin::Pin::new(&mut self.0), cx)
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            tokio::io::AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
         }
-        fn poll_close(
-            mut self: std::pin::Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<io::Result<()>> {
-            tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut self.0), cx)
+        fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            tokio::io::AsyncWrite::poll_shutdown(Pin::new(&mut self.0), cx)
         }
     }
 
@@ -409,13 +426,52 @@ mod tests {
         assert!(matches!(short, GateError::Broken { .. }), "{short}");
     }
 
+    /// A connection on which nothing ever happens.
+    struct Silent;
+
+    impl libp2p::core::StreamMuxer for Silent {
+        type Substream = Compat;
+        type Error = io::Error;
+        fn poll_inbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<Compat>> {
+            Poll::Pending
+        }
+        fn poll_outbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<Compat>> {
+            Poll::Pending
+        }
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_is_given_up() {
+        for dialer in [true, false] {
+            let mut gate = Gate::new(&TestFleet::new("a").identity(1));
+            gate.patience = Duration::from_millis(20);
+            let peer = peers::peer_of(&node(2)).unwrap();
+            let end = gate.pass(peer, StreamMuxerBox::new(Silent), dialer).await;
+            assert!(
+                matches!(end, Err(AtGate(GateError::Timeout { .. }))),
+                "{end:?}"
+            );
+        }
+    }
+
+    /// As libp2p's: its source is that of what it holds.
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    struct Either(AtGate);
+
     #[test]
     fn the_gates_error_is_found_inside_the_swarms() {
         let inner = GateError::Refused {
             peer: node(1),
             error: AdmissionError::Revoked,
         };
-        let outer = io::Error::other(io::Error::other(inner));
+        let outer = io::Error::other(io::Error::other(Either(AtGate(inner))));
         assert_eq!(
             GateError::find(&outer).unwrap().admission(),
             Some(AdmissionError::Revoked)
@@ -430,8 +486,8 @@ mod tests {
             garbage in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
-            let bytes = encode(&chain);
-            prop_assert_eq!(decode(&bytes), Some(chain));
+            let wire = encode(&chain);
+            prop_assert_eq!(decode(&wire), Some(chain));
             let _ = decode(&garbage);
         }
     }
