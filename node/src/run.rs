@@ -24,6 +24,9 @@ use crate::store::records::{Records, RecordsError};
 /// Status questions that wait for the loop.
 const QUESTIONS_MAX: usize = 16;
 
+/// The store is waited for this long when the node has ended.
+const CLOSING: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// How a node is run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
@@ -133,6 +136,7 @@ pub async fn run_until(
     });
     let identity = Arc::new(Identity::load(dir, admission.clone())?);
     let blobs = Blobs::open(&dir.join("store"))?;
+    let store = blobs.lifeline();
     let loaded = records.load(&trust)?;
     for (event, line) in &loaded.dropped {
         tracing::warn!(event, "{line}");
@@ -198,9 +202,10 @@ pub async fn run_until(
             path: incoming.clone(),
             source,
         })?;
-        helpers
-            .0
-            .push(tokio::spawn(driver::watch_incoming(dir.to_owned(), blobs)));
+        helpers.0.push(tokio::spawn(driver::watch_incoming(
+            dir.to_owned(),
+            blobs.clone(),
+        )));
     }
     let (stop, stopped) = watch::channel(false);
     helpers.0.push(tokio::spawn(async move {
@@ -209,7 +214,17 @@ pub async fn run_until(
         // The receiver would take a dropped sender for nothing to wait for.
         stop.closed().await;
     }));
-    Driver::new(parts, stopped).drive(questions).await?;
+    drop(blobs);
+    let driven = Driver::new(parts, stopped).drive(questions).await;
+    drop(helpers);
+    // Tasks that end by themselves hold the store a moment longer; then it may be opened again.
+    let closed = async {
+        while !store.ended() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(CLOSING, closed).await;
+    driven?;
     tracing::info!(event = "stopped", "node {}", config.node.short());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::{BlobRef, Hash};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -15,18 +16,25 @@ const CLAIMS: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("claims-
 pub(crate) struct Claims {
     path: PathBuf,
     database: Database,
+    /// Dropped behind the database: who watches it sees the file closed.
+    pub(super) open: Arc<()>,
 }
 
 impl Claims {
     pub(crate) fn open(path: &Path) -> Result<Claims, StoreError> {
         let fail = |reason: &dyn Display| StoreError::claims(path, reason);
-        let database = Database::create(path).map_err(|e| fail(&e))?;
+        // A damaged file is an error to name; unasked, redb may panic on it.
+        let database = Database::builder()
+            .set_check_integrity_on_open(true)
+            .create(path)
+            .map_err(|e| fail(&e))?;
         let write = database.begin_write().map_err(|e| fail(&e))?;
         write.open_table(CLAIMS).map_err(|e| fail(&e))?;
         write.commit().map_err(|e| fail(&e))?;
         Ok(Claims {
             path: path.to_owned(),
             database,
+            open: Arc::default(),
         })
     }
 

@@ -43,6 +43,17 @@ struct Inner {
     open: Mutex<HashMap<Hash, Slot>>,
 }
 
+/// Tells whether anything of a store is still in use; holds nothing itself.
+#[derive(Clone, Debug)]
+pub struct Lifeline(std::sync::Weak<()>);
+
+impl Lifeline {
+    /// Whether the store and all its blobs are closed, so that the directory can be opened again.
+    pub fn ended(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 /// A blob that is open, or is being opened by whoever holds the lock.
 type Slot = Arc<Mutex<Option<Arc<Blob>>>>;
 
@@ -121,6 +132,11 @@ impl Blobs {
                 open: Mutex::default(),
             }),
         })
+    }
+
+    /// Tells later whether this store is closed.
+    pub fn lifeline(&self) -> Lifeline {
+        Lifeline(Arc::downgrade(&self.inner.claims.open))
     }
 
     /// Creates the blob's files, or resumes with what verifies of those that are there.
