@@ -13,12 +13,15 @@ use crate::enroll::{self, InstallerFile};
 use crate::inventory;
 use crate::run::{self, RunOptions};
 
+/// What is logged unless asked otherwise: our own events, and what is wrong elsewhere.
+pub const LOG_FILTER: &str = "warn,node=info,libp2p_gossipsub=error";
+
 /// The Tidegate node: fetches verified content from nearby peers, installs when its orders say so.
 #[derive(Parser)]
 #[command(name = "tidegate-node", version)]
 struct Cli {
     /// What to log, in tracing's filter syntax.
-    #[arg(long, global = true, env = "TIDEGATE_LOG", default_value = "info")]
+    #[arg(long, global = true, env = "TIDEGATE_LOG", default_value = LOG_FILTER)]
     log: String,
     #[command(subcommand)]
     command: Command,
