@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use node::config::Role;
+use node::config::{NodeConfig, Role};
 use node::content::build::{BuildOptions, Built, build};
 use node::driver::status;
 use node::run::{RunError, RunOptions, run_until};
@@ -19,6 +19,7 @@ use protocol::manifest::{Artifact, Carrier, CarrierKind, HealthCheck, ReleaseMan
 use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
 use protocol::status::State;
+use protocol::topology::Topology;
 use protocol::wire::Contact;
 use protocol::{BlobRef, NodeId, Span, Verified};
 use support::coordinator::{FakeCoordinator, PATIENCE};
@@ -68,17 +69,18 @@ impl Running {
     }
 }
 
-/// A fleet with an origin and nodes in site 1.
+/// A fleet with an origin and as many nodes in each site; site 1 is `127.1.0.0/16`, and so on.
 struct World {
     fleet: Arc<TestFleet>,
     coordinator: FakeCoordinator,
     origin: Running,
     nodes: Vec<Running>,
     orders: u64,
+    topology: Verified<Topology>,
 }
 
 impl World {
-    async fn new(nodes: u8) -> World {
+    async fn new(sites: u8, nodes: u8, wan_bytes_per_s: Option<u64>) -> World {
         if std::env::var_os("TIDEGATE_LOG").is_some() {
             let _ = node::cli::log_to_stderr(&std::env::var("TIDEGATE_LOG").unwrap());
         }
@@ -98,10 +100,10 @@ impl World {
         let origins: Vec<Contact> = vec![contact(&origin)];
         let origin = Running::new(dir, origin.node);
         let mut running = Vec::new();
-        for n in 1..=nodes {
+        for (site, n) in (1..=sites).flat_map(|s| (1..=nodes).map(move |n| (s, n))) {
             let dir = tempfile::tempdir().unwrap();
-            let key = fixtures::node_key(n.into());
-            let listen = Ipv4Addr::new(127, 1, 0, n).into();
+            let key = fixtures::node_key(u64::from(site) * 256 + u64::from(n));
+            let listen = Ipv4Addr::new(127, site, 0, n).into();
             let config = fleet.enroll(
                 dir.path(),
                 &key,
@@ -112,23 +114,30 @@ impl World {
             );
             running.push(Running::new(dir, config.node));
         }
+        let mut topology = fleet.fleet.topology(1, sites);
+        for site in &mut topology.sites {
+            site.wan_down_bytes_per_s = wan_bytes_per_s;
+        }
+        let topology = fleet.fleet.verified(&topology);
+        coordinator.publish(topology.envelope());
         let mut world = World {
             fleet,
             coordinator,
             origin,
             nodes: running,
             orders: 0,
+            topology,
         };
-        let mut topology = world.fleet.fleet.topology(1, 1);
-        topology.sites[0].wan_down_bytes_per_s = None;
-        let topology = world.fleet.fleet.verified(&topology);
-        world.coordinator.publish(topology.envelope());
-        let mut bulletin = world.fleet.fleet.bulletin(Some(&topology), &[]);
-        bulletin.root_version = 2;
-        bulletin.coordinators = up;
-        bulletin.origins = origins;
-        world.order(OrderBody::Bulletin(bulletin));
+        world.bulletin(&[]);
         world
+    }
+
+    fn bulletin(&mut self, rollouts: &[(&Verified<RolloutPlan>, u64)]) {
+        let mut bulletin = self.fleet.fleet.bulletin(Some(&self.topology), rollouts);
+        bulletin.root_version = 2;
+        bulletin.coordinators = vec![self.coordinator.contact()];
+        bulletin.origins = vec![contact(&NodeConfig::load(self.origin.dir.path()).unwrap())];
+        self.order(OrderBody::Bulletin(bulletin));
     }
 
     fn order(&mut self, body: OrderBody) {
@@ -190,17 +199,7 @@ impl World {
         let last = self.orders + 1;
         let lease = self.fleet.fleet.lease(&plan, 1);
         self.order(lease);
-        let topology = self.fleet.fleet.topology(1, 1);
-        let mut topology = topology;
-        topology.sites[0].wan_down_bytes_per_s = None;
-        let topology = self.fleet.fleet.verified(&topology);
-        let mut bulletin = self.fleet.fleet.bulletin(Some(&topology), &[(&plan, last)]);
-        bulletin.root_version = 2;
-        bulletin.coordinators = vec![self.coordinator.contact()];
-        bulletin.origins = vec![contact(
-            &node::config::NodeConfig::load(self.origin.dir.path()).unwrap(),
-        )];
-        self.order(OrderBody::Bulletin(bulletin));
+        self.bulletin(&[(&plan, last)]);
         plan
     }
 
@@ -269,29 +268,48 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_of_a_site_install_what_is_ordered_over_one_wan_copy() {
-    let mut world = World::new(2).await;
+    let mut world = World::new(1, 2, None).await;
     let tree = tempfile::tempdir().unwrap();
     payload(tree.path(), 1);
     let (built, release) = world.release(tree.path(), "1.0", 1, None);
     let plan = world.roll_out("r1", &release);
     world.all_reach(&plan, State::Succeeded).await;
-    let mut over_wan = 0;
+    installed_over_one_copy(&world, tree.path(), &built).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_three_sites_takes_one_copy_over_its_thin_link() {
+    let mut world = World::new(3, 3, Some(4 << 20)).await;
+    let tree = tempfile::tempdir().unwrap();
+    payload(tree.path(), 1);
+    let (built, release) = world.release(tree.path(), "1.0", 1, None);
+    let plan = world.roll_out("r1", &release);
+    world.all_reach(&plan, State::Succeeded).await;
+    installed_over_one_copy(&world, tree.path(), &built).await;
+}
+
+/// Every node has the tree, and each site's nodes together took about one copy over the WAN.
+async fn installed_over_one_copy(world: &World, tree: &Path, built: &Built) {
+    let mut over_wan: BTreeMap<String, u64> = BTreeMap::new();
     for node in &world.nodes {
-        assert_eq!(listing(&node.installed()), listing(tree.path()));
+        assert_eq!(listing(&node.installed()), listing(tree));
         let report = status::read(node.dir.path()).await.unwrap();
-        assert_eq!(report["snapshot"]["site"], "s1");
-        over_wan += report["traffic"]["wan_payload_in"].as_u64().unwrap();
+        let site = report["snapshot"]["site"].as_str().unwrap().to_owned();
+        *over_wan.entry(site).or_default() += report["traffic"]["wan_payload_in"].as_u64().unwrap();
     }
+    assert_eq!(over_wan.len(), world.topology.sites.len());
     let one_copy = built.carrier.length + built.index.length;
-    assert!(
-        over_wan >= one_copy && over_wan < one_copy * 3 / 2,
-        "{over_wan} of {one_copy}"
-    );
+    for (site, bytes) in over_wan {
+        assert!(
+            bytes >= one_copy && bytes < one_copy * 3 / 2,
+            "{site}: {bytes} of {one_copy}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sick_release_goes_back_by_itself_and_a_restarted_node_knows_where_it_stands() {
-    let mut world = World::new(1).await;
+    let mut world = World::new(1, 1, None).await;
     let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     payload(old.path(), 1);
     payload(new.path(), 2);
@@ -325,7 +343,7 @@ async fn a_sick_release_goes_back_by_itself_and_a_restarted_node_knows_where_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_coordinator_lays_at_the_door_is_checked_before_it_is_kept() {
-    let mut world = World::new(0).await;
+    let mut world = World::new(1, 0, None).await;
     let incoming = world.origin.dir.path().join("incoming");
     let wrong = incoming.join(name(BlobRef::of(b"other")));
     let right = incoming.join(name(BlobRef::of(b"right")));
@@ -350,7 +368,7 @@ async fn what_the_coordinator_lays_at_the_door_is_checked_before_it_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_runs_one_node_at_a_time() {
-    let world = World::new(0).await;
+    let world = World::new(1, 0, None).await;
     let dir = world.origin.dir.path();
     let patience = tokio::time::Instant::now() + PATIENCE;
     while status::read(dir).await.is_err() && tokio::time::Instant::now() < patience {
