@@ -518,3 +518,17 @@ impl Brain {
         act(&mut self.rollouts, self.membership.site(), &mut rooms)
     }
 }
+
+#[cfg(test)]
+impl Brain {
+    /// As if the swarm had said that every byte of a release is here.
+    pub(crate) fn content_comes(&mut self, now: Now, release: protocol::Hash) {
+        self.rollouts.staged(release);
+        self.settle(now);
+    }
+
+    /// Whether a rollout waits for the bytes of a release.
+    pub(crate) fn wants(&self, release: &protocol::Hash) -> bool {
+        self.rollouts.wants(release)
+    }
+}

@@ -21,6 +21,8 @@ mod rollout;
 mod rollouts;
 pub mod swarm;
 mod task;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 pub use brain::Brain;

@@ -242,4 +242,10 @@ impl Rollouts {
         let releases = releases.chain(self.rollouts.values().flat_map(Rollout::releases));
         (plans, releases.chain(rooms.installed.all()).collect())
     }
+
+    /// Whether a rollout waits for the bytes of a release.
+    #[cfg(test)]
+    pub(crate) fn wants(&self, release: &Hash) -> bool {
+        self.rollouts.values().any(|r| r.task.release.digest() == *release && !r.task.staged && !r.is_over())
+    }
 }

@@ -1,0 +1,12 @@
+//! Whole-brain tests: a scripted machine and coordinator carry out what the brain says, crash it at
+//! will, and check at every single action what must always hold.
+
+mod checker;
+mod crashes;
+mod interleavings;
+mod leases;
+
+mod world;
+
+pub(crate) use checker::Checker;
+pub(crate) use world::{World, failure};
