@@ -1,7 +1,7 @@
 //! Who is here: presence, the site that this node counts itself to, its neighbours and delegates.
 
-use std::collections::{BTreeMap, BTreeSet};
 use core::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::limits::{DELEGATES, MEMBERS_MAX, NEIGHBOURS_MAX};
 use protocol::positions::rank;

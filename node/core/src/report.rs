@@ -249,7 +249,6 @@ impl Reports {
         self.others
             .retain(|(_, r), o| r != rollout || !o.acknowledged);
     }
-
 }
 
 /// The state of this node's register, if it says that nothing more is to come.

@@ -246,6 +246,8 @@ impl Rollouts {
     /// Whether a rollout waits for the bytes of a release.
     #[cfg(test)]
     pub(crate) fn wants(&self, release: &Hash) -> bool {
-        self.rollouts.values().any(|r| r.task.release.digest() == *release && !r.task.staged && !r.is_over())
+        self.rollouts
+            .values()
+            .any(|r| r.task.release.digest() == *release && !r.task.staged && !r.is_over())
     }
 }

@@ -25,7 +25,10 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn new(plans: &[&Verified<RolloutPlan>]) -> Checker {
         Checker {
-            plans: plans.iter().map(|p| (p.rollout.clone(), (*p).clone())).collect(),
+            plans: plans
+                .iter()
+                .map(|p| (p.rollout.clone(), (*p).clone()))
+                .collect(),
             leases: BTreeMap::new(),
             holds: BTreeMap::new(),
             recalled: Vec::new(),
@@ -40,7 +43,12 @@ impl Checker {
         if let Event::Order(order, recall) = event {
             let newer = |held: Option<Seq>| held.is_none_or(|held| order.seq > held);
             match &order.body {
-                OrderBody::GoLease { rollout, wave, not_after, .. } => {
+                OrderBody::GoLease {
+                    rollout,
+                    wave,
+                    not_after,
+                    ..
+                } => {
                     if newer(self.leases.get(rollout).map(|l| l.0)) {
                         let lease = (order.seq, *wave, now.boot, config.boot_id, *not_after);
                         self.leases.insert(rollout.clone(), lease);
@@ -75,7 +83,8 @@ impl Checker {
             let subject = protocol::orders::Subject::Hold(rollout.clone());
             seq_of(RecordKey::Order(subject)) == Some(hold.0)
         });
-        self.recalled.retain(|rollout| disk.contains_key(&RecordKey::Recall(rollout.clone())));
+        self.recalled
+            .retain(|rollout| disk.contains_key(&RecordKey::Recall(rollout.clone())));
     }
 
     /// An action is about to be carried out.
@@ -87,7 +96,9 @@ impl Checker {
         now: Now,
     ) {
         match action {
-            Action::Step { install_id, step, .. } => {
+            Action::Step {
+                install_id, step, ..
+            } => {
                 let journal = disk.values().find_map(|record| match record {
                     Record::Journal(journal) if journal.install_id == *install_id => Some(journal),
                     _ => None,
@@ -96,11 +107,19 @@ impl Checker {
                 let expected: &[Boundary] = match step {
                     Step::WriteSlot => &[Boundary::PreHook],
                     Step::Switch | Step::Detect => &[Boundary::SwitchIntent],
-                    Step::CheckHealth => &[Boundary::Switched, Boundary::RestartArmed, Boundary::Healthy],
+                    Step::CheckHealth => &[
+                        Boundary::Switched,
+                        Boundary::RestartArmed,
+                        Boundary::Healthy,
+                    ],
                     Step::CleanUp => &[Boundary::Committed],
                     Step::RollBack => &[Boundary::RollingBack],
                 };
-                assert!(expected.contains(&journal.at), "{step:?} at {:?}", journal.at);
+                assert!(
+                    expected.contains(&journal.at),
+                    "{step:?} at {:?}",
+                    journal.at
+                );
                 if *step == Step::Switch {
                     self.switches += 1;
                     self.leave_to_switch(&journal.rollout, disk, config, now);
@@ -108,19 +127,30 @@ impl Checker {
             }
             Action::GossipStatus(status) => {
                 let kept = disk.get(&RecordKey::Status(status.rollout.clone()));
-                let Some(Record::Status(kept)) = kept else { panic!("said before remembered") };
+                let Some(Record::Status(kept)) = kept else {
+                    panic!("said before remembered")
+                };
                 assert_eq!(kept.status, *status, "what is said is what is remembered");
                 let last = self.last_status.insert(status.rollout.clone(), status.seq);
-                assert!(last.is_none_or(|last| last < status.seq), "the register rises");
+                assert!(
+                    last.is_none_or(|last| last < status.seq),
+                    "the register rises"
+                );
             }
             Action::Gossip(SiteMessage::Order(envelope)) => {
                 let digest = envelope.digest();
-                let kept = disk.values().any(|r| matches!(r, Record::Order(o) if o.digest() == digest));
+                let kept = disk
+                    .values()
+                    .any(|r| matches!(r, Record::Order(o) if o.digest() == digest));
                 assert!(kept, "an order is remembered before it is handed on");
             }
             Action::Gossip(SiteMessage::Presence(presence)) => {
                 let rises = self.last_presence.is_none_or(|last| last < presence.seq);
-                assert!(rises, "presence {} after {:?}", presence.seq, self.last_presence);
+                assert!(
+                    rises,
+                    "presence {} after {:?}",
+                    presence.seq, self.last_presence
+                );
                 self.last_presence = Some(presence.seq);
             }
             _ => {}
@@ -137,17 +167,30 @@ impl Checker {
         let plan = &self.plans[rollout];
         let (_, wave, received, boot, not_after) = self.leases.get(rollout).expect("a lease");
         assert_eq!(*boot, config.boot_id, "a lease ends with its boot");
-        assert!(now.boot < Time(received.0 + plan.lease_ttl.0), "the lease is live");
+        assert!(
+            now.boot < Time(received.0 + plan.lease_ttl.0),
+            "the lease is live"
+        );
         assert!(now.wall < *not_after, "the lease's last day");
         let mine = plan.wave_of(&config.node, None).expect("a wave");
         assert!(mine <= *wave, "the wave is open");
-        assert!(now.wall >= plan.waves[mine as usize].not_before, "the wave's floor");
+        assert!(
+            now.wall >= plan.waves[mine as usize].not_before,
+            "the wave's floor"
+        );
         assert!(now.wall < plan.not_after, "the plan's last day");
-        assert!(self.holds.get(rollout).is_none_or(|h| !h.1), "no switch in a halt");
+        assert!(
+            self.holds.get(rollout).is_none_or(|h| !h.1),
+            "no switch in a halt"
+        );
         assert!(!self.recalled.contains(rollout), "no switch after a recall");
         let bulletin = disk.get(&RecordKey::Order(protocol::orders::Subject::Bulletin));
-        let Some(Record::Order(order)) = bulletin else { panic!("no switch without a bulletin") };
-        let OrderBody::Bulletin(bulletin) = &order.body else { panic!("a bulletin") };
+        let Some(Record::Order(order)) = bulletin else {
+            panic!("no switch without a bulletin")
+        };
+        let OrderBody::Bulletin(bulletin) = &order.body else {
+            panic!("a bulletin")
+        };
         assert!(now.wall < bulletin.expires, "the bulletin is fresh");
     }
 }

@@ -106,7 +106,14 @@ fn the_boundaries_come_in_order_and_the_states_too() {
     world.run(|w| w.journal() == Some(Boundary::Reported));
     let steps = [Step::WriteSlot, Step::Switch];
     assert_eq!(world.steps[..2], steps);
-    assert!(world.steps[2..].iter().filter(|s| **s == Step::CheckHealth).count() >= 4, "soaked");
+    assert!(
+        world.steps[2..]
+            .iter()
+            .filter(|s| **s == Step::CheckHealth)
+            .count()
+            >= 4,
+        "soaked"
+    );
     assert_eq!(world.steps.last(), Some(&Step::CleanUp));
     assert_eq!(world.states.first(), Some(&State::Received));
     assert_eq!(world.states.last(), Some(&State::Succeeded));
@@ -116,8 +123,15 @@ fn the_boundaries_come_in_order_and_the_states_too() {
     sick.run(|w| w.journal() == Some(Boundary::Reported));
     assert_eq!(sick.states.last(), Some(&State::RolledBack));
     let status = &sick.statuses[&sick.plan.rollout];
-    assert_eq!((status.exit_code, status.output_tail.as_str()), (Some(3), "oh"));
-    let checks = sick.steps.iter().filter(|s| **s == Step::CheckHealth).count();
+    assert_eq!(
+        (status.exit_code, status.output_tail.as_str()),
+        (Some(3), "oh")
+    );
+    let checks = sick
+        .steps
+        .iter()
+        .filter(|s| **s == Step::CheckHealth)
+        .count();
     assert_eq!(checks, 3, "two failures are tried again");
 }
 
@@ -166,7 +180,10 @@ fn a_recall_before_the_turn_cancels_and_in_the_middle_goes_back() {
     world.answers.extend(answers);
     world.run(|w| w.journal() == Some(Boundary::Reported));
     assert_eq!(world.reported(), Some(State::RolledBack));
-    assert_eq!((world.installed, world.commits), (Some(world.old.digest()), 0));
+    assert_eq!(
+        (world.installed, world.commits),
+        (Some(world.old.digest()), 0)
+    );
 }
 
 #[test]
@@ -179,7 +196,11 @@ fn a_rollout_that_vanishes_is_forgotten_once_its_outcome_is_known() {
     world.run(|w| w.journal().is_none());
     world.run_for(Span::from_secs(30));
     let kept: Vec<_> = world.disk.keys().collect();
-    assert_eq!(kept.len(), 5, "bulletin, counters, what is installed, its release and the one before: {kept:?}");
+    assert_eq!(
+        kept.len(),
+        5,
+        "bulletin, counters, what is installed, its release and the one before: {kept:?}"
+    );
     assert_eq!(world.installed_record(), Some(world.new.digest()));
     world.crash();
     world.run_for(Span::from_secs(30));

@@ -54,7 +54,10 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn orders(world: &World) -> Vec<Event> {
     let rollout = world.plan.rollout.clone();
     let lease = |wave| world.fleet.lease(&world.plan, wave);
-    let halt = OrderBody::Halt { rollout: rollout.clone(), reason: "smoke".into() };
+    let halt = OrderBody::Halt {
+        rollout: rollout.clone(),
+        reason: "smoke".into(),
+    };
     let resume = OrderBody::Resume { rollout };
     let bulletin = |last| OrderBody::Bulletin(world.fleet.bulletin(None, &[(&world.plan, last)]));
     let mut gone = world.fleet.bulletin(None, &[]);
@@ -73,8 +76,11 @@ fn orders(world: &World) -> Vec<Event> {
         lease(1),
         OrderBody::Bulletin(gone),
     ];
-    let mut events: Vec<Event> =
-        bodies.into_iter().zip(1..).map(|(body, n)| world.order(n, body)).collect();
+    let mut events: Vec<Event> = bodies
+        .into_iter()
+        .zip(1..)
+        .map(|(body, n)| world.order(n, body))
+        .collect();
     let (body, recall) = world.fleet.recall(&world.plan);
     events.push(Event::Order(world.fleet.order(13, body.clone()), None));
     events.push(Event::Order(world.fleet.order(14, body), Some(recall)));

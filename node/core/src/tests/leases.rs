@@ -84,7 +84,10 @@ fn the_last_day_of_a_plan_or_a_bulletin_stops_the_switch() {
 fn a_halt_between_slot_and_switch_holds_until_the_resume() {
     let mut world = at_the_switch();
     let rollout = world.plan.rollout.clone();
-    world.give(OrderBody::Halt { rollout: rollout.clone(), reason: "smoke".into() });
+    world.give(OrderBody::Halt {
+        rollout: rollout.clone(),
+        reason: "smoke".into(),
+    });
     world.run_for(Span::from_secs(5));
     let_go(&mut world);
     waits_for(&mut world, WaitingFor::Halt);
@@ -160,4 +163,3 @@ fn a_clock_set_back_or_a_suspended_machine_renews_nothing() {
     let_go(&mut world);
     waits_for(&mut world, WaitingFor::Lease);
 }
-

@@ -121,7 +121,10 @@ impl World {
             (plan.digest(), Event::Plan(plan.clone())),
             (new.digest(), Event::Release(new.clone())),
         ]);
-        let now = Now { boot: Time::from_secs(100), wall: CREATED };
+        let now = Now {
+            boot: Time::from_secs(100),
+            wall: CREATED,
+        };
         let mut world = World {
             brain: Brain::new(config.clone(), Memory::default(), now),
             checker: Checker::new(&[&plan]),
@@ -193,7 +196,8 @@ impl World {
     pub(crate) fn recall(&mut self) {
         let (body, recall) = self.fleet.recall(&self.plan);
         let n = self.next_order();
-        self.orders.insert(n, (self.fleet.order(n, body), Some(recall)));
+        self.orders
+            .insert(n, (self.fleet.order(n, body), Some(recall)));
     }
 
     /// The state that the coordinator has of the rollout.
@@ -203,14 +207,20 @@ impl World {
 
     fn uplink(&mut self, ticket: Ticket, after: u64, own: Vec<NodeStatus>) {
         if !self.reachable {
-            self.answers.push_back(Event::Answered { ticket, reply: None });
+            self.answers.push_back(Event::Answered {
+                ticket,
+                reply: None,
+            });
             return;
         }
         let mut newest = BTreeMap::new();
         for (order, recall) in self.orders.values() {
             newest.insert(order.body.subject(), (order.clone(), recall.clone()));
         }
-        let mut orders: Vec<_> = newest.into_values().filter(|(o, _)| o.seq.n > after).collect();
+        let mut orders: Vec<_> = newest
+            .into_values()
+            .filter(|(o, _)| o.seq.n > after)
+            .collect();
         orders.sort_by_key(|(order, _)| order.seq);
         let envelopes: Vec<Envelope> = orders.iter().map(|(o, _)| o.envelope().clone()).collect();
         for (order, recall) in orders {
@@ -219,9 +229,21 @@ impl World {
         let mut marks = Vec::new();
         for status in own {
             let (node, rollout, seq) = (status.node, status.rollout.clone(), status.seq);
-            marks.push(Mark { node, rollout: rollout.clone(), seq });
-            if self.statuses.get(&rollout).is_none_or(|held| held.seq < seq) {
-                if self.statuses.get(&rollout).is_none_or(|held| held.state != status.state) {
+            marks.push(Mark {
+                node,
+                rollout: rollout.clone(),
+                seq,
+            });
+            if self
+                .statuses
+                .get(&rollout)
+                .is_none_or(|held| held.seq < seq)
+            {
+                if self
+                    .statuses
+                    .get(&rollout)
+                    .is_none_or(|held| held.state != status.state)
+                {
                     self.states.push(status.state);
                 }
                 self.statuses.insert(rollout, status);
@@ -230,8 +252,14 @@ impl World {
         let receipt = (!marks.is_empty()).then(|| self.fleet.receipt(None, marks));
         let envelope = receipt.as_ref().map(|r| r.envelope().clone());
         self.answers.extend(receipt.map(Event::Receipt));
-        let reply = ControlReply::Uplink { orders: envelopes, receipt: envelope };
-        self.answers.push_back(Event::Answered { ticket, reply: Some(reply) });
+        let reply = ControlReply::Uplink {
+            orders: envelopes,
+            receipt: envelope,
+        };
+        self.answers.push_back(Event::Answered {
+            ticket,
+            reply: Some(reply),
+        });
     }
 
     // ---- the machine ---------------------------------------------------------------------------
@@ -254,7 +282,9 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let memory = Memory { records: self.disk.values().cloned().collect() };
+        let memory = Memory {
+            records: self.disk.values().cloned().collect(),
+        };
         self.brain = Brain::new(self.config.clone(), memory, self.now);
         self.tell(Event::Root(self.fleet.trust().root().clone()));
         self.tell(Event::Addresses(vec![[10, 0, 0, 1].into()]));
@@ -274,9 +304,12 @@ impl World {
 
     /// Carries out one action; false if there is none.
     pub(crate) fn act(&mut self) -> bool {
-        let Some(action) = self.brain.poll_action() else { return false };
+        let Some(action) = self.brain.poll_action() else {
+            return false;
+        };
         self.actions_done += 1;
-        self.checker.action(&action, &self.disk, &self.config, self.now);
+        self.checker
+            .action(&action, &self.disk, &self.config, self.now);
         match action {
             Action::Remember(record) => {
                 if let Record::Journal(journal) = &*record {
@@ -287,7 +320,13 @@ impl World {
                 self.disk.insert(record.key(), *record);
             }
             Action::Forget(key) => drop(self.disk.remove(&key)),
-            Action::Step { ticket, release, before, step, .. } => {
+            Action::Step {
+                ticket,
+                release,
+                before,
+                step,
+                ..
+            } => {
                 let outcome = self.take_step(&release, before.map(|b| b.digest()), &step);
                 let answer = Event::StepEnded { ticket, outcome };
                 if self.held == Some(step) {
@@ -296,15 +335,30 @@ impl World {
                     self.answers.push_back(answer);
                 }
             }
-            Action::Ask { ticket, request, own_statuses, .. } => match request {
+            Action::Ask {
+                ticket,
+                request,
+                own_statuses,
+                ..
+            } => match request {
                 ControlRequest::Uplink { after, .. } => self.uplink(ticket, after.n, own_statuses),
                 ControlRequest::PullDocument { digest } => {
-                    let document = self.documents.get(&digest).cloned().filter(|_| self.reachable);
+                    let document = self
+                        .documents
+                        .get(&digest)
+                        .cloned()
+                        .filter(|_| self.reachable);
                     let reply = ControlReply::Document(document.as_ref().map(|_| Vec::new()));
                     self.answers.extend(document);
-                    self.answers.push_back(Event::Answered { ticket, reply: Some(reply) });
+                    self.answers.push_back(Event::Answered {
+                        ticket,
+                        reply: Some(reply),
+                    });
                 }
-                _ => self.answers.push_back(Event::Answered { ticket, reply: None }),
+                _ => self.answers.push_back(Event::Answered {
+                    ticket,
+                    reply: None,
+                }),
             },
             Action::Note { event, .. } => self.notes.push(event),
             _ => {}
@@ -329,7 +383,10 @@ impl World {
                 return outcome;
             }
             Step::Switch => {
-                assert!(self.slots.contains(&digest), "a slot is written before its switch");
+                assert!(
+                    self.slots.contains(&digest),
+                    "a slot is written before its switch"
+                );
                 self.installed = Some(digest);
             }
             Step::Detect if self.installed != Some(digest) => return StepOutcome::Absent,
@@ -367,7 +424,11 @@ impl World {
     /// Lets time pass until the brain wants something, but no longer than `most`.
     pub(crate) fn pass(&mut self, most: Span) {
         let end = Time(self.now.boot.0 + most.0);
-        let next = self.brain.poll_timeout().unwrap_or(end).clamp(self.now.boot, end);
+        let next = self
+            .brain
+            .poll_timeout()
+            .unwrap_or(end)
+            .clamp(self.now.boot, end);
         self.sleep(next.since(self.now.boot));
         self.brain.handle_timeout(self.now);
     }
@@ -412,7 +473,10 @@ impl World {
 
     /// Where the journal of the rollout stands on disk.
     pub(crate) fn journal(&self) -> Option<Boundary> {
-        match self.disk.get(&RecordKey::Journal(self.plan.rollout.clone()))? {
+        match self
+            .disk
+            .get(&RecordKey::Journal(self.plan.rollout.clone()))?
+        {
             Record::Journal(journal) => Some(journal.at),
             _ => None,
         }
@@ -420,7 +484,10 @@ impl World {
 
     /// What the disk says is installed.
     pub(crate) fn installed_record(&self) -> Option<Hash> {
-        match self.disk.get(&RecordKey::Installed(fixtures::site("app")))? {
+        match self
+            .disk
+            .get(&RecordKey::Installed(fixtures::site("app")))?
+        {
             Record::Installed(installed) => Some(installed.release),
             _ => None,
         }
