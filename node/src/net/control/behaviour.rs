@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
-use libp2p::gossipsub::{self, MessageAuthenticity, MessageId, ValidationMode};
+use libp2p::gossipsub::{
+    self, AllowAllSubscriptionFilter, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId,
+    ValidationMode,
+};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
@@ -21,12 +24,19 @@ const PENDING_MAX: u32 = 256;
 /// Both ends may dial at the same time; more than that is waste.
 const PER_PEER_MAX: u32 = 3;
 
+/// Topics that a peer may be in at the same time, and name in one message. It needs one; while it
+/// changes its site, two.
+const TOPICS_PER_PEER_MAX: usize = 8;
+
+type Filter = MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>;
+type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, Filter>;
+
 /// What speaks on an admitted connection.
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
-    pub(super) gossip: gossipsub::Behaviour,
+    pub(super) gossip: Gossip,
     pub(super) requests: request_response::Behaviour<Bytes>,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
 }
@@ -71,7 +81,7 @@ impl Behaviour {
 /// In a site of two to seven everyone is in everyone's mesh; above that a mesh of about six keeps
 /// the cost of a message per node constant. Nobody is asked to have dialled anyone
 /// (`mesh_outbound_min`): in a small site one node may have dialled all the others.
-fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour, String> {
+fn gossip(keypair: &Keypair) -> Result<Gossip, String> {
     let config = gossipsub::ConfigBuilder::default()
         .mesh_outbound_min(0)
         .mesh_n_low(4)
@@ -94,6 +104,11 @@ fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour, String> {
         .max_ihave_messages_heartbeat(10)
         .build()
         .map_err(|error| error.to_string())?;
-    gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config)
-        .map_err(str::to_owned)
+    let filter = MaxCountSubscriptionFilter {
+        filter: AllowAllSubscriptionFilter {},
+        max_subscribed_topics: TOPICS_PER_PEER_MAX,
+        max_subscriptions_per_request: TOPICS_PER_PEER_MAX,
+    };
+    let author = MessageAuthenticity::Signed(keypair.clone());
+    Gossip::new_with_subscription_filter(author, config, filter).map_err(str::to_owned)
 }

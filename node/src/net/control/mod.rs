@@ -6,7 +6,7 @@
 //!
 //! **Who is met.** Every peer in an event has been admitted in the transport ([`gate`] has the
 //! protocol). A refused one appears only as [`ControlEvent::Refused`]. When admission changes, and
-//! every few seconds, live connections are judged again and closed.
+//! every few minutes, live connections are judged again and closed.
 //!
 //! **What may be lost.** Gossip: a late joiner misses it, a full queue drops its oldest. So whatever
 //! matters is also pulled by a request. Requests are never lost silently: they have an answer or an
@@ -15,7 +15,11 @@
 //!
 //! **Whose connection it is.** The end that dialled a connection decides how long it is wanted:
 //! [`Control::connect`] keeps it for good, a request for a minute. The other end never closes it,
-//! except on revocation.
+//! except on revocation. When both dial at the same time both connections stay; gossip uses one.
+//!
+//! **What it costs.** Sixteen swarms in one site, all connected with all: 0 to 40 ms of CPU in 10 s when
+//! nothing is said, and about 15 ms a node and second when each gossips 300 bytes a second (unoptimised
+//! build; signatures of copies that come by several ways are most of it).
 
 mod behaviour;
 mod codec;
@@ -23,6 +27,7 @@ mod gate;
 mod keeping;
 mod outbox;
 pub mod peers;
+mod requests;
 mod swarm;
 mod transport;
 
@@ -289,11 +294,10 @@ impl Shared {
     }
 
     fn set_listen(&self, all: Vec<Multiaddr>, hide_loopback: bool) {
-        let told = all
-            .iter()
-            .filter(|address| !(hide_loopback && is_loopback(address)))
-            .cloned();
-        let told = told.collect();
+        let mut told = all.clone();
+        if hide_loopback && !all.iter().all(is_loopback) {
+            told.retain(|address| !is_loopback(address));
+        }
         self.listen.store(Arc::new(Listen { all, told }));
     }
 }

@@ -7,34 +7,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, IdentTopic};
 use libp2p::multiaddr::Protocol;
-use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, mdns};
 use protocol::NodeId;
-use protocol::limits::{
-    CONTROL_MAX_BYTES, CONTROL_REQUEST_TIMEOUT, CONTROL_REQUESTS_MAX, GOSSIP_MAX_BYTES,
-};
+use protocol::limits::GOSSIP_MAX_BYTES;
 use protocol::wire::Contact;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gate::GateError;
 use super::keeping::{Failure, Keeping};
 use super::outbox::Outbox;
-use super::{ControlConfig, ControlEvent, RequestError, Shared, StartError, peers, transport};
+use super::requests::{Answer, Requests};
+use super::{ControlConfig, ControlEvent, Shared, StartError, peers, transport};
 use crate::net::identity::{Admission, Identity};
 
 /// A connection that we dialled for a request is closed when it was unused for so long.
 const IDLE: Duration = Duration::from_secs(60);
-/// Idle connections are looked for, and admission is judged again, this often.
+/// Idle connections are looked for this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// Certificates expire under live connections; they are judged again this often.
+const JUDGE_AGAIN: Duration = Duration::from_secs(300);
 /// Listening must have begun by then.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// libp2p is never to close an idle connection by itself: its dialler knows whether it is wanted.
@@ -52,26 +50,25 @@ pub(super) enum Command {
     },
 }
 
-type Answer = oneshot::Sender<Result<Vec<u8>, RequestError>>;
-
 /// See the module.
 pub(super) struct Task {
-    swarm: Swarm<Behaviour>,
+    pub(super) swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
     shared: Arc<Shared>,
     events: mpsc::Sender<ControlEvent>,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     admission: Arc<Admission>,
     admission_changed: watch::Receiver<u64>,
     keeping: Keeping,
     /// Connections that we dialled, and when they were last used.
     dialled: BTreeMap<ConnectionId, (PeerId, Instant)>,
-    asked: HashMap<OutboundRequestId, (NodeId, Answer)>,
-    replies: FuturesUnordered<BoxFuture<'static, (ResponseChannel<Vec<u8>>, Option<Vec<u8>>)>>,
+    pub(super) requests: Requests,
     topic: Option<IdentTopic>,
-    reasons: BTreeMap<NodeId, String>,
+    /// What the last failed dial of a node said.
+    pub(super) reasons: BTreeMap<NodeId, String>,
     hide_loopback: bool,
     next_housekeeping: Instant,
+    next_judgement: Instant,
 }
 
 impl Task {
@@ -102,12 +99,12 @@ impl Task {
             admission_changed: identity.admission().changed(),
             keeping: Keeping::default(),
             dialled: BTreeMap::new(),
-            asked: HashMap::new(),
-            replies: FuturesUnordered::new(),
+            requests: Requests::default(),
             topic: None,
             reasons: BTreeMap::new(),
             hide_loopback: sources.iter().any(IpAddr::is_unspecified),
             next_housekeeping: Instant::now() + HOUSEKEEPING,
+            next_judgement: Instant::now() + JUDGE_AGAIN,
         };
         task.listen(config.listen).await?;
         Ok(task)
@@ -176,7 +173,7 @@ impl Task {
                     None => return,
                 },
                 () = shared.news.notified() => self.take_wishes(),
-                Some((channel, reply)) = self.replies.next() => self.reply(channel, reply),
+                Some((channel, reply)) = self.requests.replies.next() => self.reply(channel, reply),
                 changed = self.admission_changed.changed() => {
                     if changed.is_ok() {
                         self.judge_again();
@@ -200,26 +197,6 @@ impl Task {
         };
         if let Err(error) = self.swarm.behaviour_mut().gossip.publish(topic, bytes) {
             tracing::trace!(%error, "gossip goes nowhere");
-        }
-    }
-
-    fn request(&mut self, to: Contact, bytes: Vec<u8>, answer: Answer) {
-        let node = to.node;
-        let addresses = peers::addresses(&to);
-        let refuse = |reason: &str| Err(unreachable_for(node, reason));
-        let Some(peer) = peers::peer_of(&node).filter(|peer| peer != self.swarm.local_peer_id())
-        else {
-            let _ = answer.send(refuse("it is no peer"));
-            return;
-        };
-        if self.asked.len() >= CONTROL_REQUESTS_MAX {
-            let _ = answer.send(Err(RequestError::Closed));
-        } else if addresses.is_empty() && !self.swarm.is_connected(&peer) {
-            let _ = answer.send(refuse("no address of it is known"));
-        } else {
-            let requests = &mut self.swarm.behaviour_mut().requests;
-            let id = requests.send_request_with_addresses(&peer, bytes, addresses);
-            self.asked.insert(id, (node, answer));
         }
     }
 
@@ -283,8 +260,11 @@ impl Task {
         let now = Instant::now();
         if now >= self.next_housekeeping {
             self.next_housekeeping = now + HOUSEKEEPING;
-            self.judge_again();
             self.close_idle(now);
+        }
+        if now >= self.next_judgement {
+            self.next_judgement = now + JUDGE_AGAIN;
+            self.judge_again();
         }
         self.dial_due();
     }
@@ -315,14 +295,14 @@ impl Task {
             let Some(node) = peers::node_of(peer) else {
                 continue;
             };
-            let waits = self.asked.values().any(|(to, _)| *to == node);
+            let waits = self.requests.wait_for(&node);
             if now.duration_since(*used) >= IDLE && !self.keeping.keeps(&node) && !waits {
                 self.swarm.close_connection(*connection);
             }
         }
     }
 
-    fn used(&mut self, connection: ConnectionId) {
+    pub(super) fn used(&mut self, connection: ConnectionId) {
         if let Some((_, used)) = self.dialled.get_mut(&connection) {
             *used = Instant::now();
         }
@@ -471,94 +451,6 @@ impl Task {
             _ => {}
         }
     }
-
-    fn on_request_event(&mut self, event: request_response::Event<Vec<u8>, Vec<u8>>) {
-        use request_response::{Event, Message};
-        match event {
-            Event::Message {
-                peer,
-                connection_id,
-                message,
-            } => {
-                self.used(connection_id);
-                match message {
-                    Message::Request {
-                        request, channel, ..
-                    } => self.asked_by(peer, request, channel),
-                    Message::Response {
-                        request_id,
-                        response,
-                    } => {
-                        if let Some((_, answer)) = self.asked.remove(&request_id) {
-                            let _ = answer.send(Ok(response));
-                        }
-                    }
-                }
-            }
-            Event::OutboundFailure {
-                request_id, error, ..
-            } => {
-                if let Some((node, answer)) = self.asked.remove(&request_id) {
-                    let error = self.request_error(node, &error);
-                    let _ = answer.send(Err(error));
-                }
-            }
-            Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "a request came to nothing");
-            }
-            Event::ResponseSent { connection_id, .. } => self.used(connection_id),
-        }
-    }
-
-    fn request_error(&self, node: NodeId, error: &OutboundFailure) -> RequestError {
-        match error {
-            OutboundFailure::Timeout => RequestError::Timeout(node),
-            OutboundFailure::DialFailure => {
-                let reason = self
-                    .reasons
-                    .get(&node)
-                    .map_or("no address answers", String::as_str);
-                unreachable_for(node, reason)
-            }
-            other => RequestError::Ended {
-                node,
-                reason: innermost(other),
-            },
-        }
-    }
-
-    fn asked_by(&mut self, peer: PeerId, bytes: Vec<u8>, channel: ResponseChannel<Vec<u8>>) {
-        let Some(from) = peers::node_of(&peer) else {
-            return;
-        };
-        if self.replies.len() >= CONTROL_REQUESTS_MAX {
-            tracing::warn!(%from, "a request is dropped: too many wait for their reply");
-            return;
-        }
-        let (reply, waiting) = oneshot::channel();
-        self.replies.push(Box::pin(async move {
-            let reply = timeout(CONTROL_REQUEST_TIMEOUT.as_duration(), waiting).await;
-            (channel, reply.ok().and_then(Result::ok))
-        }));
-        self.outbox
-            .push(ControlEvent::Request { from, bytes, reply });
-    }
-
-    fn reply(&mut self, channel: ResponseChannel<Vec<u8>>, reply: Option<Vec<u8>>) {
-        match reply {
-            Some(bytes) if bytes.len() <= CONTROL_MAX_BYTES => {
-                let _ = self
-                    .swarm
-                    .behaviour_mut()
-                    .requests
-                    .send_response(channel, bytes);
-            }
-            Some(bytes) => {
-                tracing::error!(bytes = bytes.len(), "a reply is too long and is dropped")
-            }
-            None => {}
-        }
-    }
 }
 
 fn refused(error: &GateError, address: &Multiaddr) -> ControlEvent {
@@ -571,13 +463,6 @@ fn refused(error: &GateError, address: &Multiaddr) -> ControlEvent {
     }
 }
 
-fn unreachable_for(node: NodeId, reason: &str) -> RequestError {
-    RequestError::Unreachable {
-        node,
-        reason: reason.to_owned(),
-    }
-}
-
 fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
@@ -587,7 +472,7 @@ fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 /// The last cause of an error: what the system or the peer said.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     loop {
         let inner = match last

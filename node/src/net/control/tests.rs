@@ -339,7 +339,8 @@ async fn a_peer_that_knows_no_admission_is_refused() {
         .multiplex(yamux::Config::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed();
-    let config = libp2p::swarm::Config::with_tokio_executor();
+    let config = libp2p::swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(Duration::from_millis(100));
     let peer = keypair.public().to_peer_id();
     let mut stranger = Swarm::new(transport, dummy::Behaviour, peer, config);
     stranger
