@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::http::Method;
+use protocol::enroll::{EnrollReply, EnrollRequest};
 use protocol::envelope::Envelope;
 use protocol::{BlobRef, Hash, NodeId, RolloutId};
 use serde::Serialize;
@@ -112,6 +113,10 @@ impl Client {
     /// The root envelopes, rising.
     pub async fn roots(&self) -> Result<Vec<Envelope>, ApiError> {
         self.get("/v1/root").await
+    }
+    /// Enrols a node; takes no API token. Nodes themselves ask by `node::enroll`.
+    pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollReply, ApiError> {
+        self.send(Method::POST, "/v1/enroll", Some(request)).await
     }
     /// Makes an enrolment token.
     pub async fn new_token(&self, ask: &NewToken) -> Result<TokenMade, ApiError> {

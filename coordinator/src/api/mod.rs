@@ -32,3 +32,5 @@ mod pin;
 pub(crate) mod server;
 
 pub use client::{ApiError, Client};
+#[cfg(test)]
+pub(crate) use pin::client_config as pinned;

@@ -1,8 +1,10 @@
 //! Finding the first entry that is not as it was written.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Once;
 
 use protocol::Hash;
 use protocol::audit::AuditEntry;
@@ -125,12 +127,25 @@ fn read_only_walk(path: &Path) -> Result<Option<Report>, LedgerError> {
     }
 }
 
+thread_local! {
+    /// Panics of this thread are caught and told as an error.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A damaged file may make redb panic: its message becomes ours, in one line.
 fn careful<T>(walk: impl FnOnce() -> T) -> Result<T, String> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                others(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
     let result = catch_unwind(AssertUnwindSafe(walk));
-    std::panic::set_hook(hook);
+    QUIET.set(false);
     result.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

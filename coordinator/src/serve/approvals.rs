@@ -104,14 +104,17 @@ fn collect_plan(
         add(&mut collected, offered, by);
         have += 1;
         let complete = trust.verify::<RolloutPlan>(&collected).ok();
-        let (rollout, envelope) = (rollout.clone(), collected.clone());
+        let enough = complete.is_some();
         commands.push(Command::Approve {
-            rollout,
+            rollout: rollout.clone(),
             by,
-            envelope,
+            envelope: collected.clone(),
             progress: (have, need),
             complete,
         });
+        if enough {
+            break;
+        }
     }
     Ok((commands, Progress { have, need }))
 }

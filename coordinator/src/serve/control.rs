@@ -14,7 +14,7 @@ use protocol::status::SignedStatus;
 use protocol::versioned::Versioned as _;
 use protocol::wire::{Contact, ControlReply, ControlRequest, Presence};
 use protocol::{Hash, NodeId, Seq};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::House;
 use super::desk::DeskError;
@@ -37,18 +37,20 @@ struct Delegates {
     reported: BTreeMap<NodeId, Contact>,
 }
 
-/// Answers the control plane until it is closed.
+/// Answers the control plane until told to stop; returns once the plane is closed.
 pub async fn listen(
     house: Arc<House>,
     control: Control,
     mut events: mpsc::Receiver<ControlEvent>,
     mut pushes: mpsc::Receiver<Envelope>,
+    mut stop: watch::Receiver<bool>,
 ) {
     let delegates = Arc::new(Mutex::new(Delegates::default()));
     let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
     let sending = Arc::new(Semaphore::new(PUSHES_MAX));
     loop {
         tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
             event = events.recv() => match event {
                 None => return,
                 Some(ControlEvent::Connected(node)) => {
@@ -83,6 +85,8 @@ pub async fn listen(
             }
         }
     }
+    drop(control);
+    while events.recv().await.is_some() {}
 }
 
 /// Sends new orders to the delegates that are connected. Whoever misses them asks with its uplink.

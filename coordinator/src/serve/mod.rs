@@ -147,8 +147,9 @@ impl Running {
         self.stop.send_replace(true);
         let _ = tokio::time::timeout(GRACE, &mut self.api).await;
         self.api.abort();
+        let _ = tokio::time::timeout(GRACE, &mut self.control).await;
         self.control.abort();
-        let _ = (&mut self.control).await;
+        closed(self.house.settings.control).await;
         self.house.desk.stop();
         if let Some(origin) = self.origin.take() {
             origin.end(self.keep_origin).await;
@@ -168,4 +169,15 @@ impl Running {
             Err(_) => ServeError::Desk,
         }
     }
+}
+
+/// Waits until the control plane's socket is gone: QUIC closes it in a task of its own, and whoever
+/// starts the coordinator again at once would find its port in use.
+async fn closed(control: SocketAddr) {
+    let gone = async {
+        while std::net::UdpSocket::bind(control).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = tokio::time::timeout(GRACE, gone).await;
 }

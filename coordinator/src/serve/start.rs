@@ -138,12 +138,13 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     };
     let house = Arc::new(house);
     let (stop, stopped) = watch::channel(false);
-    let api = tokio::spawn(server::serve(house.clone(), listener, tls, stopped));
+    let api = tokio::spawn(server::serve(house.clone(), listener, tls, stopped.clone()));
     let control = tokio::spawn(control::listen(
         house.clone(),
         control_plane,
         control_events,
         pushed,
+        stopped,
     ));
     Ok(Running {
         house,
