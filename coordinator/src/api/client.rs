@@ -159,18 +159,18 @@ impl Client {
             let mut sent = 0;
             loop {
                 let mut block = vec![0; UPLOAD_BLOCK_BYTES];
-                let read = source.read(&mut block).await;
-                let end = !matches!(read, Ok(n) if n > 0);
-                let item = read.map(|n| {
-                    block.truncate(n);
-                    sent += n as u64;
-                    Bytes::from(block)
-                });
-                let failed = item.is_err();
-                if (end && !failed) || tx.send(item).await.is_err() || failed {
-                    return;
+                match source.read(&mut block).await {
+                    Ok(0) => return,
+                    Ok(n) => {
+                        block.truncate(n);
+                        if tx.send(Ok(Bytes::from(block))).await.is_err() {
+                            return;
+                        }
+                        sent += n as u64;
+                        progress(sent);
+                    }
+                    Err(e) => return drop(tx.send(Err(e)).await),
                 }
-                progress(sent);
             }
         });
         let path = blob_path(blob);

@@ -66,7 +66,10 @@ fn what_was_appended_is_there_after_a_restart_and_goes_on() {
     assert_eq!((ledger.entries(), ledger.head()), (6, head));
     let mut objects = Vec::new();
     ledger
-        .for_each(2, |entry| Ok(objects.push(entry.object)))
+        .for_each(2, |entry| {
+            objects.push(entry.object);
+            Ok(())
+        })
         .unwrap();
     assert_eq!(
         objects,
@@ -150,7 +153,10 @@ fn an_entry_behind_the_head_is_named() {
     let mut prev = ZERO;
     Ledger::open(&path)
         .unwrap()
-        .for_each(0, |e| Ok(prev = e.hash()))
+        .for_each(0, |e| {
+            prev = e.hash();
+            Ok(())
+        })
         .unwrap();
     tamper(&path, |table| {
         let Draft {

@@ -352,7 +352,10 @@ impl Desk {
             self.append(&appends.collect::<Vec<_>>())?;
             rest.into_iter().for_each(|action| self.carry_out(action));
         }
-        self.told.drain(..).for_each(|reply| drop(reply.send(())));
+        for reply in self.told.drain(..) {
+            // Whoever asked may have gone away meanwhile.
+            let _ = reply.send(());
+        }
         Ok(())
     }
 

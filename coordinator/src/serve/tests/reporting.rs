@@ -104,14 +104,14 @@ impl Peer {
             orders.windows(2).all(|w| w[0].seq < w[1].seq),
             "orders rise"
         );
-        let bulletins = orders.iter().filter_map(|o| {
+        let mut bulletins = orders.iter().filter_map(|o| {
             if let OrderBody::Bulletin(b) = &o.body {
                 Some(b.clone())
             } else {
                 None
             }
         });
-        bulletins.last().expect("there is always a bulletin")
+        bulletins.next_back().expect("there is always a bulletin")
     }
 
     fn status(&self, fleet: FleetId, rollout: &RolloutId) -> NodeStatus {
