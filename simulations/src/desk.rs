@@ -1,0 +1,305 @@
+//! The coordinator's body in the pretend world: ledger, signatures, the feed.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use coordinator_core::contract::{Action, Answer, Command, Config, Enrolled, Event, LedgerEvent};
+use coordinator_core::{Conductor, Ticket};
+use node_core::Ticket as NodeTicket;
+use protocol::envelope::Envelope;
+use protocol::limits::{BULLETIN_LIFE, CONTROL_MAX_BYTES};
+use protocol::orders::{Mark, Order, Receipt};
+use protocol::wire::{Contact, ControlReply, ControlRequest};
+use protocol::{FleetId, Hash, NodeId, Seq, SiteId, Span, Time};
+
+use crate::world::{Happening, World};
+
+/// A node that reported so lately is pushed new orders.
+const FEED: Span = Span::from_secs(3);
+/// A coordinator that died comes back after this.
+const DOWN: Span = Span::from_secs(5);
+
+/// The coordinator.
+pub struct Desk {
+    /// Its brain.
+    pub conductor: Conductor,
+    /// What is durable.
+    pub ledger: Vec<LedgerEvent>,
+    /// Whether its process runs.
+    pub up: bool,
+    config: Config,
+    envelopes: BTreeMap<Seq, Rc<Envelope>>,
+    marks: BTreeMap<Ticket, (Option<SiteId>, Vec<Mark>)>,
+    answers: BTreeMap<Ticket, Answer>,
+    tickets: u64,
+    feed: BTreeMap<usize, Time>,
+    wake: Option<Time>,
+}
+
+impl Desk {
+    /// A coordinator with an empty ledger.
+    pub fn new(fleet: FleetId, origin: Contact, coordinator: Contact) -> Desk {
+        let config = Config {
+            fleet,
+            origins: vec![origin],
+            coordinators: vec![coordinator],
+            root_version: 1,
+            unreachable_after: Span::from_secs(60),
+            bulletin_life: BULLETIN_LIFE,
+            plans_threshold: 2,
+        };
+        Desk {
+            conductor: Conductor::new(config.clone()),
+            config,
+            ledger: Vec::new(),
+            up: true,
+            envelopes: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            tickets: 0,
+            feed: BTreeMap::new(),
+            wake: None,
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+impl World {
+    /// The coordinator begins: topology, and everyone enrolled.
+    pub(crate) fn desk_opens(&mut self) {
+        let now = self.clock();
+        self.desk.conductor.resume(now);
+        self.desk_drains();
+        for number in 0..self.machines.len() {
+            let enrolled = Enrolled {
+                node: self.fleet.node(number),
+                hostname: format!("host-{number}"),
+                os: "linux".into(),
+                arch: "x86_64".into(),
+                labels: BTreeMap::new(),
+                site: None,
+                serial: format!("{number:x}"),
+                token: "simulated".into(),
+            };
+            // the origin installs nothing and is no part of the fleet's targets
+            if self.machines[number].site.is_some() {
+                self.tell_desk(Event::Enrolled(enrolled));
+            }
+        }
+        let topology = self.topology().ok();
+        let topology = topology.and_then(|t| self.fleet.believe(&self.fleet.sign(&t)));
+        if let Some(topology) = topology {
+            self.command(Command::SetTopology(topology));
+        }
+    }
+
+    /// An operator's command.
+    pub(crate) fn command(&mut self, command: Command) -> Option<Answer> {
+        let ticket = self.desk.ticket();
+        self.tell_desk(Event::Command(ticket, command));
+        let answer = self.desk.answers.remove(&ticket);
+        if answer.is_none() {
+            self.checks
+                .violated(self.clock(), "a command was not answered".into());
+        }
+        answer
+    }
+
+    pub(crate) fn tell_desk(&mut self, event: Event) {
+        if self.desk.up {
+            self.desk.conductor.handle(self.clock(), event);
+            self.desk_drains();
+        }
+    }
+
+    pub(crate) fn wake_desk(&mut self) {
+        self.desk.wake = None;
+        if self.desk.up {
+            self.desk.conductor.handle_timeout(self.clock());
+            self.desk_drains();
+        }
+    }
+
+    pub(crate) fn kill_desk(&mut self) {
+        if std::mem::take(&mut self.desk.up) {
+            self.after(DOWN, Happening::BootDesk);
+        }
+    }
+
+    pub(crate) fn boot_desk(&mut self) {
+        let before = self.desk.conductor.rollouts();
+        let mut conductor = Conductor::new(self.desk.config.clone());
+        self.desk
+            .ledger
+            .iter()
+            .for_each(|event| conductor.replay(event));
+        if conductor.rollouts() != before {
+            self.checks
+                .violated(self.clock(), "the ledger folds to another view".into());
+        }
+        self.desk.up = true;
+        self.desk.feed.clear();
+        self.desk.conductor = conductor;
+        self.desk.conductor.resume(self.clock());
+        self.desk_drains();
+    }
+
+    fn desk_drains(&mut self) {
+        let now = self.clock();
+        let mut count = 0;
+        while let Some(action) = self.desk.conductor.poll_action() {
+            count += 1;
+            match action {
+                Action::Append(event) => self.desk.ledger.push(event),
+                Action::Issue(order) => self.issue(order),
+                Action::Acknowledge {
+                    ticket,
+                    site,
+                    marks,
+                } => {
+                    self.desk.marks.insert(ticket, (site, marks));
+                }
+                Action::Answer(ticket, answer) => {
+                    self.desk.answers.insert(ticket, answer);
+                }
+                Action::Note { event, line } => self.story.note(self.time(), event, line),
+            }
+        }
+        self.checks.actions(now, "the conductor", count);
+        self.checks.counts(now, &self.desk.conductor);
+        if let Some(at) = self.desk.conductor.poll_timeout() {
+            let at = at.max(now.boot + Span(1));
+            if self.desk.wake.is_none_or(|wake| at < wake) {
+                self.desk.wake = Some(at);
+                self.at(at, Happening::WakeDesk);
+            }
+        }
+    }
+
+    fn issue(&mut self, order: Order) {
+        let now = self.clock();
+        self.checks.order(now, &order);
+        let envelope = self.signed(&order);
+        let fed = self
+            .desk
+            .feed
+            .iter()
+            .filter(|(_, at)| now.boot.since(**at) < FEED);
+        let fed: Vec<usize> = fed.map(|(n, _)| *n).collect();
+        for to in fed {
+            let delay = self.delay(None, self.machines[to].site);
+            self.after(
+                delay,
+                Happening::Push {
+                    to,
+                    order: envelope.clone(),
+                },
+            );
+        }
+    }
+
+    fn signed(&mut self, order: &Order) -> Rc<Envelope> {
+        if let Some(envelope) = self.desk.envelopes.get(&order.seq) {
+            return envelope.clone();
+        }
+        let envelope = Rc::new(self.fleet.sign(order));
+        self.desk.envelopes.insert(order.seq, envelope.clone());
+        envelope
+    }
+
+    fn orders_after(&mut self, after: Seq) -> Vec<Envelope> {
+        let orders = self.desk.conductor.orders_after(after);
+        let mut room = CONTROL_MAX_BYTES / 2;
+        let mut envelopes = Vec::new();
+        for order in &orders {
+            let envelope = (*self.signed(order)).clone();
+            let Some(left) = room.checked_sub(envelope.payload.len() + 512) else {
+                break;
+            };
+            room = left;
+            envelopes.push(envelope);
+        }
+        envelopes
+    }
+
+    /// A request reached the coordinator.
+    pub(crate) fn desk_asked(&mut self, from: (usize, u32, NodeTicket), request: ControlRequest) {
+        if !self.desk.up {
+            return self.reply(from, None, None);
+        }
+        let reply = match request {
+            ControlRequest::PullOrders { after } => ControlReply::Orders(self.orders_after(after)),
+            ControlRequest::PullDocument { digest } => {
+                ControlReply::Document(self.desk_document(&digest))
+            }
+            ControlRequest::PullRoot { .. } => ControlReply::Document(None),
+            ControlRequest::Locate { me } => {
+                let site = me.site.clone();
+                self.tell_desk(Event::Located(me));
+                let members = site.map(|site| self.desk.conductor.members_of(&site));
+                ControlReply::Members(members.unwrap_or_default())
+            }
+            ControlRequest::Uplink {
+                me,
+                members,
+                statuses,
+                after,
+            } => {
+                let ticket = self.desk.ticket();
+                let now = self.clock().boot;
+                self.desk.feed.insert(from.0, now);
+                let statuses = statuses
+                    .iter()
+                    .filter_map(|s| self.fleet.status(s))
+                    .collect();
+                self.tell_desk(Event::Uplink {
+                    ticket,
+                    me,
+                    members,
+                    statuses,
+                });
+                let receipt = self.receipt(ticket);
+                ControlReply::Uplink {
+                    orders: self.orders_after(after),
+                    receipt,
+                }
+            }
+            ControlRequest::Push { .. } => ControlReply::Refused("nobody pushes here".into()),
+        };
+        self.reply(from, None, Some(reply));
+    }
+
+    fn receipt(&mut self, ticket: Ticket) -> Option<Envelope> {
+        let Some((site, marks)) = self.desk.marks.remove(&ticket) else {
+            self.checks
+                .violated(self.clock(), "an uplink was not acknowledged".into());
+            return None;
+        };
+        let fleet = self.fleet.id();
+        let receipt = Receipt {
+            spec_version: 1,
+            fleet,
+            site,
+            marks,
+        };
+        (!receipt.marks.is_empty()).then(|| self.fleet.sign(&receipt))
+    }
+
+    fn desk_document(&self, digest: &Hash) -> Option<Vec<u8>> {
+        self.desk.conductor.document(digest).map(Envelope::to_json)
+    }
+
+    /// The site in which a node stands, by number.
+    pub(crate) fn site_name(&self, number: usize) -> Option<SiteId> {
+        self.machines[number].site_name.clone()
+    }
+
+    /// Whether this is the coordinator.
+    pub(crate) fn is_desk(&self, node: &NodeId) -> bool {
+        *node == self.coordinator.node
+    }
+}

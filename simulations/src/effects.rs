@@ -1,0 +1,160 @@
+//! What takes a node time: reading, decoding, the steps of an installation.
+
+use std::collections::BTreeMap;
+
+use node_core::contract::{Event, Failure, Step, StepOutcome, Ticket};
+use protocol::pieces::{Geometry, PieceSet};
+use protocol::{BlobRef, Hash, Span};
+
+use crate::machine::Stored;
+use crate::scenario::{below, stream};
+use crate::world::{Happening, World};
+
+/// An effect that takes time.
+pub(crate) enum Effect {
+    /// See [`Action::OpenBlob`].
+    Open(BlobRef),
+    /// See [`Action::ReadIndex`].
+    ReadIndex(BlobRef),
+    /// See [`Action::Reuse`]: nothing is ever copied here.
+    Reuse(BlobRef),
+    /// See [`Action::ReadFrames`].
+    ReadFrames(BlobRef),
+    /// See [`Action::Decode`]: pack and frame.
+    Decode(BlobRef, u32),
+    /// See [`Action::Step`]: release, what was before, step.
+    Step(Hash, Option<Hash>, Step),
+}
+
+impl World {
+    pub(crate) fn takes(&mut self, n: usize, ticket: Ticket, millis: u64, effect: Effect) {
+        let jitter = below(&mut self.draws.effects, millis / 4 + 1);
+        let process = self.machines[n].process();
+        self.after(
+            Span(millis + jitter),
+            Happening::Effect(n, process, ticket, effect),
+        );
+    }
+
+    pub(crate) fn effect_ends(&mut self, n: usize, ticket: Ticket, effect: Effect) {
+        let now = self.clock();
+        let machine = &mut self.machines[n];
+        let content = |blob: &BlobRef| self.contents.iter().find(|c| c.blobs().contains(blob));
+        let event = match effect {
+            Effect::Open(blob) => {
+                let pieces = Geometry::of(blob.length).pieces();
+                let empty = || Stored {
+                    have: PieceSet::empty(pieces),
+                    partial: BTreeMap::new(),
+                };
+                let stored = machine.disk.entry(blob).or_insert_with(empty);
+                Event::BlobOpened {
+                    ticket,
+                    have: Some(stored.have.clone()),
+                }
+            }
+            Effect::ReadIndex(index) => {
+                if !machine.holds(&index) {
+                    self.checks
+                        .violated(now, format!("node {n} reads an index that it lacks"));
+                }
+                Event::IndexRead {
+                    ticket,
+                    index: content(&index).map(|c| c.checked.clone()),
+                }
+            }
+            Effect::Reuse(pack) => {
+                let none = || PieceSet::empty(Geometry::of(pack.length).pieces());
+                let have = machine
+                    .disk
+                    .get(&pack)
+                    .map_or_else(none, |s| s.have.clone());
+                Event::Reused {
+                    ticket,
+                    have,
+                    bytes: 0,
+                }
+            }
+            Effect::ReadFrames(carrier) => {
+                if !machine.holds_pieces(&carrier, &[0]) {
+                    self.checks
+                        .violated(now, format!("node {n} reads a table that it lacks"));
+                }
+                Event::FramesRead {
+                    ticket,
+                    frames: content(&carrier).map(|c| c.frames.clone()),
+                }
+            }
+            Effect::Decode(pack, frame) => {
+                let Some(content) = content(&pack) else {
+                    return;
+                };
+                let coded: Vec<u32> = content.carrier_pieces_of_frame(frame).collect();
+                if !machine.holds_pieces(&content.carrier, &coded) {
+                    self.checks
+                        .violated(now, format!("node {n} decodes a frame that it lacks"));
+                }
+                if let Some(stored) = machine.disk.get_mut(&pack) {
+                    for piece in content.pieces_of_frame(frame) {
+                        stored.have.insert(piece);
+                    }
+                }
+                Event::FrameDecoded { ticket, ok: true }
+            }
+            Effect::Step(release, before, step) => {
+                let outcome = self.step_ends(n, release, before, step);
+                Event::StepEnded { ticket, outcome }
+            }
+        };
+        self.tell(n, event);
+    }
+
+    fn step_ends(
+        &mut self,
+        n: usize,
+        release: Hash,
+        before: Option<Hash>,
+        step: Step,
+    ) -> StepOutcome {
+        let now = self.clock();
+        let digest = |m: &protocol::manifest::ReleaseManifest| {
+            protocol::trust::Statement::to_envelope(m).digest()
+        };
+        let index = self
+            .contents
+            .iter()
+            .position(|c| digest(&c.manifest) == release);
+        let Some(index) = index else {
+            return StepOutcome::Absent;
+        };
+        let machine = &mut self.machines[n];
+        match step {
+            Step::WriteSlot => {
+                if !machine.holds(&self.contents[index].pack) {
+                    self.checks
+                        .violated(now, format!("node {n} writes what it does not hold"));
+                }
+            }
+            Step::Switch => machine.current = Some(release),
+            Step::Detect if machine.current != Some(release) => return StepOutcome::Absent,
+            Step::Detect | Step::CleanUp => {}
+            Step::CheckHealth => {
+                let mut draw = stream(self.scenario.seed, &format!("sick {index} {n}"));
+                if below(&mut draw, 100) < u64::from(self.contents[index].sick_percent) {
+                    return StepOutcome::Failed(Failure {
+                        reason: "health check: exit code 1".into(),
+                        exit_code: Some(1),
+                        output_tail: "not well\n".into(),
+                        retryable: false,
+                    });
+                }
+            }
+            Step::RollBack => {
+                if machine.current == Some(release) {
+                    machine.current = before;
+                }
+            }
+        }
+        StepOutcome::Done
+    }
+}

@@ -1,0 +1,178 @@
+//! Keys, root and signatures of a pretend fleet: all real, all out of the seed.
+//!
+//! A statement is verified once and the belief is shared, because every node trusts the same root and
+//! would come to the same verdict.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use ed25519_dalek::SigningKey;
+use node_core::contract::Event;
+use protocol::envelope::Envelope;
+use protocol::manifest::ReleaseManifest;
+use protocol::orders::{Order, OrderBody, Receipt};
+use protocol::plan::{Recall, RolloutPlan};
+use protocol::status::{NodeStatus, SignedStatus};
+use protocol::topology::Topology;
+use protocol::trust::{Role, RoleKeys, Root, Statement, Trust};
+use protocol::{FleetId, Hash, NodeId, PublicKey, Time, Verified};
+
+/// Wall time at the world's beginning.
+pub const BEGINNING: Time = Time::from_secs(1_800_000_000);
+/// Wall time at which all metadata expires.
+pub const EXPIRES: Time = Time::from_secs(1_900_000_000);
+
+/// The fleet's keys and what was believed so far.
+pub struct Fleet {
+    trust: Trust,
+    keys: Vec<(Role, SigningKey)>,
+    nodes: Vec<SigningKey>,
+    orders: BTreeMap<Hash, (Verified<Order>, Option<Verified<Recall>>)>,
+    documents: BTreeMap<Hash, Event>,
+    statuses: BTreeMap<Hash, Verified<NodeStatus>>,
+}
+
+fn key(seed: u64, label: &str, number: u32) -> SigningKey {
+    let text = format!("tidegate simulation {seed} {label} {number}");
+    SigningKey::from_bytes(&Hash::of(text.as_bytes()).0)
+}
+
+/// The public half.
+pub fn public(key: &SigningKey) -> PublicKey {
+    PublicKey(key.verifying_key().to_bytes())
+}
+
+impl Fleet {
+    /// The fleet of a seed with so many nodes, the origin and the coordinator among them.
+    ///
+    /// # Errors
+    /// When its root is not sound, which is a mistake in this file.
+    pub fn new(seed: u64, nodes: u32) -> Result<Fleet> {
+        let roles = [
+            (Role::Root, 1, 1, "root"),
+            (Role::Releases, 1, 1, "releases"),
+            (Role::Plans, 3, 2, "plans"),
+            (Role::Topology, 1, 1, "topology"),
+            (Role::Coordinator, 1, 1, "coordinator"),
+        ];
+        let mut keys = Vec::new();
+        let mut role_keys = Vec::new();
+        for (role, count, threshold, label) in roles {
+            let mine: Vec<_> = (0..count).map(|n| key(seed, label, n)).collect();
+            role_keys.push(RoleKeys {
+                role,
+                keys: mine.iter().map(public).collect(),
+                threshold,
+            });
+            keys.extend(mine.into_iter().map(|k| (role, k)));
+        }
+        let root = Root {
+            spec_version: 1,
+            fleet_name: format!("simulation {seed}"),
+            fleet: None,
+            version: 1,
+            expires: EXPIRES,
+            roles: role_keys,
+            issuing_cas: Vec::new(),
+        };
+        let payload = serde_json::to_vec(&root)?;
+        let mut envelope = Envelope::unsigned(Root::PAYLOAD_TYPE, payload);
+        keys.iter()
+            .filter(|(r, _)| *r == Role::Root)
+            .for_each(|(_, k)| envelope.sign(k));
+        let pinned = FleetId(envelope.digest().0);
+        Ok(Fleet {
+            trust: Trust::pin(envelope, pinned)?,
+            keys,
+            nodes: (0..nodes).map(|n| key(seed, "node", n)).collect(),
+            orders: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+        })
+    }
+
+    /// The fleet's id.
+    pub fn id(&self) -> FleetId {
+        self.trust.fleet()
+    }
+
+    /// The trusted root.
+    pub fn root(&self) -> &Verified<Root> {
+        self.trust.root()
+    }
+
+    /// A node's id, by number.
+    pub fn node(&self, number: usize) -> NodeId {
+        public(&self.nodes[number]).into()
+    }
+
+    /// The keys of a role, in order.
+    pub fn keys(&self, role: Role) -> impl Iterator<Item = &SigningKey> {
+        self.keys
+            .iter()
+            .filter(move |(r, _)| *r == role)
+            .map(|(_, k)| k)
+    }
+
+    /// A statement signed by every key of its role.
+    pub fn sign<T: Statement>(&self, statement: &T) -> Envelope {
+        let mut envelope = statement.to_envelope();
+        self.keys(T::ROLE).for_each(|k| envelope.sign(k));
+        envelope
+    }
+
+    /// A statement, if it is believed.
+    pub fn believe<T: Statement>(&self, envelope: &Envelope) -> Option<Verified<T>> {
+        self.trust.verify(envelope).ok()
+    }
+
+    /// An order, and the recall in it, if they are believed.
+    pub fn order(&mut self, envelope: &Envelope) -> Option<Event> {
+        let digest = envelope.digest();
+        if !self.orders.contains_key(&digest) {
+            let order: Verified<Order> = self.believe(envelope)?;
+            let recall = match &order.body {
+                OrderBody::Recall { statement, .. } => self.believe(statement),
+                _ => None,
+            };
+            self.orders.insert(digest, (order, recall));
+        }
+        let (order, recall) = self.orders.get(&digest)?;
+        Some(Event::Order(order.clone(), recall.clone()))
+    }
+
+    /// A receipt, if it is believed.
+    pub fn receipt(&self, envelope: &Envelope) -> Option<Event> {
+        self.believe::<Receipt>(envelope).map(Event::Receipt)
+    }
+
+    /// A document of the kind that its envelope names, if it is believed.
+    pub fn document(&mut self, envelope: &Envelope) -> Option<Event> {
+        let digest = envelope.digest();
+        if !self.documents.contains_key(&digest) {
+            let event = match envelope.payload_type.as_str() {
+                Topology::PAYLOAD_TYPE => Event::Topology(self.believe(envelope)?),
+                RolloutPlan::PAYLOAD_TYPE => Event::Plan(self.believe(envelope)?),
+                ReleaseManifest::PAYLOAD_TYPE => Event::Release(self.believe(envelope)?),
+                _ => return None,
+            };
+            self.documents.insert(digest, event);
+        }
+        self.documents.get(&digest).cloned()
+    }
+
+    /// A node signs its status.
+    pub fn sign_status(&self, number: usize, status: &NodeStatus) -> SignedStatus {
+        status.sign(&self.nodes[number])
+    }
+
+    /// A status, if it is believed.
+    pub fn status(&mut self, signed: &SignedStatus) -> Option<Verified<NodeStatus>> {
+        let digest = Hash::of(&signed.body);
+        if !self.statuses.contains_key(&digest) {
+            let status = signed.verify(self.id()).ok()?;
+            self.statuses.insert(digest, status);
+        }
+        self.statuses.get(&digest).cloned()
+    }
+}

@@ -1,0 +1,143 @@
+//! What the operators do: publish, propose, approve by two, start, look, and go on to the next.
+
+use anyhow::{Context, Result, bail};
+use coordinator_core::contract::{Answer, Command, RolloutState, RolloutView};
+use protocol::plan::{Priority, Proposal, RolloutPlan, Targets};
+use protocol::trust::{Role, Statement};
+use protocol::{Hash, RolloutId, Span, Time};
+
+use crate::fleet::{EXPIRES, public};
+use crate::world::{Happening, World};
+
+/// The operators look this often.
+const LOOK: Span = Span::from_millis(500);
+/// Notes that are kept.
+const NOTES_MAX: usize = 500;
+
+/// How far the operators are.
+#[derive(Default)]
+pub struct Story {
+    /// The rollouts so far.
+    pub rollouts: Vec<RolloutId>,
+    /// Typed events, with the time in milliseconds.
+    pub notes: Vec<(u64, &'static str, String)>,
+    last: Option<RolloutView>,
+    quiet_since: Time,
+}
+
+impl Story {
+    pub(crate) fn note(&mut self, at: Time, event: &'static str, line: String) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push((at.0, event, line));
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn operator(&mut self) {
+        self.after(LOOK, Happening::Operator);
+        if !self.desk.up || self.time() < Time::from_secs(self.scenario.start_s) {
+            return;
+        }
+        if self.is_quiet() {
+            let next = self.story.rollouts.len();
+            if next == self.contents.len() {
+                self.over = true;
+            } else if let Err(e) = self.roll_out(next) {
+                self.checks
+                    .violated(self.clock(), format!("release {next}: {e:#}"));
+                self.over = true;
+            }
+        }
+    }
+
+    /// Whether the newest rollout ended, or stands still and only an operator could move it.
+    fn is_quiet(&mut self) -> bool {
+        use RolloutState as S;
+        let Some(id) = self.story.rollouts.last() else {
+            return true;
+        };
+        let Some(view) = self.desk.conductor.rollout(id) else {
+            return true;
+        };
+        let open = view.counts.open + view.counts.not_received;
+        let ended = match view.state {
+            S::Finished => open == 0,
+            S::Held | S::Aborted | S::Recalled => true,
+            _ => false,
+        };
+        if !ended || self.story.last.as_ref() != Some(&view) {
+            self.story.quiet_since = self.time();
+            self.story.last = Some(view);
+        }
+        self.time().since(self.story.quiet_since) >= Span::from_secs(self.scenario.idle_s)
+    }
+
+    fn roll_out(&mut self, number: usize) -> Result<()> {
+        let origin = self.machines.len() - 1;
+        let content = &self.contents[number];
+        content
+            .blobs()
+            .into_iter()
+            .for_each(|blob| self.machines[origin].lay(blob));
+        let envelope = self.fleet.sign(&content.manifest);
+        let release = self
+            .fleet
+            .believe(&envelope)
+            .context("the release is not believed")?;
+        let id: RolloutId = format!("rollout-{}", number + 1).parse()?;
+        self.order(Command::Publish(release))?;
+        let operators: Vec<_> = self.fleet.keys(Role::Plans).cloned().collect();
+        let proposal = Proposal {
+            spec_version: 1,
+            fleet: self.fleet.id(),
+            rollout: id.clone(),
+            release: envelope.digest(),
+            proposer: public(&operators[0]),
+            priority: Priority::Medium,
+            targets: Targets {
+                sites: Vec::new(),
+                exclusions: Vec::new(),
+            },
+            waves: self.scenario.drafts(self.clock().wall)?,
+            lease_ttl: Span::from_secs(self.scenario.rollout.lease_ttl_s),
+            not_after: EXPIRES,
+        };
+        let envelope = self.fleet.sign(&proposal);
+        let salt = Hash::of(format!("salt {} {number}", self.scenario.seed).as_bytes());
+        let Answer::Plan(plan) = self.order(Command::Propose {
+            proposal,
+            envelope,
+            salt,
+        })?
+        else {
+            bail!("no plan came of the proposal");
+        };
+        let mut envelope = plan.to_envelope();
+        for (n, key) in operators[1..].iter().enumerate() {
+            envelope.sign(key);
+            let complete = self.fleet.believe::<RolloutPlan>(&envelope);
+            self.order(Command::Approve {
+                rollout: id.clone(),
+                by: public(key),
+                envelope: envelope.clone(),
+                progress: (n as u32 + 1, 2),
+                complete,
+            })?;
+        }
+        self.order(Command::Start(id.clone()))?;
+        self.story.rollouts.push(id);
+        self.story.quiet_since = self.time();
+        Ok(())
+    }
+
+    fn order(&mut self, command: Command) -> Result<Answer> {
+        match self
+            .command(command)
+            .context("the coordinator did not answer")?
+        {
+            Answer::Refused(e) => Err(e.into()),
+            answer => Ok(answer),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The scenarios, played with the real brains: what must come of them, whatever the seed.
+
+use coordinator_core::contract::RolloutState;
+use simulations::{Report, Scenario, play};
+
+const THREE_SITES: &str = include_str!("../scenarios/three-sites.toml");
+const BAD_RELEASE: &str = include_str!("../scenarios/bad-release.toml");
+const ROUGH: &str = include_str!("../scenarios/rough.toml");
+
+fn played(text: &str, seed: u64, nodes: Option<u32>) -> Report {
+    let mut scenario = Scenario::parse(text).expect("a scenario");
+    scenario.seed = seed;
+    nodes.into_iter().for_each(|n| scenario.spread(n));
+    let report = play(scenario).expect("it can be played");
+    assert_eq!(
+        report.violations,
+        [""; 0],
+        "seed {seed}: {}",
+        report.to_text()
+    );
+    report
+}
+
+fn all_succeeded(report: &Report) {
+    let rollout = &report.rollouts[0];
+    assert_eq!(
+        rollout.state,
+        RolloutState::Finished,
+        "{}",
+        report.to_text()
+    );
+    assert_eq!(rollout.counts.applied, report.nodes, "{}", report.to_text());
+    let opened: Vec<f64> = rollout.waves.iter().filter_map(|w| w.opened_s).collect();
+    assert_eq!(opened.len(), rollout.waves.len());
+    assert!(
+        opened.windows(2).all(|w| w[0] < w[1]),
+        "waves open one after the other: {opened:?}"
+    );
+}
+
+#[test]
+fn a_good_release_reaches_everyone_over_one_copy_for_each_site() {
+    for seed in 1..=3 {
+        let report = played(THREE_SITES, seed, None);
+        all_succeeded(&report);
+        assert!(
+            report.wan_copies.mean <= 1.05,
+            "seed {seed}: {:?}",
+            report.wan_copies
+        );
+    }
+}
+
+#[test]
+fn more_nodes_cost_no_more_copies() {
+    let report = played(THREE_SITES, 7, Some(24));
+    all_succeeded(&report);
+    assert!(report.wan_copies.mean <= 1.05, "{:?}", report.wan_copies);
+}
+
+#[test]
+fn a_bad_release_is_held_in_its_first_wave_and_rolled_back() {
+    for seed in 1..=3 {
+        let report = played(BAD_RELEASE, seed, None);
+        all_succeeded(&report);
+        let bad = &report.rollouts[1];
+        assert_eq!(
+            bad.state,
+            RolloutState::Held,
+            "seed {seed}: {}",
+            report.to_text()
+        );
+        assert!(
+            (1..=3).contains(&bad.attempted),
+            "seed {seed}: {}",
+            report.to_text()
+        );
+        assert_eq!(
+            bad.rolled_back,
+            bad.attempted,
+            "seed {seed}: {}",
+            report.to_text()
+        );
+        assert_eq!(bad.counts.applied, 0);
+        assert!(
+            bad.waves[1..]
+                .iter()
+                .all(|w| w.opened_s.is_none() && w.started == 0)
+        );
+    }
+}
+
+#[test]
+fn crashes_and_losses_delay_and_harm_nothing() {
+    for seed in 1..=5 {
+        all_succeeded(&played(ROUGH, seed, None));
+    }
+}
+
+#[test]
+fn one_seed_gives_the_same_bytes_and_another_gives_others() {
+    let json = |seed| serde_json::to_string(&played(ROUGH, seed, None)).expect("a report is data");
+    let first = json(3);
+    assert_eq!(first, json(3));
+    assert_ne!(first, json(4));
+}
+
+#[test]
+fn a_scenario_that_cannot_be_is_refused() {
+    let cases = [
+        ("", "read the scenario"),
+        (
+            &THREE_SITES.replace("wan_mbit = 40", "wan_mbit = 0"),
+            "site s1 has a link without rate",
+        ),
+        (
+            &THREE_SITES.replace("pack_mib = 24", "pack_mib = 0"),
+            "a release has no bytes",
+        ),
+        (
+            &THREE_SITES.replace("idle_s", "idle_x"),
+            "read the scenario",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = Scenario::parse(text)
+            .expect_err("it is refused")
+            .to_string();
+        assert_eq!(error, expected);
+    }
+}
