@@ -91,6 +91,9 @@ pub const ADMISSION_TIMEOUT: Span = Span::from_secs(10);
 pub const CONTROL_REQUEST_TIMEOUT: Span = Span::from_secs(10);
 /// Control requests under way in one process, in either direction; one more fails at once.
 pub const CONTROL_REQUESTS_MAX: usize = 1024;
+/// Bytes of peers' control requests that have no reply yet; one over it is dropped, so its asker gets
+/// an error at once.
+pub const CONTROL_WAITING_MAX_BYTES: usize = 64 << 20;
 /// Events of the control plane that wait for the driver: at so many gossip loses its oldest, and
 /// for the others the swarm waits.
 pub const CONTROL_EVENTS_MAX: usize = 1024;

@@ -69,7 +69,7 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             gossip: gossip(keypair)?,
             requests: request_response::Behaviour::with_codec(
-                Bytes,
+                Bytes::default(),
                 [(protocol, ProtocolSupport::Full)],
                 requests,
             ),

@@ -1,18 +1,53 @@
 //! Requests and replies as bytes: a `u32` length, big-endian, and at most `CONTROL_MAX_BYTES`.
+//!
+//! All peers' long requests share one allowance of memory while they are read, so that many of them at
+//! once wait for each other; short ones never wait.
 
 use std::io;
+use std::sync::Arc;
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::Codec;
-use protocol::limits::CONTROL_MAX_BYTES;
+use protocol::limits::{CONTROL_MAX_BYTES, CONTROL_WAITING_MAX_BYTES};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What is reserved before the bytes are there: a length alone costs its sender nothing.
 const RESERVE_BYTES: usize = 16 << 10;
 
+/// Requests up to this length are read without asking for room.
+const SHORT_BYTES: usize = 64 << 10;
+/// Room is counted in this unit.
+const ROOM_UNIT_BYTES: usize = 1 << 10;
+
 /// See the module.
-#[derive(Clone, Default)]
-pub struct Bytes;
+#[derive(Clone)]
+pub struct Bytes {
+    room: Arc<Semaphore>,
+}
+
+impl Default for Bytes {
+    fn default() -> Bytes {
+        let room = Semaphore::new(CONTROL_WAITING_MAX_BYTES / ROOM_UNIT_BYTES);
+        Bytes {
+            room: Arc::new(room),
+        }
+    }
+}
+
+impl Bytes {
+    async fn room_for(&self, length: usize) -> io::Result<Option<SemaphorePermit<'_>>> {
+        if length <= SHORT_BYTES {
+            return Ok(None);
+        }
+        let units = u32::try_from(length.div_ceil(ROOM_UNIT_BYTES)).map_err(io::Error::other)?;
+        self.room
+            .acquire_many(units)
+            .await
+            .map(Some)
+            .map_err(io::Error::other)
+    }
+}
 
 impl Codec for Bytes {
     type Protocol = StreamProtocol;
@@ -23,14 +58,17 @@ impl Codec for Bytes {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        let length = read_length(io).await?;
+        let _room = self.room_for(length).await?;
+        read_body(io, length).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        let length = read_length(io).await?;
+        read_body(io, length).await
     }
 
     async fn write_request<T>(
@@ -58,13 +96,18 @@ impl Codec for Bytes {
     }
 }
 
-async fn read<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<Vec<u8>> {
+async fn read_length<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<usize> {
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
     let length = u32::from_be_bytes(length) as usize;
     if length > CONTROL_MAX_BYTES {
-        return Err(too_long(length));
+        Err(too_long(length))
+    } else {
+        Ok(length)
     }
+}
+
+async fn read_body<T: AsyncRead + Unpin>(io: &mut T, length: usize) -> io::Result<Vec<u8>> {
     let mut body = Vec::with_capacity(length.min(RESERVE_BYTES));
     io.take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length {
@@ -95,6 +138,11 @@ mod tests {
     use futures::io::Cursor;
 
     use super::*;
+
+    async fn read<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
+        let protocol = StreamProtocol::new("/test");
+        Bytes::default().read_request(&protocol, io).await
+    }
 
     #[test]
     fn bytes_come_back_and_false_lengths_are_refused() {

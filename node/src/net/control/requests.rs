@@ -7,7 +7,9 @@ use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel};
 use protocol::NodeId;
-use protocol::limits::{CONTROL_MAX_BYTES, CONTROL_REQUEST_TIMEOUT, CONTROL_REQUESTS_MAX};
+use protocol::limits::{
+    CONTROL_MAX_BYTES, CONTROL_REQUEST_TIMEOUT, CONTROL_REQUESTS_MAX, CONTROL_WAITING_MAX_BYTES,
+};
 use protocol::wire::Contact;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -17,14 +19,21 @@ use super::{ControlEvent, RequestError, peers};
 
 /// Where the answer to a request goes.
 pub(super) type Answer = oneshot::Sender<Result<Vec<u8>, RequestError>>;
-/// A peer's request that the driver is at, and what it replied; `None` if it did not.
-type Reply = (ResponseChannel<Vec<u8>>, Option<Vec<u8>>);
+
+/// A peer's request that the driver was at, and what it replied; `None` if it did not.
+pub(super) struct Reply {
+    channel: ResponseChannel<Vec<u8>>,
+    body: Option<Vec<u8>>,
+    asked_bytes: usize,
+}
 
 /// What is under way.
 #[derive(Default)]
 pub(super) struct Requests {
     asked: HashMap<OutboundRequestId, (NodeId, Answer)>,
     pub(super) replies: FuturesUnordered<BoxFuture<'static, Reply>>,
+    /// Bytes of the peers' requests that have no reply yet.
+    waiting_bytes: usize,
 }
 
 impl Requests {
@@ -115,31 +124,38 @@ impl Task {
         let Some(from) = peers::node_of(&peer) else {
             return;
         };
-        if self.requests.replies.len() >= CONTROL_REQUESTS_MAX {
+        let asked_bytes = bytes.len();
+        if self.requests.replies.len() >= CONTROL_REQUESTS_MAX
+            || self.requests.waiting_bytes + asked_bytes > CONTROL_WAITING_MAX_BYTES
+        {
             tracing::warn!(%from, "a request is dropped: too many wait for their reply");
             return;
         }
+        self.requests.waiting_bytes += asked_bytes;
         let (reply, waiting) = oneshot::channel();
         self.requests.replies.push(Box::pin(async move {
             let reply = timeout(CONTROL_REQUEST_TIMEOUT.as_duration(), waiting).await;
-            (channel, reply.ok().and_then(Result::ok))
+            let body = reply.ok().and_then(Result::ok);
+            Reply {
+                channel,
+                body,
+                asked_bytes,
+            }
         }));
         self.outbox
             .push(ControlEvent::Request { from, bytes, reply });
     }
 
     /// Hands the driver's reply to the peer.
-    pub(super) fn reply(&mut self, channel: ResponseChannel<Vec<u8>>, reply: Option<Vec<u8>>) {
-        match reply {
-            Some(bytes) if bytes.len() <= CONTROL_MAX_BYTES => {
-                let _ = self
-                    .swarm
-                    .behaviour_mut()
-                    .requests
-                    .send_response(channel, bytes);
+    pub(super) fn reply(&mut self, reply: Reply) {
+        self.requests.waiting_bytes -= reply.asked_bytes;
+        match reply.body {
+            Some(body) if body.len() <= CONTROL_MAX_BYTES => {
+                let requests = &mut self.swarm.behaviour_mut().requests;
+                let _ = requests.send_response(reply.channel, body);
             }
-            Some(bytes) => {
-                tracing::error!(bytes = bytes.len(), "a reply is too long and is dropped")
+            Some(body) => {
+                tracing::error!(bytes = body.len(), "a reply is too long and is dropped");
             }
             None => {}
         }

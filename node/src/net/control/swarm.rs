@@ -173,7 +173,7 @@ impl Task {
                     None => return,
                 },
                 () = shared.news.notified() => self.take_wishes(),
-                Some((channel, reply)) = self.requests.replies.next() => self.reply(channel, reply),
+                Some(reply) = self.requests.replies.next() => self.reply(reply),
                 changed = self.admission_changed.changed() => {
                     if changed.is_ok() {
                         self.judge_again();

@@ -251,6 +251,33 @@ async fn a_request_that_cannot_be_answered_says_why() {
     assert!(matches!(long, Err(RequestError::Ended { .. })), "{long:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_gossip_arrives_and_longer_is_never_sent() {
+    let fleet = TestFleet::new("a");
+    for link in LINKS {
+        let mut peers = Vec::new();
+        for n in 0..2 {
+            let peer = Peer::start(fleet.identity(n), link).await;
+            peer.control.join(Some("site".into()));
+            peers.push(peer);
+        }
+        peers[1].control.connect(peers[0].contact.clone());
+        all_hear(&mut peers).await;
+        peers[1].control.publish(vec![1; GOSSIP_MAX_BYTES + 1]);
+        for n in 2..12 {
+            peers[1].control.publish(vec![n; GOSSIP_MAX_BYTES]);
+        }
+        for n in 2..12 {
+            let long = |e: &ControlEvent| matches!(e, ControlEvent::Gossip { bytes, .. } if bytes.len() > 4);
+            let ControlEvent::Gossip { bytes, .. } = peers[0].until("long gossip", long).await
+            else {
+                unreachable!()
+            };
+            assert_eq!(bytes, vec![n; GOSSIP_MAX_BYTES], "{link:?}");
+        }
+    }
+}
+
 /// Whoever is at the door, the peers behind it see nothing but a refusal.
 async fn only_refusals(peer: &mut Peer, what: &str) -> String {
     let event = timeout(PATIENCE, peer.events.recv())

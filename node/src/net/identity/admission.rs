@@ -179,7 +179,11 @@ impl Admission {
     /// Takes a revocation list (DER) once one of the issuing CAs has signed it; refuses one with a
     /// lower number than the list in force.
     pub fn set_revocations(&self, der: &[u8]) -> Result<Revocations, RulesError> {
-        let Signed { tbs, signature, number } = split(der)?;
+        let Signed {
+            tbs,
+            signature,
+            number,
+        } = split(der)?;
         let list: CertRevocationList<'static> = OwnedCertRevocationList::from_der(der)
             .map_err(|error| RulesError::Malformed(error.to_string()))?
             .into();
@@ -370,7 +374,11 @@ fn split(der: &[u8]) -> Result<Signed<'_>, RulesError> {
         subslice(der, list.tbs_cert_list.as_ref()).ok_or_else(|| malformed("not one piece"))?;
     let signature =
         subslice(der, &list.signature_value.data).ok_or_else(|| malformed("not one piece"))?;
-    Ok(Signed { tbs, signature, number })
+    Ok(Signed {
+        tbs,
+        signature,
+        number,
+    })
 }
 
 fn subslice<'a>(whole: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {

@@ -187,6 +187,29 @@ fn a_revocation_list_counts_only_from_our_ca_and_only_forward() {
 }
 
 #[test]
+fn the_longest_list_fits_a_reply_and_is_taken() {
+    use protocol::limits::{CONTROL_MAX_BYTES, REVOKED_MAX};
+    let fleet = TestFleet::new("a");
+    let mut serials: Vec<u64> = (1 << 40..).take(REVOKED_MAX).collect();
+    serials[7] = 2;
+    let list = fleet.ca.revoke(&serials, 1, LONG).unwrap();
+    assert!(
+        list.len() + 1024 < CONTROL_MAX_BYTES,
+        "{} bytes",
+        list.len()
+    );
+    let rules = fleet.admission();
+    assert_eq!(rules.set_revocations(&list), Ok(Revocations::Taken));
+    assert_eq!(
+        rules.admit(&[fleet.certificate(1, LONG)]),
+        Err(AdmissionError::Revoked)
+    );
+    assert_eq!(rules.admit(&[fleet.certificate(2, LONG)]), Ok(node(2)));
+    serials.push(9);
+    assert!(fleet.ca.revoke(&serials, 2, LONG).is_err());
+}
+
+#[test]
 fn two_issuing_cas_stand_side_by_side_while_one_replaces_the_other() {
     let (old, new) = (TestFleet::new("a"), TestFleet::new("a2"));
     let both = vec![old.ca.certificate().clone(), new.ca.certificate().clone()];
