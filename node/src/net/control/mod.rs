@@ -4,7 +4,7 @@
 //! replies, and connections that are kept because somebody wants them. QUIC and TCP (noise, yamux)
 //! stand side by side; a contact's addresses are tried in its order.
 //!
-//! **Who is met.** Every peer in an event has been admitted in the transport ([`gate`] has the
+//! **Who is met.** Every peer in an event has been admitted in the transport (`gate.rs` has the
 //! protocol). A refused one appears only as [`ControlEvent::Refused`]. When admission changes, and
 //! every few minutes, live connections are judged again and closed.
 //!

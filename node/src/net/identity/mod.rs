@@ -4,7 +4,7 @@
 //! its certificate, whose one DNS name is the id in base32. The fleet's issuing CA signs the
 //! certificate at enrolment ([`issue`]). Whether a peer is admitted is decided in one place,
 //! [`Admission::admit`], for the control plane (on a connection's first substream) and for the data
-//! plane (inside mutual TLS, [`tls`]) alike.
+//! plane (inside mutual TLS, `tls.rs`) alike.
 
 mod admission;
 pub mod issue;
