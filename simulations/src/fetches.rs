@@ -2,7 +2,7 @@
 
 use node_core::contract::{Event, FetchOutcome, Ticket};
 use protocol::pieces::Geometry;
-use protocol::{BlobRef, NodeId, Span};
+use protocol::{NodeId, Span};
 
 use crate::flows::{Flow, Link};
 use crate::machine::{Fetch, NOTICED};
@@ -12,15 +12,8 @@ use crate::world::{Happening, World};
 const GROUP: u64 = protocol::limits::GROUP_BYTES;
 
 impl World {
-    pub(crate) fn fetch(
-        &mut self,
-        n: usize,
-        ticket: Ticket,
-        from: &NodeId,
-        blob: BlobRef,
-        pieces: Vec<u32>,
-        cap: u64,
-    ) {
+    /// A brain wishes to fetch.
+    pub(crate) fn fetch(&mut self, n: usize, ticket: Ticket, from: &NodeId, wish: Fetch) {
         let Some(source) = self.of_node.get(from).copied() else {
             return self.end_fetch(n, ticket, FetchOutcome::Broken, NOTICED);
         };
@@ -28,11 +21,8 @@ impl World {
         machine.fetches.insert(
             ticket,
             Fetch {
-                blob,
-                pieces,
                 from: source,
-                cap,
-                flow: None,
+                ..wish
             },
         );
         let with_peer = machine
@@ -84,7 +74,7 @@ impl World {
 
     /// Every piece of a transfer is whole.
     pub(crate) fn fetch_complete(&mut self, n: usize, number: u64) {
-        let Some((ticket, _)) = self.machines[n].fetch_of(number) else {
+        let Some((ticket, ..)) = self.machines[n].fetch_of(number) else {
             return;
         };
         self.flows.end(number);
@@ -108,9 +98,7 @@ impl World {
         let Some(flow) = self.flows.end(number) else {
             return;
         };
-        if let (Some(site), Some(release)) = (flow.wan, self.release_of(&fetch.blob)) {
-            *self.wan.entry((site, release)).or_default() += bytes;
-        }
+        self.count_wan(flow.wan, &fetch.blob, fetch.reason, bytes);
         let cut = Geometry::of(fetch.blob.length);
         let Some(stored) = self.machines[n].disk.get_mut(&fetch.blob) else {
             return;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use node_core::Brain;
 use node_core::contract::{
-    Action, Config, Event, FetchOutcome, Memory, NodeRole, Record, RecordKey, Step, Tempo, Ticket,
+    Action, Config, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey, Step,
+    Tempo, Ticket,
 };
 use protocol::envelope::Envelope;
 use protocol::pieces::{Geometry, PieceSet};
@@ -39,6 +40,7 @@ pub(crate) struct Fetch {
     pub from: usize,
     pub cap: u64,
     pub flow: Option<u64>,
+    pub reason: FetchReason,
 }
 
 /// A node.
@@ -162,11 +164,11 @@ impl Machine {
     }
 
     /// The fetch that a transfer serves.
-    pub fn fetch_of(&self, flow: u64) -> Option<(Ticket, BlobRef)> {
+    pub fn fetch_of(&self, flow: u64) -> Option<(Ticket, BlobRef, FetchReason)> {
         self.fetches
             .iter()
             .find(|(_, f)| f.flow == Some(flow))
-            .map(|(t, f)| (*t, f.blob))
+            .map(|(t, f)| (*t, f.blob, f.reason))
     }
 
     /// The first pieces of a transfer became whole.
@@ -249,7 +251,7 @@ impl World {
             let Some(to) = self.flows.get(number).map(|f| f.to) else {
                 continue;
             };
-            if let Some((ticket, _)) = self.machines[to].fetch_of(number) {
+            if let Some((ticket, ..)) = self.machines[to].fetch_of(number) {
                 self.stop_fetch(to, ticket);
                 self.end_fetch(to, ticket, FetchOutcome::Broken, NOTICED);
             }
@@ -342,9 +344,18 @@ impl World {
                 blob,
                 pieces,
                 max_bytes_per_s,
+                reason,
                 ..
             } => {
-                self.fetch(n, ticket, &from.node, blob, pieces, max_bytes_per_s);
+                let wish = Fetch {
+                    blob,
+                    pieces,
+                    from: n,
+                    cap: max_bytes_per_s,
+                    flow: None,
+                    reason,
+                };
+                self.fetch(n, ticket, &from.node, wish);
             }
             Action::CancelFetch(ticket) => {
                 if self.machines[n].fetches.contains_key(&ticket) {

@@ -24,6 +24,8 @@ pub struct Report {
     pub wall_seconds: Option<f64>,
     /// Copies of the carrier that crossed a site's WAN, over sites and releases.
     pub wan_copies: Copies,
+    /// Bytes that crossed any WAN inward, by why they came that way.
+    pub wan_bytes_by_reason: std::collections::BTreeMap<node_core::contract::FetchReason, u64>,
     /// The sites.
     pub sites: Vec<SiteReport>,
     /// The rollouts, in order.
@@ -129,6 +131,7 @@ impl Report {
                 mean: round(mean),
                 worst: copies.iter().copied().fold(0.0, f64::max),
             },
+            wan_bytes_by_reason: world.reasons.clone(),
             sites,
             rollouts: (0..world.story.rollouts.len())
                 .filter_map(|n| rollout(world, n))
@@ -151,6 +154,7 @@ impl Report {
             self.wan_copies.mean,
             self.wan_copies.worst
         );
+        out += &format!("  WAN bytes {:?}\n", self.wan_bytes_by_reason);
         for site in &self.sites {
             let (name, nodes) = (&site.site, site.nodes);
             out += &format!(

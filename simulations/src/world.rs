@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use anyhow::Result;
-use node_core::contract::{Event, Ticket};
+use node_core::contract::{Event, FetchReason, Ticket};
 use protocol::envelope::Envelope;
 use protocol::topology::{Site, Topology};
 use protocol::wire::{Contact, ControlReply, ControlRequest, SiteMessage};
@@ -97,6 +97,8 @@ pub struct World {
     pub checks: Checks,
     /// Bytes that crossed each site's WAN inward, by site and release.
     pub wan: BTreeMap<(usize, usize), u64>,
+    /// Bytes that crossed any WAN inward, by why they came that way.
+    pub reasons: BTreeMap<FetchReason, u64>,
     /// Happenings so far.
     pub events: u64,
     /// Whether the story is over.
@@ -170,6 +172,7 @@ impl World {
             flows,
             checks: Checks::default(),
             wan: BTreeMap::new(),
+            reasons: BTreeMap::new(),
             events: 0,
             over: false,
             of_node,
@@ -360,14 +363,26 @@ impl World {
             return;
         };
         let (to, wan) = (flow.to, flow.wan);
-        let Some((ticket, blob)) = self.machines[to].fetch_of(number) else {
+        let Some((ticket, blob, reason)) = self.machines[to].fetch_of(number) else {
             return;
         };
-        if let (Some(site), Some(release)) = (wan, self.release_of(&blob)) {
-            *self.wan.entry((site, release)).or_default() += bytes;
-        }
+        self.count_wan(wan, &blob, reason, bytes);
         if bytes > 0 {
             self.tell(to, Event::FetchProgress { ticket, bytes });
+        }
+    }
+
+    /// Counts bytes that came over a WAN.
+    pub(crate) fn count_wan(
+        &mut self,
+        site: Option<usize>,
+        blob: &BlobRef,
+        reason: FetchReason,
+        bytes: u64,
+    ) {
+        if let (Some(site), Some(release)) = (site, self.release_of(blob)) {
+            *self.wan.entry((site, release)).or_default() += bytes;
+            *self.reasons.entry(reason).or_default() += bytes;
         }
     }
 

@@ -44,8 +44,11 @@ impl Conductor {
     /// A brain that knows nothing yet.
     pub fn new(config: Config) -> Conductor {
         Conductor {
+            fleet: Fleet {
+                origins: config.origins.iter().map(|c| c.node).collect(),
+                ..Fleet::default()
+            },
             config,
-            fleet: Fleet::default(),
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             orders: OrderBook::default(),

@@ -3,7 +3,7 @@
 //! Enrolment, site, revocation and statuses are folds of the ledger. When a node was last heard of
 //! and where it is reached are not: they are worth nothing after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::envelope::Envelope;
 use protocol::limits::NODES_MAX;
@@ -55,6 +55,8 @@ pub(crate) struct Node {
 /// All nodes, and the newest topology.
 #[derive(Default)]
 pub(crate) struct Fleet {
+    /// They install nothing, so nothing is asked of them.
+    pub origins: BTreeSet<NodeId>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub topology: Option<Held<Topology>>,
 }
@@ -83,14 +85,18 @@ impl Fleet {
         }
     }
 
-    /// A node that may speak: enrolled and not revoked.
+    /// A node that may speak: enrolled, not revoked, no origin.
     pub fn admitted(&self, node: &NodeId) -> Option<&Node> {
-        self.nodes.get(node).filter(|n| !n.revoked)
+        self.nodes
+            .get(node)
+            .filter(|n| !n.revoked && !self.origins.contains(node))
     }
 
     /// All that may speak, by id.
     pub fn all_admitted(&self) -> impl Iterator<Item = (&NodeId, &Node)> {
-        self.nodes.iter().filter(|(_, n)| !n.revoked)
+        self.nodes
+            .iter()
+            .filter(|(id, n)| !n.revoked && !self.origins.contains(id))
     }
 
     /// A node said itself where it is. Returns its site if that is another than before.

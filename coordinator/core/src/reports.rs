@@ -83,8 +83,11 @@ impl Conductor {
     ) {
         let site = me.site.clone();
         if self.fleet.admitted(&me.contact.node).is_none() {
-            let line = format!("an uplink of {} is ignored: not enrolled", me.contact.node);
-            self.note("not_enrolled", line);
+            // an origin asks for orders the same way, and has nothing to tell
+            if !self.fleet.origins.contains(&me.contact.node) {
+                let line = format!("an uplink of {} is ignored: not enrolled", me.contact.node);
+                self.note("not_enrolled", line);
+            }
             self.act(Action::Acknowledge {
                 ticket,
                 site,

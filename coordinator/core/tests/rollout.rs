@@ -563,3 +563,19 @@ fn the_bulletin_is_renewed_at_half_of_its_life_and_with_news() {
     assert_eq!(bulletins(&bench), 3);
     assert_eq!(bench.conductor.orders_after(Default::default()).len(), 1);
 }
+
+#[test]
+fn an_origin_is_no_target_and_is_heard_in_silence() {
+    let mut bench = Bench::with_nodes(3);
+    bench.enrol(9001);
+    bench.start("r", two_waves());
+    assert_eq!(bench.view("r").targets, 3);
+    let me = bench.presence(9001, "s1");
+    assert!(bench.uplink_of(me, Vec::new()).is_empty());
+    assert!(
+        bench
+            .notes
+            .iter()
+            .all(|(event, _)| *event != "not_enrolled")
+    );
+}
