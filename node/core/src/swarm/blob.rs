@@ -74,6 +74,8 @@ pub(super) struct Blob {
     pub sharers: usize,
     /// Pieces that I own and told the others not to expect of me.
     pub declined: PieceSet,
+    /// There may be more to tell of that kind.
+    pub decline_due: bool,
     /// Pieces that came wrong.
     pub tainted: BTreeSet<u32>,
     pub bytes: BTreeMap<FetchReason, u64>,
@@ -107,6 +109,7 @@ impl Blob {
             remind: false,
             sharers: 1,
             declined: PieceSet::empty(pieces),
+            decline_due: true,
             tainted: BTreeSet::new(),
             bytes: BTreeMap::new(),
             paused_until: Time(0),
@@ -201,6 +204,7 @@ impl Blob {
             self.asked.clear();
         }
         self.need = need;
+        self.decline_due = true;
         self.owners.view_changed();
     }
 }

@@ -36,6 +36,11 @@ impl Flights {
         self.0.remove(&ticket)
     }
 
+    /// Whatever is still answered about this blob is of no interest.
+    pub fn forget(&mut self, blob: BlobRef) {
+        self.0.retain(|_, flight| flight.blob != blob);
+    }
+
     pub fn get_mut(&mut self, ticket: Ticket) -> Option<&mut Flight> {
         self.0.get_mut(&ticket)
     }

@@ -57,6 +57,7 @@ pub struct Swarm {
     stagings: BTreeMap<Hash, Staging>,
     strangers: Strangers,
     wants: u64,
+    passed: Time,
 }
 
 /// A member of the site, as the node sees it.
@@ -166,6 +167,7 @@ impl Swarm {
             stagings: BTreeMap::new(),
             strangers: Strangers::default(),
             wants: 0,
+            passed: Time(0),
         }
     }
 
@@ -255,6 +257,7 @@ impl Swarm {
         self.pass(now.boot);
         for name in stage::blobs_of(&staging.want.artifact) {
             if !keep && !self.is_needed(&name) && self.blobs.remove(&name).is_some() {
+                self.desk.flights.forget(name);
                 self.desk.act(Action::DropBlob(name));
             }
         }
@@ -262,8 +265,15 @@ impl Swarm {
 
     /// A peer spoke, or an action was answered. Answers to what nobody asks any more are nothing.
     pub fn handle(&mut self, now: Now, input: Input) {
+        // Bytes come often and change few conclusions: those wait for the next beat.
+        let beat = self.passed + self.desk.tempo.have;
+        let can_wait = matches!(input, Input::FetchProgress(..)) && now.boot < beat;
         self.take(now.boot, input);
-        self.pass(now.boot);
+        if can_wait {
+            self.desk.wake_at(beat);
+        } else {
+            self.pass(now.boot);
+        }
     }
 
     /// The time of [`Swarm::poll_timeout`] has come.
@@ -293,6 +303,7 @@ impl Swarm {
     /// Draws every conclusion from what is known now. The most urgent release comes first, then the
     /// one wanted first; of one release, the index.
     fn pass(&mut self, now: Time) {
+        self.passed = now;
         let Swarm {
             desk,
             blobs,
@@ -351,11 +362,6 @@ impl Swarm {
         }
         let mut blob = Blob::open(&mut self.desk, name);
         blob.interested = self.strangers.take(&name);
-        for node in &blob.interested {
-            if self.desk.site.serves(node) {
-                blob.owners.heard(Time(0), *node);
-            }
-        }
         self.blobs.insert(name, blob);
     }
 

@@ -51,9 +51,15 @@ pub(super) fn introduce(desk: &mut Desk, now: Time, blob: &mut Blob) {
     if !blob.is_active() || desk.site.members.is_empty() {
         return;
     }
-    let met = *blob
-        .met_at
-        .get_or_insert(now + Span(desk.tempo.claim_wait.0 * 2));
+    if blob.met_at.is_none() {
+        // They told their interest before this node had any.
+        let early = blob.interested.iter().filter(|node| desk.site.serves(node));
+        for node in early {
+            blob.owners.heard(now, *node);
+        }
+        blob.met_at = Some(now + Span(desk.tempo.claim_wait.0 * 2));
+    }
+    let met = blob.met_at.unwrap_or(now);
     if now < met {
         desk.wake_at(met);
     }

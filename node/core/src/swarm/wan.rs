@@ -6,6 +6,7 @@ use protocol::limits::{
     CLAIM_PIECES_MAX, CLAIM_WINDOW, EXPECT_WINDOW, IDLE_LEASES, WAN_FETCHES_CAPPED_MAX,
     WAN_FETCHES_MAX,
 };
+use protocol::pieces::PieceSet;
 use protocol::wire::Contact;
 use protocol::{Span, Time};
 
@@ -74,7 +75,8 @@ fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) ->
         let (site, trouble) = (&desk.site, &desk.trouble);
         let serves = |node: &_| site.serves(node) && !trouble.is_banned(now, node);
         if blob.owners.rank_again(candidate, count, serves) {
-            blob.declined = protocol::pieces::PieceSet::empty(blob.cut.pieces());
+            blob.declined = PieceSet::empty(blob.cut.pieces());
+            blob.decline_due = true;
         }
         let mut own = Vec::new();
         let mut awaited = BTreeSet::new();
@@ -139,23 +141,28 @@ fn announce(desk: &mut Desk, now: Time, blob: &mut Blob) {
 /// Says which pieces the others must not expect of this node though it ranks first for them: it does
 /// not need them (it copied the chunks, or takes another form).
 fn decline(desk: &mut Desk, blob: &mut Blob) {
-    let Some(need) = blob.need.as_ref().filter(|need| need.settled) else {
+    let me = desk.me();
+    let Some(need) = blob
+        .need
+        .as_ref()
+        .filter(|need| need.settled && blob.decline_due)
+    else {
         return;
     };
-    let me = desk.me();
     if !desk.site.has_company() || !blob.owners.fetchers().contains(&me) {
         return;
     }
     let mut pieces = Vec::new();
     for piece in 0..blob.cut.pieces() {
         let nobodys = !need.pieces.contains(piece) && !blob.have.contains(piece);
-        if nobodys && !blob.declined.contains(piece) && pieces.len() < CLAIM_PIECES_MAX {
-            if blob.owners.owner(piece, me) == me {
-                pieces.push(piece);
-            }
-            blob.declined.insert(piece);
+        if nobodys && blob.declined.insert(piece) && blob.owners.owner(piece, me) == me {
+            pieces.push(piece);
+        }
+        if pieces.len() == CLAIM_PIECES_MAX {
+            break;
         }
     }
+    blob.decline_due = pieces.len() == CLAIM_PIECES_MAX;
     if !pieces.is_empty() {
         desk.gossip_claim(blob.name, pieces, false);
     }

@@ -1,1 +1,328 @@
+//! Single rules of one swarm, and what hostile or mistaken peers cannot do.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use protocol::pieces::PieceSet;
+use protocol::wire::{Claim, Class, Notice, SiteMessage};
+use protocol::{BlobRef, Now, Time};
+
+use super::world::{Release, contact, node_id, release};
+use crate::contract::{Action, FetchOutcome, NodeRole, Tempo, Ticket};
+use crate::swarm::{Input, Member, Output, Swarm, Want};
+
+fn at(ms: u64) -> Now {
+    Now {
+        boot: Time(ms),
+        wall: Time(ms),
+    }
+}
+
+fn swarm(me: u64, members: &[u64]) -> Swarm {
+    let mut swarm = Swarm::new(node_id(me), NodeRole::Endpoint, Tempo::default(), me);
+    swarm.set_site(at(0), Some(("berlin".parse().unwrap(), None)));
+    let member = |n: &u64| {
+        (
+            node_id(*n),
+            Member {
+                contact: contact(node_id(*n)),
+                roaming: false,
+            },
+        )
+    };
+    swarm.set_members(
+        at(0),
+        &members.iter().map(member).collect::<BTreeMap<_, _>>(),
+    );
+    swarm.set_origins(at(0), vec![contact(node_id(u64::MAX))]);
+    swarm
+}
+
+fn want(release: &Release) -> Want {
+    Want {
+        release: release.digest,
+        artifact: release.artifact.clone(),
+        class: Class::Normal,
+        donors: Vec::new(),
+    }
+}
+
+fn actions(swarm: &mut Swarm) -> Vec<Action> {
+    let mut actions = Vec::new();
+    while let Some(output) = swarm.poll_output() {
+        if let Output::Action(action) = output {
+            actions.push(action);
+        }
+    }
+    actions
+}
+
+/// Opens every blob that is asked for, empty; returns what else is asked.
+fn settle(swarm: &mut Swarm, now: Now) -> Vec<Action> {
+    let mut rest = Vec::new();
+    for action in actions(swarm) {
+        match action {
+            Action::OpenBlob { ticket, blob } => {
+                assert!(Swarm::owns(ticket));
+                let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
+                swarm.handle(
+                    now,
+                    Input::BlobOpened(ticket, Some(PieceSet::empty(pieces))),
+                );
+                rest.extend(settle(swarm, now));
+            }
+            other => rest.push(other),
+        }
+    }
+    rest
+}
+
+fn run(swarm: &mut Swarm, from: u64, to: u64) -> Vec<Action> {
+    let mut seen = Vec::new();
+    for ms in (from..to).step_by(5) {
+        if swarm.poll_timeout().is_some_and(|wake| wake <= Time(ms)) {
+            swarm.handle_timeout(at(ms));
+        }
+        seen.extend(settle(swarm, at(ms)));
+    }
+    seen
+}
+
+fn fetches(actions: &[Action]) -> Vec<Ticket> {
+    actions
+        .iter()
+        .filter_map(|a| {
+            if let Action::Fetch { ticket, .. } = a {
+                Some(*ticket)
+            } else {
+                None
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn an_origin_wants_nothing() {
+    let mut swarm = Swarm::new(node_id(1), NodeRole::Origin, Tempo::default(), 1);
+    swarm.want(at(0), want(&release(1, 1 << 20, 1 << 19)));
+    assert_eq!(actions(&mut swarm), []);
+    assert_eq!(swarm.poll_timeout(), None);
+}
+
+#[test]
+fn a_better_claim_during_the_wait_wins_and_a_worse_one_does_not() {
+    let release = release(2, 1 << 20, 1 << 19);
+    let index = release.artifact.index;
+    // Two nodes that both want the index; which of them ranks first is left to the hash.
+    let mut yielded = 0;
+    for (me, other) in [(1, 2), (2, 1)] {
+        let mut swarm = swarm(me, &[other]);
+        swarm.want(at(2_000), want(&release));
+        let claimed = |actions: &[Action]| {
+            actions.iter().any(|a| matches!(a, Action::Gossip(SiteMessage::Claim(c)) if c.blob == index.root && c.held))
+        };
+        let mut ms = 2_000;
+        while !claimed(&run(&mut swarm, ms, ms + 5)) {
+            ms += 5;
+            assert!(ms < 3_000);
+        }
+        let claim = Claim {
+            node: node_id(other),
+            blob: index.root,
+            pieces: vec![0],
+            held: true,
+        };
+        swarm.handle(at(ms + 10), Input::Claim(claim));
+        yielded += usize::from(fetches(&run(&mut swarm, ms + 10, ms + 1_000)).is_empty());
+    }
+    assert_eq!(yielded, 1, "exactly one of the two yields");
+}
+
+#[test]
+fn a_claim_that_stands_is_respected_until_its_lease_ends() {
+    let release = release(3, 1 << 20, 1 << 19);
+    let index = release.artifact.index;
+    let mut swarm = swarm(1, &[2]);
+    swarm.want(at(2_000), want(&release));
+    let claim = Claim {
+        node: node_id(2),
+        blob: index.root,
+        pieces: vec![0],
+        held: true,
+    };
+    swarm.handle(at(2_000), Input::Claim(claim));
+    assert_eq!(fetches(&run(&mut swarm, 2_000, 6_950)), []);
+    assert_eq!(fetches(&run(&mut swarm, 6_950, 7_500)).len(), 1);
+}
+
+#[test]
+fn a_holder_answers_an_asker_and_a_claim() {
+    let release = release(4, 1 << 20, 1 << 19);
+    let pack = release.artifact.pack;
+    let mut swarm = swarm(1, &[2]);
+    swarm.want(at(2_000), want(&release));
+    for action in actions(&mut swarm) {
+        if let Action::OpenBlob { ticket, blob } = action {
+            let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
+            swarm.handle(
+                at(2_000),
+                Input::BlobOpened(ticket, Some(PieceSet::full(pieces))),
+            );
+        }
+    }
+    actions(&mut swarm);
+    swarm.handle(
+        at(2_100),
+        Input::Notice(node_id(2), Notice::Interested { blob: pack }),
+    );
+    let told = |actions: &[Action]| {
+        actions.iter().any(|a| matches!(a, Action::Notify { notice: Notice::Have { pieces, .. }, .. } if pieces.is_full()))
+    };
+    assert!(told(&actions(&mut swarm)));
+    let claim = Claim {
+        node: node_id(2),
+        blob: pack.root,
+        pieces: vec![0],
+        held: true,
+    };
+    swarm.handle(at(2_200), Input::Claim(claim));
+    assert!(told(&actions(&mut swarm)));
+    // Who is not of the site gets nothing.
+    swarm.handle(
+        at(2_300),
+        Input::Notice(node_id(3), Notice::Interested { blob: pack }),
+    );
+    assert_eq!(actions(&mut swarm), []);
+}
+
+#[test]
+fn who_asked_before_i_wanted_it_is_answered_then() {
+    let release = release(5, 1 << 20, 1 << 19);
+    let mut swarm = swarm(1, &[2]);
+    swarm.handle(
+        at(1_000),
+        Input::Notice(
+            node_id(2),
+            Notice::Interested {
+                blob: release.artifact.pack,
+            },
+        ),
+    );
+    assert_eq!(actions(&mut swarm), []);
+    swarm.want(at(2_000), want(&release));
+    let mut told = false;
+    for action in actions(&mut swarm) {
+        if let Action::OpenBlob { ticket, blob } = action {
+            let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
+            swarm.handle(
+                at(2_000),
+                Input::BlobOpened(ticket, Some(PieceSet::full(pieces))),
+            );
+            told |= actions(&mut swarm).iter().any(|a| {
+                matches!(
+                    a,
+                    Action::Notify {
+                        notice: Notice::Have { .. },
+                        ..
+                    }
+                )
+            });
+        }
+    }
+    assert!(told);
+}
+
+fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
+    let node = (0u64..6).prop_map(node_id);
+    let blob = (0..blobs.len(), any::<bool>()).prop_map(move |(i, odd)| {
+        let length = if odd {
+            blobs[i].length + 1
+        } else {
+            blobs[i].length
+        };
+        BlobRef {
+            root: blobs[i].root,
+            length,
+        }
+    });
+    let set = (0u32..80, any::<bool>()).prop_map(|(n, full)| {
+        if full {
+            PieceSet::full(n)
+        } else {
+            PieceSet::empty(n)
+        }
+    });
+    let pieces = proptest::collection::vec(prop_oneof![0u32..70, any::<u32>()], 0..9);
+    prop_oneof![
+        (node.clone(), blob.clone(), set.clone())
+            .prop_map(|(n, blob, pieces)| Input::Notice(n, Notice::Have { blob, pieces })),
+        (node.clone(), blob.clone(), pieces.clone())
+            .prop_map(|(n, blob, pieces)| Input::Notice(n, Notice::Won { blob, pieces })),
+        (node.clone(), blob.clone())
+            .prop_map(|(n, blob)| Input::Notice(n, Notice::Interested { blob })),
+        (node.clone(), blob, pieces, any::<bool>()).prop_map(|(node, blob, pieces, held)| {
+            Input::Claim(Claim {
+                node,
+                blob: blob.root,
+                pieces,
+                held,
+            })
+        }),
+        (1u64..60, 0u64..1 << 20).prop_map(|(t, n)| Input::FetchProgress(Ticket(1 << 63 | t), n)),
+        (1u64..60, 0usize..8).prop_map(|(t, o)| {
+            let outcomes = [
+                FetchOutcome::Complete,
+                FetchOutcome::NotHeld,
+                FetchOutcome::Busy,
+                FetchOutcome::Poisoned,
+                FetchOutcome::Slow,
+                FetchOutcome::Broken,
+                FetchOutcome::Cancelled,
+                FetchOutcome::Storage,
+            ];
+            Input::FetchEnded(Ticket(1 << 63 | t), outcomes[o])
+        }),
+        (1u64..60, set).prop_map(|(t, set)| Input::BlobOpened(Ticket(1 << 63 | t), Some(set))),
+        (1u64..60).prop_map(|t| Input::FramesRead(Ticket(1 << 63 | t), None)),
+        (1u64..60, any::<bool>()).prop_map(|(t, ok)| Input::FrameDecoded(Ticket(1 << 63 | t), ok)),
+        node.prop_map(Input::PeerBanned),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    /// Whatever comes, nothing panics, little is said per input, and no banned or foreign node is asked.
+    #[test]
+    fn no_input_breaks_it(
+        inputs in {
+            let a = release(9, 20 << 20, 8 << 20).artifact;
+            proptest::collection::vec((any_input(vec![a.index, a.pack, a.carriers[0].blob]), 0u64..400), 0..40)
+        },
+    ) {
+        let mut swarm = swarm(1, &[2, 3, 4]);
+        swarm.want(at(2_000), want(&release(9, 20 << 20, 8 << 20)));
+        settle(&mut swarm, at(2_000));
+        let mut now = 2_000;
+        let mut banned = Vec::new();
+        for (input, ms) in inputs {
+            now += ms;
+            if let Input::PeerBanned(node) = input {
+                banned.push(node);
+            }
+            swarm.handle(at(now), input);
+            let said = actions(&mut swarm);
+            prop_assert!(said.len() < 200);
+            for action in said {
+                match action {
+                    Action::Fetch { from, pieces, .. } => {
+                        let known = [2, 3, 4, u64::MAX].map(node_id).contains(&from.node);
+                        prop_assert!(known && !banned.contains(&from.node), "{:?} is asked", from.node);
+                        prop_assert_eq!(pieces.len(), 1);
+                    }
+                    Action::Ban { peer, .. } => banned.push(peer),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -11,7 +11,7 @@ const MIB: u64 = 1 << 20;
 
 #[test]
 fn one_copy_crosses_the_wan_and_everyone_stages() {
-    for seed in 0..6 {
+    for seed in 0..4 {
         let mut world = World::new(8, seed);
         let release = release(seed, 48 * MIB, 16 * MIB);
         world.start_all();
@@ -44,7 +44,7 @@ fn one_copy_crosses_the_wan_and_everyone_stages() {
 
 #[test]
 fn a_killed_owner_costs_a_lease_and_few_bytes() {
-    for seed in 10..16 {
+    for seed in 10..13 {
         let mut world = World::new(8, seed);
         let release = release(seed, 48 * MIB, 16 * MIB);
         world.start_all();
@@ -78,28 +78,40 @@ fn a_killed_owner_costs_a_lease_and_few_bytes() {
 
 #[test]
 fn a_poisoner_is_banned_and_everyone_else_finishes() {
-    let (mut bans, mut again) = (0, 0);
-    for seed in 20..24 {
+    for seed in 20..22 {
         let mut world = World::new(8, seed);
         let release = release(seed, 40 * MIB, 16 * MIB);
-        world.nodes[3].nature = Nature::Poisoner;
+        let carrier = *release.artifact.full_carrier().unwrap();
         world.start_all();
         world.want_all(&release);
+        world.run(2_000);
+        // One of the fetchers, so that the site depends on it, turns.
+        let turned = world
+            .wan_by_node
+            .keys()
+            .find(|(blob, _)| *blob == carrier)
+            .unwrap()
+            .1;
+        world.nodes[turned].nature = Nature::Poisoner;
         world.run_until_staged(&release, 60);
-        let poisoner = world.nodes[3].id;
-        bans += world
+        let poisoner = world.nodes[turned].id;
+        let bans = world
             .nodes
             .iter()
             .filter(|n| n.banned == [poisoner])
             .count();
+        let again = |why: &FetchReason| *why == FetchReason::VerificationFailed;
         let fetches = world.nodes.iter().flat_map(|n| &n.fetches);
-        again += fetches
-            .filter(|(_, _, why)| *why == FetchReason::VerificationFailed)
-            .count();
-        let copies = world.copies(release.artifact.full_carrier().unwrap());
-        assert!(copies < 1.6, "seed {seed}: {copies}");
+        assert!(
+            bans > 0 && fetches.filter(|(_, _, why)| again(why)).count() > 0,
+            "seed {seed}: {bans} bans"
+        );
+        assert!(
+            world.copies(&carrier) < 1.3,
+            "seed {seed}: {}",
+            world.copies(&carrier)
+        );
     }
-    assert!(bans > 0 && again > 0, "{bans} bans, {again} fetched again");
 }
 
 #[test]
@@ -120,7 +132,7 @@ fn a_staller_does_not_hold_up_the_site() {
 
 #[test]
 fn who_comes_late_takes_all_from_the_site() {
-    for seed in 40..44 {
+    for seed in 40..42 {
         let mut world = World::new(6, seed);
         let release = release(seed, 48 * MIB, 16 * MIB);
         for n in 0..5 {
@@ -245,7 +257,7 @@ fn an_origin_that_is_down_is_waited_for() {
     world.want_all(&release);
     world.run(3_000);
     world.origin_up = false;
-    world.run(60_000);
+    world.run(30_000);
     assert!(
         world.nodes.iter().all(|n| n.failed.is_empty()),
         "the release is not at fault"
@@ -263,11 +275,11 @@ fn an_origin_that_is_down_is_waited_for() {
 
 #[test]
 fn few_who_want_it_find_each_other_in_a_large_site() {
-    for seed in 100..103 {
-        let mut world = World::new(80, seed);
-        let release = release(seed, 24 * MIB, 8 * MIB);
+    for seed in 100..101 {
+        let mut world = World::new(60, seed);
+        let release = release(seed, 16 * MIB, 4 * MIB);
         world.start_all();
-        let wanting = [5, 17, 33, 41, 68];
+        let wanting = [5, 17, 33, 41, 58];
         for n in wanting {
             world.want(n, &release, Class::Normal);
         }
@@ -286,8 +298,8 @@ fn few_who_want_it_find_each_other_in_a_large_site() {
 
 #[test]
 fn a_large_site_pulls_one_copy() {
-    let mut world = World::new(70, 110);
-    let release = release(110, 24 * MIB, 8 * MIB);
+    let mut world = World::new(40, 110);
+    let release = release(110, 16 * MIB, 4 * MIB);
     world.start_all();
     world.want_all(&release);
     world.run_until_staged(&release, 60);
@@ -296,7 +308,7 @@ fn a_large_site_pulls_one_copy() {
 
 #[test]
 fn starts_at_different_times_do_not_cost_copies() {
-    for seed in 120..126 {
+    for seed in 120..123 {
         let mut world = World::new(8, seed);
         let release = release(seed, 48 * MIB, 16 * MIB);
         world.start_all();
@@ -332,7 +344,7 @@ fn a_full_disk_is_reported_once_and_tried_again() {
     let mut world = World::new(3, 140);
     let release = release(140, 24 * MIB, 8 * MIB);
     world.start_all();
-    world.nodes[1].sick_until = Time(40_000);
+    world.nodes[1].sick_until = Time(20_000);
     world.want_all(&release);
     world.run_until_staged(&release, 180);
     assert_eq!(
@@ -402,4 +414,55 @@ fn an_emergency_overtakes() {
         second.since(first) > Span::from_secs(8),
         "{first:?} {second:?}"
     );
+}
+
+#[test]
+fn once_everything_is_here_there_is_nothing_to_wait_for() {
+    let mut world = World::new(3, 180);
+    let release = release(180, 16 * MIB, 4 * MIB);
+    world.start_all();
+    world.want_all(&release);
+    world.run_until_staged(&release, 60);
+    world.run(500);
+    for node in &world.nodes {
+        let swarm = node.swarm.as_ref().unwrap();
+        assert_eq!(swarm.poll_timeout(), None);
+        assert_eq!(swarm.progress(&release.digest).unwrap().missing_bytes, 0);
+        assert_eq!(node.progress.as_ref().map(|p| p.missing_bytes), Some(0));
+    }
+}
+
+#[test]
+fn kills_and_restarts_at_random_end_with_everyone_staged() {
+    use rand_core::{RngCore, SeedableRng};
+    for seed in 190..194 {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut world = World::new(6, seed);
+        let release = release(seed, 24 * MIB, 12 * MIB);
+        world.start_all();
+        world.want_all(&release);
+        for _ in 0..8 {
+            world.run(rng.next_u64() % 1_500);
+            let n = (rng.next_u64() % 6) as usize;
+            if world.nodes[n].swarm.is_some() {
+                world.kill(n);
+            } else {
+                world.start(n);
+                if !world.nodes[n].staged.contains_key(&release.digest) {
+                    world.want(n, &release, Class::Normal);
+                }
+            }
+        }
+        for n in 0..6 {
+            if world.nodes[n].swarm.is_none() {
+                world.start(n);
+                if !world.nodes[n].staged.contains_key(&release.digest) {
+                    world.want(n, &release, Class::Normal);
+                }
+            }
+        }
+        world.run_until_staged(&release, 90);
+        let copies = world.copies(release.artifact.full_carrier().unwrap());
+        assert!(copies < 2.0, "seed {seed}: {copies}");
+    }
 }
