@@ -1,9 +1,9 @@
 //! The swarm: which bytes a node fetches, from whom, and when.
 //!
-//! A journey through the rooms: [`Swarm::want`] makes a [`stage::Staging`], which at every pass says
-//! what it needs ([`form`] chooses between carrier and plain pieces). [`talk`] spreads who wants and
-//! who has what; [`lan`] asks peers for what they hold ([`pick`]: rarest first), [`wan`] brings the
-//! rest into the site once ([`owners`]: fetchers, claims, leases). [`answers`] takes in what came of
+//! A journey through the rooms: [`Swarm::want`] makes a `stage::Staging`, which at every pass says
+//! what it needs (`form` chooses between carrier and plain pieces). `talk` spreads who wants and
+//! who has what; `lan` asks peers for what they hold (`pick`: rarest first), `wan` brings the
+//! rest into the site once (`owners`: fetchers, claims, leases). `answers` takes in what came of
 //! it. Every input ends in one pass over everything, which draws its conclusions anew from what is
 //! known: there is little state to get out of step, and whoever waits for a time says so at each pass.
 
@@ -130,6 +130,8 @@ impl Input {
 }
 
 /// What the swarm has to say.
+// Nearly every output is an action, and each is moved twice: a box would only cost.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
     /// For the body, in order.

@@ -189,7 +189,7 @@ fn forget_arrived(blob: &mut Blob) {
 /// Somebody in the site wants the blob: say what is here, and that I want it too.
 pub(super) fn meet(desk: &mut Desk, now: Time, blob: &mut Blob, node: NodeId) {
     answer(desk, blob, &node);
-    if !blob.need.is_some() || blob.have.is_full() {
+    if blob.need.is_none() || blob.have.is_full() {
         return;
     }
     if desk.site.serves(&node)
