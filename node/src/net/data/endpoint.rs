@@ -8,15 +8,16 @@ use protocol::NodeId;
 use protocol::limits::STREAMS_PER_PEER_MAX;
 use protocol::wire::DATA_ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    AsyncUdpSocket, ClientConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
+    IdleTimeout, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DataError;
 use super::count::{CountingSocket, Tallies};
-use crate::net::identity::Identity;
+use crate::net::identity::{Identity, crypto_provider};
 
 /// Asked of the system for the socket, each way; with less, bursts are lost.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
@@ -49,12 +50,75 @@ pub(super) fn bind(
     let socket = open_socket(listen).map_err(failed)?;
     let inner: Arc<dyn AsyncUdpSocket> = TokioRuntime.wrap_udp_socket(socket).map_err(failed)?;
     Endpoint::new_with_abstract_socket(
-        EndpointConfig::default(),
+        endpoint_config(identity),
         Some(server_config(identity)?),
         Arc::new(CountingSocket::new(inner, tallies)),
         Arc::new(TokioRuntime),
     )
     .map_err(failed)
+}
+
+/// With keys that follow from the node's own, so that after a crash the new process can tell peers of
+/// the old one at once that their connections are gone (RFC 9000, section 10.3).
+fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let secret = identity.key().to_bytes();
+    let key = blake3::derive_key("tidegate data plane 2026-11 stateless reset", &secret);
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(key)));
+    config.cid_generator(|| {
+        let mut key = [0; 32];
+        let random = crypto_provider().secure_random;
+        random.fill(&mut key).expect("the system has random bytes");
+        Box::new(ConnectionIds { key, count: 0 })
+    });
+    config
+}
+
+/// Signs reset tokens with keyed BLAKE3.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(data).finalize_xof().fill(signature_out);
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let signature: [u8; 32] = signature.try_into().map_err(|_| CryptoError)?;
+        // Compared in constant time.
+        if blake3::keyed_hash(&self.0, data) == signature {
+            Ok(())
+        } else {
+            Err(CryptoError)
+        }
+    }
+}
+
+/// Unpredictable connection ids. quinn's own are only recognised by the process that made them, which
+/// would keep it from resetting those of its predecessor.
+#[derive(Debug)]
+struct ConnectionIds {
+    key: [u8; 32],
+    count: u64,
+}
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.count += 1;
+        let hash = blake3::keyed_hash(&self.key, &self.count.to_le_bytes());
+        ConnectionId::new(&hash.as_bytes()[..self.cid_len()])
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 fn open_socket(listen: SocketAddr) -> std::io::Result<std::net::UdpSocket> {

@@ -1,16 +1,18 @@
 //! Fetching groups from one peer.
 
+use std::io;
 use std::sync::Arc;
 
 use node_core::contract::FetchOutcome;
 use protocol::limits::REQUEST_RANGES_MAX;
 use protocol::wire::{DataReply, DataRequest};
-use quinn::VarInt;
+use quinn::{Connection, RecvStream, VarInt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::codec::{self, Patience, Stopped};
+use super::codec::{self, ExchangeError, Patience, Stopped};
+use super::peers::{GOODBYE, Link, Peer};
 use super::{FetchEnd, FetchJob, Inner};
 use crate::store::blobs::{Decoder, Fault};
 
@@ -93,6 +95,69 @@ async fn fetch(
     }
 }
 
+/// A request that the peer has taken.
+struct Taken {
+    /// Keeps the connection from being closed as unused.
+    _peer: Arc<Peer>,
+    connection: Connection,
+    from: RecvStream,
+}
+
+/// Asks for groups. A connection that was kept from before may have died unnoticed (the peer was
+/// killed and started again), so losing one of those before the reply is no reason to give up.
+async fn ask(
+    inner: &Arc<Inner>,
+    job: &FetchJob,
+    request: &DataRequest,
+) -> Result<Taken, FetchOutcome> {
+    let node = job.from.node;
+    let broken = |error: &dyn std::fmt::Display| {
+        tracing::debug!(%node, %error, "a fetch broke");
+        FetchOutcome::Broken
+    };
+    loop {
+        let link = inner
+            .peers
+            .connect(&job.from)
+            .await
+            .map_err(|e| broken(&e))?;
+        let before = link.connection.stats().udp_rx.datagrams;
+        let exchange = async {
+            let (mut to, mut from) = link.connection.open_bi().await.map_err(io::Error::from)?;
+            codec::write_request(&mut to, request).await?;
+            to.finish().map_err(io::Error::from)?;
+            let reply = codec::read_reply(&mut from).await?;
+            Ok::<_, ExchangeError>((from, reply))
+        };
+        match timeout(inner.config.slow_after, exchange).await {
+            Ok(Ok((from, DataReply::Sending))) => {
+                let Link {
+                    peer, connection, ..
+                } = link;
+                return Ok(Taken {
+                    _peer: peer,
+                    connection,
+                    from,
+                });
+            }
+            Ok(Ok((_, DataReply::NotHeld))) => return Err(FetchOutcome::NotHeld),
+            Ok(Ok((_, DataReply::Busy))) => return Err(FetchOutcome::Busy),
+            Ok(Ok((_, DataReply::Refused))) => return Err(broken(&"the peer refused the request")),
+            Ok(Err(error)) => {
+                if link.fresh || link.connection.close_reason().is_none() {
+                    return Err(broken(&error));
+                }
+            }
+            Err(_) => {
+                if link.connection.stats().udp_rx.datagrams == before {
+                    link.connection.close(GOODBYE, b"silent");
+                }
+                return Err(FetchOutcome::Slow);
+            }
+        }
+    }
+}
+
 /// One request and its reply.
 async fn exchange(
     inner: &Arc<Inner>,
@@ -102,36 +167,16 @@ async fn exchange(
     cancel: &mut watch::Receiver<bool>,
 ) -> Result<(), FetchOutcome> {
     let node = job.from.node;
-    let broken = |error: &dyn std::fmt::Display| {
-        tracing::debug!(%node, %error, "a fetch broke");
-        FetchOutcome::Broken
-    };
-    let opening = async {
-        let (peer, connection) = inner
-            .peers
-            .connect(&job.from)
-            .await
-            .map_err(|e| broken(&e))?;
-        let (mut to, mut from) = connection.open_bi().await.map_err(|e| broken(&e))?;
-        codec::write_request(&mut to, request)
-            .await
-            .map_err(|e| broken(&e))?;
-        to.finish().map_err(|e| broken(&e))?;
-        let reply = codec::read_reply(&mut from).await.map_err(|e| broken(&e))?;
-        Ok::<_, FetchOutcome>((peer, connection, from, reply))
-    };
-    let opened = tokio::select! {
+    let taken = tokio::select! {
         biased;
         () = codec::cancelled(cancel) => return Err(FetchOutcome::Cancelled),
-        opened = timeout(inner.config.slow_after, opening) => opened.map_err(|_| FetchOutcome::Slow)?,
+        taken = ask(inner, job, request) => taken?,
     };
-    let (_peer, connection, mut from, reply) = opened?;
-    match reply {
-        DataReply::Sending => {}
-        DataReply::NotHeld => return Err(FetchOutcome::NotHeld),
-        DataReply::Busy => return Err(FetchOutcome::Busy),
-        DataReply::Refused => return Err(broken(&"the peer refused the request")),
-    }
+    let Taken {
+        _peer,
+        connection,
+        mut from,
+    } = taken;
     let tally = inner.tallies.of(connection.remote_address().ip());
     let decoder = Decoder::new(job.blob.clone(), &request.groups);
     let received = codec::receive(&mut from, decoder, patience(inner, job), cancel, |bytes| {
@@ -147,7 +192,10 @@ async fn exchange(
         match stopped {
             Stopped::Cancelled => FetchOutcome::Cancelled,
             Stopped::Slow => FetchOutcome::Slow,
-            Stopped::Broken(error) => broken(&error),
+            Stopped::Broken(error) => {
+                tracing::debug!(%node, %error, "a fetch broke");
+                FetchOutcome::Broken
+            }
             Stopped::Fault(Fault::Poisoned | Fault::TooLong) => {
                 tracing::warn!(%node, blob = %job.blob.name().root.short(), "a peer sent bytes that do not verify");
                 FetchOutcome::Poisoned

@@ -11,7 +11,7 @@ use protocol::NodeId;
 use protocol::limits::BAN;
 use protocol::versioned::Versioned;
 use protocol::wire::{Contact, Notice};
-use quinn::{Connection, Endpoint, VarInt};
+use quinn::{Connection, Endpoint, Side, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
@@ -22,8 +22,13 @@ use crate::net::identity::{Identity, node_of_certificate};
 const OUTGOING_MAX: usize = 128;
 /// Incoming connections; above, newcomers are refused until one ends.
 pub(super) const INCOMING_MAX: usize = 512;
+/// Incoming connections of one peer; it needs one. Above, its oldest is closed: most likely the peer
+/// was killed and started again, and the old one has not timed out yet.
+const INCOMING_PER_PEER_MAX: usize = 4;
 /// Peers that are banned; above, the oldest ban ends early.
 const BANS_MAX: usize = 1024;
+/// A peer that does not shake hands by then is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notices that wait for one peer; above, the oldest is lost.
 const NOTICES_MAX: usize = 256;
 
@@ -31,6 +36,7 @@ const NOTICES_MAX: usize = 256;
 pub(super) const GOODBYE: VarInt = VarInt::from_u32(0);
 pub(super) const NOT_ADMITTED: VarInt = VarInt::from_u32(1);
 pub(super) const BANNED: VarInt = VarInt::from_u32(2);
+pub(super) const TOO_MANY: VarInt = VarInt::from_u32(3);
 
 /// Why a peer cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +58,7 @@ pub(super) struct Peers {
     identity: Arc<Identity>,
     patience: Duration,
     outgoing: Mutex<HashMap<NodeId, Arc<Peer>>>,
-    live: Mutex<HashMap<usize, (NodeId, Connection)>>,
+    live: Mutex<HashMap<usize, Live>>,
     bans: Mutex<VecDeque<(NodeId, Instant)>>,
     clock: AtomicU64,
 }
@@ -63,6 +69,23 @@ pub(super) struct Peer {
     connection: tokio::sync::Mutex<Option<Connection>>,
     used: AtomicU64,
     notices: Mutex<Outbox>,
+}
+
+/// A connection in use.
+pub(super) struct Link {
+    /// Held so that the connection is not closed as unused.
+    pub(super) peer: Arc<Peer>,
+    pub(super) connection: Connection,
+    /// Whether it was made just now, so that the peer was there a moment ago.
+    pub(super) fresh: bool,
+}
+
+/// A connection that has not ended, in either direction.
+#[derive(Debug)]
+struct Live {
+    node: NodeId,
+    connection: Connection,
+    since: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -93,10 +116,7 @@ impl Peers {
     }
 
     /// A live connection to the peer. Whether the peer admits us shows in its first reply.
-    pub(super) async fn connect(
-        self: &Arc<Self>,
-        to: &Contact,
-    ) -> Result<(Arc<Peer>, Connection), ConnectError> {
+    pub(super) async fn connect(self: &Arc<Self>, to: &Contact) -> Result<Link, ConnectError> {
         let address = to.data.ok_or(ConnectError::NoAddress)?;
         if self.is_banned(&to.node) {
             return Err(ConnectError::Banned);
@@ -107,9 +127,13 @@ impl Peers {
             .as_ref()
             .filter(|c| c.close_reason().is_none() && c.remote_address() == address)
         {
-            let live = live.clone();
+            let connection = live.clone();
             drop(slot);
-            return Ok((peer, live));
+            return Ok(Link {
+                peer,
+                connection,
+                fresh: false,
+            });
         }
         let config = client_config(&self.identity, to.node)
             .map_err(|e| ConnectError::Quic(e.to_string()))?;
@@ -117,14 +141,18 @@ impl Peers {
             .endpoint
             .connect_with(config, address, &to.node.to_string())
             .map_err(|e| ConnectError::Quic(e.to_string()))?;
-        let connection = timeout(self.patience, connecting)
+        let connection = timeout(self.patience.min(CONNECT_TIMEOUT), connecting)
             .await
             .map_err(|_| ConnectError::Timeout)?
             .map_err(|e| ConnectError::Quic(e.to_string()))?;
         self.track(to.node, &connection);
         *slot = Some(connection.clone());
         drop(slot);
-        Ok((peer, connection))
+        Ok(Link {
+            peer,
+            connection,
+            fresh: true,
+        })
     }
 
     fn peer(&self, node: NodeId) -> Arc<Peer> {
@@ -153,10 +181,17 @@ impl Peers {
     /// Remembers a live connection until it ends.
     pub(super) fn track(self: &Arc<Self>, node: NodeId, connection: &Connection) {
         let id = connection.stable_id();
-        self.live
+        let one = Live {
+            node,
+            connection: connection.clone(),
+            since: Instant::now(),
+        };
+        let before = self
+            .live
             .lock()
             .expect("no panic under this lock")
-            .insert(id, (node, connection.clone()));
+            .insert(id, one);
+        debug_assert!(before.is_none());
         let (peers, connection) = (Arc::downgrade(self), connection.clone());
         tokio::spawn(async move {
             connection.closed().await;
@@ -174,6 +209,18 @@ impl Peers {
         }
     }
 
+    /// Closes the oldest connections that a peer opened to us until there is room for one more.
+    pub(super) fn make_room_for(&self, node: &NodeId) {
+        let live = self.live.lock().expect("no panic under this lock");
+        let incoming = |one: &&Live| one.node == *node && one.connection.side() == Side::Server;
+        let mut theirs: Vec<&Live> = live.values().filter(incoming).collect();
+        theirs.sort_unstable_by_key(|one| one.since);
+        let too_many = (theirs.len() + 1).saturating_sub(INCOMING_PER_PEER_MAX);
+        for one in &theirs[..too_many] {
+            one.connection.close(TOO_MANY, b"too many connections");
+        }
+    }
+
     pub(super) fn close_revoked(&self) {
         self.close_where(|node| !self.is_admitted(node), NOT_ADMITTED);
     }
@@ -184,7 +231,10 @@ impl Peers {
 
     fn close_where(&self, whom: impl Fn(&NodeId) -> bool, code: VarInt) {
         let live = self.live.lock().expect("no panic under this lock");
-        for (node, connection) in live.values().filter(|(node, _)| whom(node)) {
+        for Live {
+            node, connection, ..
+        } in live.values().filter(|one| whom(&one.node))
+        {
             tracing::info!(%node, "a data connection is closed: not admitted any more");
             connection.close(code, b"not admitted");
         }
@@ -247,8 +297,8 @@ impl Peers {
         notice: &Notice,
     ) -> Result<(), ConnectError> {
         let quic = |e: &dyn std::fmt::Display| ConnectError::Quic(e.to_string());
-        let (_peer, connection) = self.connect(to).await?;
-        let mut stream = connection.open_uni().await.map_err(|e| quic(&e))?;
+        let link = self.connect(to).await?;
+        let mut stream = link.connection.open_uni().await.map_err(|e| quic(&e))?;
         stream
             .write_all(&notice.to_bytes())
             .await

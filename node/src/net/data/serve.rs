@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use protocol::NodeId;
 use protocol::limits::PACED_WRITE_MAX_BYTES;
-use protocol::wire::{DataReply, DataRequest};
+use protocol::wire::{Class, DataReply, DataRequest};
 use quinn::{Connection, Incoming, VarInt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
@@ -33,7 +33,7 @@ pub(super) async fn accept(inner: Arc<Inner>) {
         let inner = inner.clone();
         tokio::spawn(async move {
             if let Err(error) = connection(inner, incoming).await {
-                tracing::debug!(error, "an incoming data connection was not taken");
+                tracing::debug!(%error, "an incoming data connection was not taken");
             }
             drop(place);
         });
@@ -66,6 +66,7 @@ async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String>
         connection.close(NOT_ADMITTED, b"not admitted");
         return Err("the peer is banned or showed no node's certificate".to_owned());
     };
+    inner.peers.make_room_for(&node);
     inner.peers.track(node, &connection);
     tokio::join!(
         requests(&inner, &connection),
@@ -135,6 +136,11 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(reply) => return Ok(codec::write_reply(to, reply).await?),
     };
+    let _ = to.set_priority(match request.class {
+        Class::Background => -1,
+        Class::Normal => 0,
+        Class::Emergency => 1,
+    });
     codec::write_reply(to, DataReply::Sending).await?;
     let own_address = connection.local_ip().unwrap_or(inner.local.ip());
     let gate = SendGate::new(

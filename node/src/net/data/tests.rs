@@ -388,3 +388,51 @@ async fn a_taken_port_is_named() {
     );
     taken.plane.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_is_not_the_peers_fault() {
+    let source = start(1, "127.0.0.1").await;
+    let name = source.seed(&noise(500_000));
+    let asker = start(2, "127.0.0.1").await;
+    let job = asker.job(&source.contact, name);
+    std::fs::remove_dir_all(asker.dir.path().join("blobs")).unwrap();
+    assert_eq!(asker.fetch(job).await.outcome, FetchOutcome::Storage);
+    assert!(asker.blobs.complete().is_empty());
+}
+
+/// A source that was killed says no goodbye. Started again, it tells the asker at the first packet
+/// that the old connection is gone, and the asker makes a new one within the same fetch.
+#[test]
+fn a_source_that_was_killed_and_started_again_is_asked_again_at_once() {
+    let doomed = tokio::runtime::Runtime::new().unwrap();
+    let rest = tokio::runtime::Runtime::new().unwrap();
+    let source = doomed.block_on(start(1, "127.0.0.1"));
+    let (first, second) = (noise(400_000), noise(300_000));
+    let (first, second) = (source.seed(&first), source.seed(&second));
+    let asker = rest.block_on(start(2, "127.0.0.1"));
+    let fetched = rest.block_on(asker.fetch_all(&source.contact, first));
+    assert_eq!(fetched, FetchOutcome::Complete);
+
+    doomed.shutdown_timeout(Duration::from_secs(10));
+    let Node {
+        dir: _dir,
+        identity,
+        blobs,
+        plane,
+        events,
+        contact,
+    } = source;
+    drop((plane, events));
+    let again = rest.block_on(async {
+        let config = DataConfig::new(contact.data.unwrap());
+        loop {
+            match DataPlane::bind(config.clone(), identity.clone(), blobs.clone()).await {
+                Ok(bound) => break bound,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    let fetched = rest.block_on(asker.fetch_all(&contact, second));
+    assert_eq!(fetched, FetchOutcome::Complete);
+    drop(again);
+}

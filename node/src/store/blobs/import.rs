@@ -36,8 +36,8 @@ impl Blobs {
     /// # Errors
     /// When the file cannot be read to its end or the store not written.
     pub fn import_file(&self, path: &Path) -> Result<BlobRef, StoreError> {
-        let copy = Copy::take(self, path)?;
-        copy.settle(self)
+        let draft = Draft::take(self, path)?;
+        draft.settle(self)
     }
 
     /// As [`Blobs::import_file`], but refuses a file that is not `blob`.
@@ -54,16 +54,16 @@ impl Blobs {
         if length != blob.length {
             return Err(wrong());
         }
-        let copy = Copy::take(self, path)?;
-        if copy.name != blob {
+        let draft = Draft::take(self, path)?;
+        if draft.name != blob {
             return Err(wrong());
         }
-        copy.settle(self).map(|_| ())
+        draft.settle(self).map(|_| ())
     }
 }
 
 /// A hashed copy under temporary names; removed when dropped before it was settled.
-struct Copy {
+struct Draft {
     name: BlobRef,
     cvs: Vec<Hash>,
     data: StoreFile,
@@ -71,8 +71,8 @@ struct Copy {
     settled: bool,
 }
 
-impl Copy {
-    fn take(blobs: &Blobs, path: &Path) -> Result<Copy, StoreError> {
+impl Draft {
+    fn take(blobs: &Blobs, path: &Path) -> Result<Draft, StoreError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let read_error = |e| StoreError::file(path, e);
         let mut source = File::open(path).map_err(read_error)?;
@@ -91,7 +91,7 @@ impl Copy {
         let file = |end: &str, bytes| {
             StoreFile::open(blobs.inner.dir.join(format!("{stem}.{end}")), bytes)
         };
-        let mut copy = Copy {
+        let mut draft = Draft {
             name: BlobRef {
                 root: Hash([0; 32]),
                 length,
@@ -104,12 +104,12 @@ impl Copy {
 
         let mut buffer = vec![0; length.min(BATCH_BYTES) as usize];
         let mut offset = 0;
-        while copy.cvs.len() < geometry.pieces() as usize {
+        while draft.cvs.len() < geometry.pieces() as usize {
             let batch = &mut buffer[..(length - offset).min(BATCH_BYTES) as usize];
             source
                 .read_exact(batch)
                 .map_err(|_| read_error(std::io::Error::other("it changed while it was read")))?;
-            copy.take_pieces(geometry, offset, batch)?;
+            draft.take_pieces(geometry, offset, batch)?;
             offset += batch.len() as u64;
         }
         if source.read(&mut [0]).map_err(read_error)? != 0 {
@@ -117,12 +117,12 @@ impl Copy {
                 "it changed while it was read",
             )));
         }
-        let (root, pairs) = tree::hash_above(geometry, &copy.cvs);
+        let (root, pairs) = tree::hash_above(geometry, &draft.cvs);
         for (slot, pair) in &pairs {
-            copy.outboard.write_at(pair, slot * PAIR_BYTES as u64)?;
+            draft.outboard.write_at(pair, slot * PAIR_BYTES as u64)?;
         }
-        copy.name.root = root;
-        Ok(copy)
+        draft.name.root = root;
+        Ok(draft)
     }
 
     /// Hashes and writes the pieces that begin at `offset`.
@@ -155,7 +155,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Gives the copy its name, or its bytes to the blob that is already open under it.
+    /// Gives the draft its name, or its bytes to the blob that is already open under it.
     fn settle(mut self, blobs: &Blobs) -> Result<BlobRef, StoreError> {
         let slot = blobs.slot(self.name.root);
         let mut open = slot.lock().expect("no panic under this lock");
@@ -195,7 +195,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for Draft {
     fn drop(&mut self) {
         if !self.settled {
             self.data.remove();

@@ -132,6 +132,18 @@ fn an_import_completes_a_blob_that_is_half_fetched() {
 }
 
 #[test]
+fn a_full_disk_is_told_apart() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        let error = StoreError::file(Path::new("/x"), kind.into());
+        assert!(matches!(error, StoreError::Full { .. }));
+        assert_eq!(
+            error.to_string(),
+            "/x: no space is left on the disk: free some and try again"
+        );
+    }
+}
+
+#[test]
 fn names_that_cannot_be_are_refused() {
     let (_dir, blobs, blob) = seeded(&noise(50_000, 1));
     let root = blob.name().root;

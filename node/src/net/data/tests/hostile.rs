@@ -178,13 +178,14 @@ async fn a_hostile_asker_is_cut_and_others_are_served() {
     .await;
     let name = source.seed(&noise(1_000_000));
     let hostile = start(2, "127.0.0.1").await;
-    let (_peer, connection) = hostile
+    let connection = hostile
         .plane
         .inner
         .peers
         .connect(&source.contact)
         .await
-        .unwrap();
+        .unwrap()
+        .connection;
     let request = |groups| DataRequest {
         blob: name,
         groups,
@@ -261,4 +262,34 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
     fn has_certs(&self) -> bool {
         false
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_peer_has_a_few_connections_at_most() {
+    let source = start(1, "127.0.0.1").await;
+    let greedy = start(2, "127.0.0.1").await;
+    let to = source.plane.local_addr();
+    let name = source.contact.node.to_string();
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        let config = endpoint::client_config(&greedy.identity, source.contact.node).unwrap();
+        let endpoint = greedy.plane.inner.peers.endpoint();
+        open.push(
+            endpoint
+                .connect_with(config, to, &name)
+                .unwrap()
+                .await
+                .unwrap(),
+        );
+    }
+    let mut closed = 0;
+    while closed < 16 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        closed = open.iter().filter(|c| c.close_reason().is_some()).count();
+    }
+    assert_eq!(closed, 16);
+    assert!(
+        open[..16].iter().all(|c| c.close_reason().is_some()),
+        "the oldest go"
+    );
 }
