@@ -42,7 +42,7 @@ pub struct NodeConfig {
     pub origins: Vec<Contact>,
     /// The epoch of its own counters.
     pub epoch: u32,
-    /// Wall time of the enrolment; also the first floor of its clock.
+    /// Wall time of the enrolment, by this machine's clock.
     pub enrolled: Time,
 }
 

@@ -1,5 +1,6 @@
 //! What a node knows of its machine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -22,7 +23,7 @@ pub struct Inventory {
     /// The fleet's id.
     pub fleet: String,
     /// Labels as the installer set them.
-    pub labels: Vec<(String, String)>,
+    pub labels: BTreeMap<String, String>,
     /// Where it listens, control plane then data plane.
     pub addresses: Vec<String>,
     /// This program's version.
@@ -54,7 +55,7 @@ pub fn take(dir: &Path) -> Result<Inventory, ConfigError> {
         hostname: hostname(),
         node: config.node.to_string(),
         fleet: config.fleet.to_string(),
-        labels: config.labels.clone(),
+        labels: config.labels.iter().cloned().collect(),
         addresses: vec![
             address(config.listen.control_port),
             address(config.listen.data_port),

@@ -120,8 +120,12 @@ pub async fn run_until(
     let _lock = lock(dir)?;
     let records = Arc::new(Records::open(dir)?);
     let trust = trust(dir, &config, &records)?;
-    let clock = Arc::new(Clock::new(records.floor()?.max(config.enrolled)));
+    let clock = Arc::new(Clock::new(records.floor()?));
     let admission = Arc::new(Admission::new(driver::issuing_cas(trust.root()))?);
+    let identity = Arc::new(Identity::load(dir, admission.clone())?);
+    if let Some(own) = identity.chain().first() {
+        clock.raise(driver::issued_at(own));
+    }
     admission.floor_time(clock.floor());
     let revocations = match records.revocations()? {
         Some(digest) => records.document(digest)?.map(|der| (digest, der)),
@@ -134,7 +138,6 @@ pub async fn run_until(
             .ok()
             .map(|_| digest)
     });
-    let identity = Arc::new(Identity::load(dir, admission.clone())?);
     let blobs = Blobs::open(&dir.join("store"))?;
     let store = blobs.lifeline();
     let loaded = records.load(&trust)?;
@@ -184,7 +187,7 @@ pub async fn run_until(
         memory: loaded.memory,
         reach,
         revocations,
-        intake: Intake::new(trust, admission, clock.clone(), config.enrolled),
+        intake: Intake::new(trust, admission, clock.clone()),
         clock,
         records,
         shelf: Shelf::new(blobs.clone(), Installer::new(dir.join("install"))),

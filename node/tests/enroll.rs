@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use node::config::{ListenAsked, NodeConfig, Role};
 use node::enroll::{EnrollError, EnrollOptions, adopt, enroll};
-use node::net::identity::issue::private_key_der;
+use node::net::identity::issue::{Validity, private_key_der};
 use protocol::enroll::{EnrollReply, EnrollRequest, Token};
 use protocol::fixtures;
 use protocol::{FleetId, Hash, NodeId, Time};
@@ -261,4 +261,33 @@ fn an_enrolment_that_was_cut_short_can_be_tried_again() {
     std::fs::remove_file(NodeConfig::path(dir.path())).unwrap();
     let config = adopt(&fleet).unwrap();
     assert_eq!(config.fleet, fleet.fleet.id());
+}
+
+/// A machine that woke up in the past cannot tell its peers' certificates from ones of the future,
+/// unless it takes its own for a proof that it is not that early.
+#[test]
+fn a_clock_that_is_behind_is_set_by_the_own_certificate() {
+    let (mut fleet, dir) = (TestFleet::new(1), tempfile::tempdir().unwrap());
+    let key = fixtures::node_key(1);
+    let later = Validity {
+        not_before: Time::from_secs(2_000_000_000),
+        ..VALID
+    };
+    fleet.leaf_validity = later;
+    let reply = fleet.reply(NodeId(key.verifying_key().to_bytes()));
+    let listen = ListenAsked {
+        address: Ipv4Addr::LOCALHOST.into(),
+        ..Default::default()
+    };
+    let pinned = fleet.fleet.id();
+    adopt(
+        dir.path(),
+        &key,
+        &reply,
+        pinned,
+        Role::Endpoint,
+        Vec::new(),
+        listen,
+    )
+    .unwrap();
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::{Hash, Now, Time};
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Reads both clocks. Wall time never falls behind the newest signed time that was seen, so a
 /// machine whose clock was set back does not take old metadata for fresh.
@@ -42,8 +44,8 @@ impl Clock {
     }
 
     /// The keys behind the floor lost their role: what they signed floors nothing any more.
-    pub fn reset(&self, floor: Time) {
-        self.floor_ms.store(floor.0, Ordering::Relaxed);
+    pub fn reset(&self) {
+        self.floor_ms.store(0, Ordering::Relaxed);
     }
 }
 
@@ -60,6 +62,15 @@ pub fn boot_id() -> Hash {
         Ok(id) => Hash::of(&id),
         Err(_) => Hash(random_bytes()),
     }
+}
+
+/// When a certificate was issued: a signed time, and the first that a node has. A machine that wakes
+/// up in 1970 can verify its peers by it. Zero if it cannot be read.
+pub fn issued_at(certificate: &CertificateDer<'_>) -> Time {
+    X509Certificate::from_der(certificate).map_or(Time(0), |(_, certificate)| {
+        let seconds = certificate.validity().not_before.timestamp();
+        Time::from_secs(u64::try_from(seconds).unwrap_or(0))
+    })
 }
 
 /// 32 bytes of the system's randomness.
@@ -85,7 +96,7 @@ mod tests {
         clock.raise(Time(5));
         assert_eq!(clock.floor(), signed);
         assert!(clock.now().wall >= signed);
-        clock.reset(Time(0));
+        clock.reset();
         assert!(clock.now().wall < signed);
     }
 }

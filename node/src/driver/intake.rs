@@ -47,7 +47,6 @@ pub struct Intake {
     admission: Arc<Admission>,
     clock: Arc<Clock>,
     notes: Notes,
-    enrolled: Time,
     /// For the brain.
     pub events: Vec<Event>,
     /// For the store.
@@ -55,19 +54,13 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An intake that believes what `trust` believes. `enrolled` is the lowest floor of the clock.
-    pub fn new(
-        trust: Trust,
-        admission: Arc<Admission>,
-        clock: Arc<Clock>,
-        enrolled: Time,
-    ) -> Intake {
+    /// An intake that believes what `trust` believes.
+    pub fn new(trust: Trust, admission: Arc<Admission>, clock: Arc<Clock>) -> Intake {
         Intake {
             trust,
             admission,
             clock,
             notes: Notes::default(),
-            enrolled,
             events: Vec::new(),
             changes: Vec::new(),
         }
@@ -250,8 +243,8 @@ impl Intake {
             self.notes.say("malformed", line);
         }
         if keys(&self.trust) != before {
-            self.clock.reset(self.enrolled);
-            self.changes.push(Change::Floor(self.enrolled));
+            self.clock.reset();
+            self.changes.push(Change::Floor(Time(0)));
         }
         self.changes
             .push(Change::Root(root.version, root.envelope().clone()));

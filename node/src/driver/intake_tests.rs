@@ -22,8 +22,8 @@ fn intake(fleet: &Fleet) -> Intake {
 
 fn intake_with(fleet: &Fleet, cas: Vec<CertificateDer<'static>>) -> Intake {
     let admission = Arc::new(Admission::new(cas).unwrap());
-    let clock = Arc::new(Clock::new(Time(7)));
-    Intake::new(fleet.trust().clone(), admission, clock, Time(7))
+    let clock = Arc::new(Clock::new(Time(0)));
+    Intake::new(fleet.trust().clone(), admission, clock)
 }
 
 fn order(fleet: &Fleet) -> Verified<Order> {
@@ -76,7 +76,7 @@ fn an_order_floors_the_clock_and_a_foreign_one_does_not() {
         &SiteMessage::Order(foreign.envelope().clone()).to_bytes(),
     );
     assert!(intake.events.is_empty());
-    assert_eq!(intake.clock.floor(), Time(7));
+    assert_eq!(intake.clock.floor(), Time(0));
     let order = order(&fleet);
     intake.gossip(
         from,
@@ -208,8 +208,8 @@ fn a_root_that_replaces_the_online_key_drops_the_floor_it_made() {
     let rotated = next_root(&fleet, 3, Some(&fixtures::key("new", 1)));
     ask(&mut intake, 3, &rotated);
     assert_eq!(intake.root().version, 3);
-    assert_eq!(intake.clock.floor(), Time(7));
-    assert!(intake.changes.contains(&Change::Floor(Time(7))));
+    assert_eq!(intake.clock.floor(), Time(0));
+    assert!(intake.changes.contains(&Change::Floor(Time(0))));
     intake.events.clear();
     intake.order(from, order(&fleet).envelope());
     assert!(intake.events.is_empty());

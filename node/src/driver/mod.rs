@@ -26,7 +26,7 @@ use protocol::{BlobRef, Hash, NodeId, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-pub use clock::{Clock, boot_id, random_bytes};
+pub use clock::{Clock, boot_id, issued_at, random_bytes};
 pub use incoming::{directory as incoming_directory, watch as watch_incoming};
 pub use intake::{Intake, Question, issuing_cas};
 pub use shelf::Shelf;
@@ -43,6 +43,8 @@ use status::{Report, StatusRequest};
 const INPUTS_MAX: usize = 1024;
 /// Requests of peers that the brain has not answered yet; the oldest is dropped for a new one.
 const ASKED_MAX: usize = 256;
+/// Documents that are looked up for peers at the same time; more askers are turned away.
+const LOOK_UPS_MAX: usize = 32;
 /// Requests to peers under way; further ones wait for room.
 const ASKS_MAX: usize = 64;
 /// Peers that are banned at the same time; the one whose ban ends first makes room.
@@ -119,6 +121,7 @@ pub struct Driver {
     inputs: mpsc::Receiver<Input>,
     results: mpsc::Sender<Input>,
     asks: Arc<Semaphore>,
+    look_ups: Arc<Semaphore>,
     /// Effects under way; they end with the loop.
     tasks: JoinSet<()>,
     fetches: BTreeMap<Ticket, FetchHandle>,
@@ -165,6 +168,7 @@ impl Driver {
             inputs,
             results,
             asks: Arc::new(Semaphore::new(ASKS_MAX)),
+            look_ups: Arc::new(Semaphore::new(LOOK_UPS_MAX)),
             tasks: JoinSet::new(),
             fetches: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -337,12 +341,19 @@ impl Driver {
         reply: oneshot::Sender<Vec<u8>>,
         look: impl FnOnce(&Records) -> Result<Option<Vec<u8>>, RecordsError> + Send + 'static,
     ) {
+        let Ok(room) = self.look_ups.clone().try_acquire_owned() else {
+            answer(reply, &ControlReply::Refused("busy".into()));
+            return;
+        };
         let records = self.records.clone();
-        tokio::task::spawn_blocking(move || match look(&records) {
-            Ok(found) => answer(reply, &ControlReply::Document(found)),
-            Err(e) => {
-                tracing::warn!(event = "storage", "{e}");
-                answer(reply, &ControlReply::Refused("storage".into()));
+        tokio::task::spawn_blocking(move || {
+            let _room = room;
+            match look(&records) {
+                Ok(found) => answer(reply, &ControlReply::Document(found)),
+                Err(e) => {
+                    tracing::warn!(event = "storage", "{e}");
+                    answer(reply, &ControlReply::Refused("storage".into()));
+                }
             }
         });
     }

@@ -64,12 +64,10 @@ impl Shelf {
         Event::BlobOpened { ticket, have }
     }
 
-    /// Drops a blob's files.
+    /// Drops a blob's files. The loop waits for it, so it does not stand in line behind other work.
     pub async fn drop_blob(self, blob: BlobRef) {
-        let done = self
-            .work(move |shelf| shelf.blobs.drop_blob(&blob.root))
-            .await;
-        if let Some(Err(e)) = done {
+        let done = tokio::task::spawn_blocking(move || self.blobs.drop_blob(&blob.root)).await;
+        if let Ok(Err(e)) = done {
             tracing::warn!(event = "storage", "blob {blob} cannot be dropped: {e}");
         }
     }

@@ -22,7 +22,7 @@ use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 
 use crate::config::{ConfigError, ListenAsked, NodeConfig, Role};
-use crate::driver::{issuing_cas, random_bytes};
+use crate::driver::{issued_at, issuing_cas, random_bytes};
 use crate::inventory::hostname;
 use crate::net::identity::{
     Admission, AdmissionError, Identity, IdentityError, KEY_FILE, RulesError, load_key, save_key,
@@ -197,6 +197,9 @@ pub fn adopt(
     let trust = chain(first, roots, pinned)?;
     let admission = Arc::new(Admission::new(issuing_cas(trust.root()))?);
     let certificates = certificates(reply)?;
+    if let Some(own) = certificates.first() {
+        admission.floor_time(issued_at(own));
+    }
     let node = NodeId(key.verifying_key().to_bytes());
     let found = admission.admit(&certificates)?;
     if found != node {

@@ -31,6 +31,8 @@ pub struct TestFleet {
     pub ca: IssuingCa,
     /// Both roots.
     pub roots: Vec<Envelope>,
+    /// How long node certificates hold.
+    pub leaf_validity: Validity,
 }
 
 impl TestFleet {
@@ -52,6 +54,7 @@ impl TestFleet {
             .for_each(|key| envelope.sign(key));
         TestFleet {
             roots: vec![first.envelope().clone(), envelope],
+            leaf_validity: VALID,
             fleet,
             ca,
         }
@@ -60,7 +63,7 @@ impl TestFleet {
     /// What the coordinator answers to the enrolment of `node`.
     pub fn reply(&self, node: NodeId) -> EnrollReply {
         let serial = u64::from_le_bytes(node.0[..8].try_into().unwrap()) >> 2;
-        let leaf = self.ca.node(node, serial, VALID).unwrap();
+        let leaf = self.ca.node(node, serial, self.leaf_validity).unwrap();
         let hex = |der: &[u8]| data_encoding::HEXLOWER.encode(der);
         EnrollReply {
             spec_version: 1,
