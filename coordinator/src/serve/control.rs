@@ -185,6 +185,11 @@ async fn uplink(
     statuses: Vec<SignedStatus>,
     after: Seq,
 ) -> Result<ControlReply, DeskError> {
+    if me.contact.node == house.settings.origin {
+        // It follows orders like any node, but is no part of the fleet that it serves.
+        let orders = orders_after(house, after).await?;
+        return Ok(ControlReply::Uplink { orders, receipt: None });
+    }
     members.truncate(MEMBERS_MAX);
     let brought = !statuses.is_empty();
     let mut verified = Vec::new();
