@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use pkcs8::LineEnding;
+use protocol::limits;
 use protocol::{PublicKey, SiteId};
 
-/// The longest key file that is read.
-const KEY_FILE_MAX_BYTES: u64 = 16 << 10;
 const ENCRYPTED_MARK: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// Why a key is not written or read. Messages are one line.
@@ -207,7 +206,7 @@ fn read(path: &Path) -> Result<(String, u32), KeyError> {
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
     let mut text = String::new();
-    file.take(KEY_FILE_MAX_BYTES)
+    file.take(limits::KEY_FILE_MAX_BYTES)
         .read_to_string(&mut text)
         .map_err(failed)?;
     Ok((text, mode))

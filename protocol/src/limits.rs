@@ -221,6 +221,40 @@ pub const NODES_MAX: usize = 1_000_000;
 pub const BULLETIN_LIFE: Span = Span::from_secs(86_400);
 /// A reason, a label or another short text of a person.
 pub const TEXT_MAX_BYTES: usize = 1024;
+/// Different recalls of one rollout that wait for signatures; the oldest falls out.
+pub const RECALLS_WAITING_MAX: usize = 8;
+/// An enrolment token lives at most so long; a longer one is refused.
+pub const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
+/// Labels of one node; more are refused at its enrolment.
+pub const LABELS_MAX: usize = 64;
+/// Orders that wait to be pushed; more are left to the delegates' uplinks.
+pub const PUSHES_WAITING_MAX: usize = 256;
+/// Control requests that the coordinator answers at the same time; one more is dropped, and asked again.
+pub const UPLINKS_MAX: usize = 256;
+/// Pushes of orders under way at the same time; more are left to the uplinks.
+pub const PUSHES_MAX: usize = 64;
+/// Members that a newcomer is told; enough to find its site's gossip.
+pub const MEMBERS_TOLD_MAX: usize = 32;
+/// Delegates that the coordinator pushes to; more are left to their uplinks.
+pub const DELEGATES_MAX: usize = 50_000;
+/// Events of the live view that are kept; the oldest fall out.
+pub const EVENTS_KEPT_MAX: usize = 4096;
+/// Events in one answer; the rest comes with the next.
+pub const EVENTS_TOLD_MAX: usize = 512;
+/// The origin's log; a longer one is set aside when the origin is started.
+pub const ORIGIN_LOG_MAX_BYTES: u64 = 16 << 20;
+/// Questions that wait for the coordinator's brain; one more is told to come back.
+pub const DESK_WAITING_MAX: usize = 1024;
+/// Questions that share one commit of the ledger.
+pub const DESK_BATCH_MAX: usize = 64;
+/// API connections at the same time; more wait in the system's queue.
+pub const API_CONNECTIONS_MAX: usize = 1024;
+/// A client that waits for events is answered by then.
+pub const API_WAIT_MAX: Span = Span::from_secs(30);
+/// A damaged ledger up to so long is searched for its first bad entry.
+pub const SALVAGE_MAX_BYTES: u64 = 2 << 30;
+/// A key file; what stands behind is not read.
+pub const KEY_FILE_MAX_BYTES: u64 = 16 << 10;
 
 const _: () = assert!(PIECE_MIN_BYTES % GROUP_BYTES == 0);
 const _: () = assert!(PIECE_MAX_BYTES <= FRAME_PLAIN_MAX_BYTES);

@@ -10,16 +10,14 @@ use std::path::Path;
 
 use protocol::Hash;
 use protocol::audit::AuditEntry;
+use protocol::limits;
 use protocol::versioned::Versioned;
 
 use super::{BadEntry, Fault, HASH_BYTES, LedgerError, ZERO};
 
-/// A larger file is not searched.
-const SALVAGE_MAX_BYTES: u64 = 2 << 30;
-
 /// The error for a file that redb refuses because of `why`.
 pub(super) fn blame(path: &Path, why: &str) -> LedgerError {
-    let searchable = fs::metadata(path).is_ok_and(|m| m.len() <= SALVAGE_MAX_BYTES);
+    let searchable = fs::metadata(path).is_ok_and(|m| m.len() <= limits::SALVAGE_MAX_BYTES);
     let bytes = if searchable {
         fs::read(path).unwrap_or_default()
     } else {

@@ -4,6 +4,7 @@
 
 use coordinator_core::contract::{Answer, Command, CommandError};
 use protocol::envelope::Envelope;
+use protocol::limits;
 use protocol::plan::{Recall, RolloutPlan};
 use protocol::trust::{Statement, Trust, TrustError};
 use protocol::{PublicKey, RolloutId};
@@ -11,9 +12,6 @@ use tokio::sync::oneshot;
 
 use super::desk::{Desk, DeskError, DeskHandle};
 use crate::api::messages::Progress;
-
-/// Different recalls of one rollout that may wait at the same time; the oldest falls out.
-const RECALLS_MAX: usize = 8;
 
 /// Why a signature is not taken. Messages are one line.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +211,7 @@ fn collect_recall(
         add(&mut collected, offered, key);
     }
     waiting.push(collected.clone());
-    let surplus = waiting.len().saturating_sub(RECALLS_MAX);
+    let surplus = waiting.len().saturating_sub(limits::RECALLS_WAITING_MAX);
     desk.parts
         .store
         .set_recalls(rollout, &waiting[surplus..])

@@ -111,6 +111,11 @@ impl Certificates {
         self.revoked.contains(node)
     }
 
+    /// Nodes that were ever enrolled.
+    pub fn nodes(&self) -> u32 {
+        self.serials.len() as u32
+    }
+
     /// How often a node was enrolled.
     pub fn enrolments(&self, node: &NodeId) -> u32 {
         self.serials

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coordinator_core::contract::Event;
 use node::net::control::{Control, ControlEvent};
 use protocol::envelope::Envelope;
+use protocol::limits;
 use protocol::limits::{CONTROL_MAX_BYTES, MEMBERS_MAX, UPLINK_STATUSES_MAX};
 use protocol::status::SignedStatus;
 use protocol::versioned::Versioned as _;
@@ -19,16 +20,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::House;
 use super::desk::DeskError;
 
-/// Requests that are answered at the same time; one more is dropped, and its asker asks again.
-const REQUESTS_MAX: usize = 256;
-/// Pushes under way at the same time.
-const PUSHES_MAX: usize = 64;
 /// Bytes of orders in one reply.
 const ORDERS_MAX_BYTES: usize = CONTROL_MAX_BYTES / 2;
-/// Members that an asker is told; enough to find the site's gossip.
-const MEMBERS_TOLD_MAX: usize = 32;
-/// Delegates that are remembered; pushes to more are left to their uplinks.
-const DELEGATES_MAX: usize = 50_000;
 
 /// Delegates by their last report.
 #[derive(Default)]
@@ -46,8 +39,8 @@ pub async fn listen(
     mut stop: watch::Receiver<bool>,
 ) {
     let delegates = Arc::new(Mutex::new(Delegates::default()));
-    let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let sending = Arc::new(Semaphore::new(PUSHES_MAX));
+    let requests = Arc::new(Semaphore::new(limits::UPLINKS_MAX));
+    let sending = Arc::new(Semaphore::new(limits::PUSHES_MAX));
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -173,7 +166,7 @@ async fn answer(
 
 fn remember(delegates: &Mutex<Delegates>, node: NodeId, contact: &Contact) {
     let mut delegates = lock(delegates);
-    if delegates.reported.len() < DELEGATES_MAX || delegates.reported.contains_key(&node) {
+    if delegates.reported.len() < limits::DELEGATES_MAX || delegates.reported.contains_key(&node) {
         delegates.reported.insert(node, contact.clone());
     }
 }
@@ -188,7 +181,10 @@ async fn uplink(
     if me.contact.node == house.settings.origin {
         // It follows orders like any node, but is no part of the fleet that it serves.
         let orders = orders_after(house, after).await?;
-        return Ok(ControlReply::Uplink { orders, receipt: None });
+        return Ok(ControlReply::Uplink {
+            orders,
+            receipt: None,
+        });
     }
     members.truncate(MEMBERS_MAX);
     let brought = !statuses.is_empty();
@@ -222,7 +218,7 @@ async fn locate(house: &Arc<House>, me: Presence) -> Result<ControlReply, DeskEr
         .view(move |i| i.conductor.members_of(&site))
         .await?;
     members.retain(|member| member.contact.node != node);
-    members.truncate(MEMBERS_TOLD_MAX);
+    members.truncate(limits::MEMBERS_TOLD_MAX);
     Ok(ControlReply::Members(members))
 }
 

@@ -14,6 +14,7 @@ use coordinator_core::Conductor;
 use coordinator_core::contract::{Action, Answer, Command, Event, LedgerEvent, Ticket};
 use node::driver::Clock;
 use protocol::envelope::Envelope;
+use protocol::limits;
 use protocol::orders::{Mark, Order};
 use protocol::status::NodeStatus;
 use protocol::trust::{Statement as _, Trust};
@@ -27,10 +28,6 @@ use super::signer::Signer;
 use super::store::Store;
 use crate::ledger::{Ledger, LedgerError, events};
 
-/// Questions that may wait at the desk; one more is told to come back.
-const WAITING_MAX: usize = 1024;
-/// Questions that share one commit.
-const BATCH_MAX: usize = 64;
 /// The desk looks at its clock at least this often.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
@@ -213,7 +210,7 @@ pub fn open(
     oneshot::Receiver<LedgerError>,
     std::thread::JoinHandle<()>,
 ) {
-    let (asks, waiting) = sync_channel(WAITING_MAX);
+    let (asks, waiting) = sync_channel(limits::DESK_WAITING_MAX);
     let (failed, failure) = oneshot::channel();
     let mut desk = Desk {
         parts,
@@ -254,7 +251,11 @@ impl Desk {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let mut views = Vec::new();
-            for ask in first.into_iter().chain(waiting.try_iter()).take(BATCH_MAX) {
+            for ask in first
+                .into_iter()
+                .chain(waiting.try_iter())
+                .take(limits::DESK_BATCH_MAX)
+            {
                 match ask {
                     Ask::View(view) => views.push(view),
                     Ask::Work(work) => work(self),

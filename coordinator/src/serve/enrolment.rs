@@ -6,6 +6,7 @@ use coordinator_core::contract::{Enrolled, Event};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use node::net::identity::issue::Validity;
 use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::limits;
 use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
 use protocol::{Hash, NodeId, Span};
 
@@ -18,10 +19,6 @@ use crate::keys::random_32;
 
 /// A node's certificate holds for so long.
 const CERTIFICATE_LIFE: Span = Span::from_secs(365 * 86_400);
-/// A token holds for at most so long.
-const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
-/// Labels of one node.
-const LABELS_MAX: usize = 64;
 
 /// Why a machine was not enrolled, or a token not made. Messages are one line.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +53,7 @@ pub async fn new_token(house: &Arc<House>, ask: NewToken) -> Result<TokenMade, E
             "a token serves 1 to {NODES_MAX} nodes"
         )));
     }
-    if ask.life == Span::ZERO || ask.life > TOKEN_LIFE_MAX {
+    if ask.life == Span::ZERO || ask.life > limits::TOKEN_LIFE_MAX {
         return Err(EnrolmentError::Malformed(
             "a token lives for at least a moment and at most a year".into(),
         ));
@@ -168,7 +165,7 @@ fn check(request: &EnrollRequest) -> Result<(), EnrolmentError> {
         .into_iter()
         .chain(labels)
         .any(|text| text.len() > TEXT_MAX_BYTES)
-        || request.labels.len() > LABELS_MAX
+        || request.labels.len() > limits::LABELS_MAX
     {
         return malformed("a text or the number of labels is over its limit");
     }

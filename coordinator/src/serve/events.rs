@@ -5,14 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::Time;
+use protocol::limits;
 use tokio::sync::watch;
 
 use crate::api::messages::{EventLine, Events};
-
-/// Events that are kept; the oldest fall out.
-const KEPT_MAX: usize = 4096;
-/// Events in one answer.
-const ANSWER_MAX: usize = 512;
 
 /// The log.
 pub struct EventLog {
@@ -34,7 +30,7 @@ impl EventLog {
         tracing::info!(event, "{line}");
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let n = *self.last.borrow() + 1;
-        if lines.len() == KEPT_MAX {
+        if lines.len() == limits::EVENTS_KEPT_MAX {
             lines.pop_front();
         }
         lines.push_back(EventLine {
@@ -55,7 +51,7 @@ impl EventLog {
         let events: Vec<_> = lines
             .iter()
             .filter(|line| line.n > after)
-            .take(ANSWER_MAX)
+            .take(limits::EVENTS_TOLD_MAX)
             .cloned()
             .collect();
         // A server that was restarted counts from 1 again.

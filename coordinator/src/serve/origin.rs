@@ -5,6 +5,7 @@
 //! reach. A node holds `run/lock` in its directory while it lives, with its process id inside; that
 //! is how an origin of an earlier coordinator is found and adopted.
 
+use protocol::limits;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -30,8 +31,6 @@ const WELL_AFTER: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(250);
 /// An origin that is asked to end has so long; then it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-/// A longer log is begun anew when the origin is started.
-const LOG_MAX_BYTES: u64 = 16 << 20;
 
 /// What runs as the origin.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -203,7 +202,7 @@ impl Watcher {
 
     fn open_log(&self) -> io::Result<File> {
         let path = self.log_file();
-        if fs::metadata(&path).is_ok_and(|m| m.len() > LOG_MAX_BYTES) {
+        if fs::metadata(&path).is_ok_and(|m| m.len() > limits::ORIGIN_LOG_MAX_BYTES) {
             fs::rename(&path, path.with_extension("log.old"))?;
         }
         OpenOptions::new().create(true).append(true).open(path)

@@ -13,6 +13,7 @@ use node::net::control::{Control, ControlConfig};
 use node::net::identity::issue::IssuingCa;
 use node::net::identity::{Admission, Identity, load_key};
 use protocol::envelope::Envelope;
+use protocol::limits;
 use protocol::limits::BULLETIN_LIFE;
 use protocol::trust::{Role, Trust};
 use protocol::{FleetId, Span, Time};
@@ -33,8 +34,6 @@ use crate::ledger::{Fault, Ledger, LedgerError, events};
 
 /// Unheard of for so long, a node counts as unreachable.
 const UNREACHABLE_AFTER: Span = Span::from_secs(600);
-/// Orders that wait to be pushed; more are left to the delegates' uplinks.
-const PUSHES_MAX: usize = 256;
 
 /// Starts the coordinator of a directory: ledger verified and replayed, listeners bound, origin up.
 ///
@@ -51,6 +50,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     };
     let listener = TcpListener::bind(settings.api).await.map_err(listen)?;
 
+    // Uploads that broke off with an earlier coordinator.
+    let _ = std::fs::remove_dir_all(dir.uploads_dir());
     let roots = read_roots(&dir)?;
     let trust = trust(&dir, &roots, settings.fleet)?;
     let online = load_key(&dir.online_key_file()).map_err(unusable)?;
@@ -92,7 +93,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         Control::start(ControlConfig::at(settings.control), identity).await?;
     let signer = Arc::new(Signer::new(settings.fleet, online));
     let log = Arc::new(EventLog::new());
-    let (pushes, pushed) = mpsc::channel(PUSHES_MAX);
+    let (pushes, pushed) = mpsc::channel(limits::PUSHES_WAITING_MAX);
     let parts = Parts {
         conductor,
         ledger,

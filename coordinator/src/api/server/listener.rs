@@ -1,5 +1,6 @@
 //! Accepting TLS connections: handshakes run beside each other, and there are only so many.
 
+use protocol::limits;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,8 +15,6 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Connections at the same time; more wait in the system's queue.
-const CONNECTIONS_MAX: usize = 1024;
 /// A handshake is through by then.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptors, …) the next is tried.
@@ -49,7 +48,7 @@ impl Drop for Listener {
 }
 
 async fn accept(tcp: TcpListener, tls: TlsAcceptor, done: mpsc::Sender<(Connection, SocketAddr)>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(limits::API_CONNECTIONS_MAX));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else {
             return;

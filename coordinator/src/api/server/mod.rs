@@ -18,6 +18,7 @@ use axum::routing::{get, post, put};
 use node::net::identity::issue::private_key_der;
 use node::net::identity::load_key;
 use protocol::envelope::Envelope;
+use protocol::limits;
 use protocol::limits::API_BODY_MAX_BYTES;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
@@ -29,9 +30,6 @@ use failure::{Answer, Failure, Json};
 use super::messages::{AuditHead, Events, ServerStatus};
 use crate::directory::Directory;
 use crate::serve::House;
-
-/// A client that waits for events is answered by then.
-const WAIT_MAX: Duration = Duration::from_secs(30);
 
 type Shared = State<Arc<House>>;
 
@@ -154,7 +152,7 @@ async fn bearer(State(house): Shared, request: Request, next: Next) -> Result<Re
 async fn status(State(house): Shared) -> Answer<ServerStatus> {
     let (nodes, ledger_entries) = house
         .desk
-        .view(|i| (i.conductor.nodes().len() as u32, i.ledger.0))
+        .view(|i| (i.certificates.nodes(), i.ledger.0))
         .await?;
     Ok(Json(ServerStatus {
         fleet: house.settings.fleet,
@@ -186,6 +184,6 @@ struct After {
 }
 
 async fn events(State(house): Shared, Query(ask): Query<After>) -> Json<Events> {
-    let wait = Duration::from_millis(ask.wait_ms).min(WAIT_MAX);
+    let wait = Duration::from_millis(ask.wait_ms).min(limits::API_WAIT_MAX.as_duration());
     Json(house.log.after(ask.after, wait).await)
 }
