@@ -117,6 +117,9 @@ impl World {
     }
 
     pub(crate) fn wake_desk(&mut self) {
+        if self.desk.wake != Some(self.time()) {
+            return;
+        }
         self.desk.wake = None;
         if self.desk.up {
             self.desk.conductor.handle_timeout(self.clock());
@@ -143,6 +146,7 @@ impl World {
         }
         self.desk.up = true;
         self.desk.feed.clear();
+        self.desk.wake = None;
         self.desk.conductor = conductor;
         self.desk.conductor.resume(self.clock());
         self.desk_drains();

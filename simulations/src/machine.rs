@@ -19,6 +19,8 @@ use crate::flows::Link;
 use crate::scenario::below;
 use crate::world::{Happening, World, contact};
 
+/// A brain that is due again right after each so many timeouts never sleeps.
+const SPINS_MAX: u32 = 20;
 /// What a disk writes and reads in a second.
 const DISK_BYTES_PER_MS: u64 = 200_000;
 /// A node that died comes back after this.
@@ -69,6 +71,7 @@ pub struct Machine {
     pub(crate) disk: BTreeMap<BlobRef, Stored>,
     pub(crate) fetches: BTreeMap<Ticket, Fetch>,
     wake: Option<Time>,
+    spins: u32,
 }
 
 impl Machine {
@@ -120,6 +123,7 @@ impl Machine {
             disk: BTreeMap::new(),
             fetches: BTreeMap::new(),
             wake: None,
+            spins: 0,
         }
     }
 
@@ -272,13 +276,29 @@ impl World {
     }
 
     pub(crate) fn wake(&mut self, n: usize) {
-        let now = self.machines[n].clock(self.time());
+        // an earlier one took this one's place, and is over
+        if self.machines[n].wake != Some(self.time()) {
+            return;
+        }
         self.machines[n].wake = None;
+        let now = self.machines[n].clock(self.time());
         if let Some(brain) = self.machines[n].brain.as_mut() {
-            if brain.poll_timeout().is_some_and(|at| at <= now.boot) {
+            let due = brain.poll_timeout().is_some_and(|at| at <= now.boot);
+            if due {
                 brain.handle_timeout(now);
             }
             self.drain(n);
+            let timeout = self.machines[n]
+                .brain
+                .as_ref()
+                .and_then(Brain::poll_timeout);
+            let spins = due && timeout.is_some_and(|at| at <= now.boot);
+            let machine = &mut self.machines[n];
+            machine.spins = if spins { machine.spins + 1 } else { 0 };
+            if machine.spins == SPINS_MAX {
+                let what = format!("{} wants to be woken over and over", machine.node());
+                self.checks.violated(self.clock(), what);
+            }
         }
     }
 

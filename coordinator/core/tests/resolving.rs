@@ -10,6 +10,7 @@ use protocol::plan::Selector::{self, Count, Label, Percent, Rest, Site};
 use protocol::plan::{Members, WaveDraft};
 use support::{Bench, draft, gate};
 use tidegate_coordinator_core::contract::Answer;
+use tidegate_coordinator_core::presets::Preset;
 
 fn waves(selectors: &[Selector]) -> Vec<WaveDraft> {
     selectors
@@ -194,4 +195,31 @@ fn the_first_are_others_each_time() {
     }
     assert!(times.len() > 55, "{} of 60 were first once", times.len());
     assert!(times.values().all(|t| *t <= 18), "{times:?}");
+}
+
+/// Every preset resolves for every size of fleet, and lets out ever larger parts: the curve of starts
+/// begins with a handful and does not bunch before the last wave.
+#[test]
+fn presets_resolve_for_every_fleet_and_begin_small() {
+    for (name, preset) in Preset::ALL {
+        for count in [1, 2, 3, 5, 6, 12, 40, 200] {
+            let mut bench = Bench::new();
+            bench.audit = false;
+            (0..count).for_each(|n| bench.enrol(n));
+            let release = bench.publish("1", 1);
+            let proposal = bench.proposal("r", release.digest(), preset.waves(CREATED));
+            let plan = bench.plan(proposal);
+            let sizes: Vec<usize> = (0..plan.waves.len() as u32)
+                .map(|wave| bench.wave(&plan, wave, count).len())
+                .collect();
+            assert_eq!(sizes.iter().sum::<usize>() as u64, count, "{name}");
+            assert!(
+                sizes[0] <= 5 && sizes[0] > 0,
+                "{name} of {count}: {sizes:?}"
+            );
+            if count == 200 {
+                assert!(sizes.windows(2).all(|w| w[0] <= w[1]), "{name}: {sizes:?}");
+            }
+        }
+    }
 }
