@@ -1,7 +1,7 @@
 //! Building a release's content: a directory or a file becomes index, pack and `full` carrier.
 //!
 //! One thread reads and cuts; the chunks of a batch are hashed on all cores; distinct ones fill frames
-//! of 8 MiB, which a few threads write to the pack, hash and compress ([`super::packer`]). The hand-over
+//! of 8 MiB, which a few threads write to the pack, hash and compress (`packer`). The hand-over
 //! is a rendezvous, so the frames under way are counted, and memory does not grow with the payload but
 //! for the index itself: about 55 bytes a distinct chunk (0.9 MiB a GiB) and its entries.
 

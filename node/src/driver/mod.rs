@@ -1,5 +1,5 @@
 //! The loop that ties the brain to sockets and disks. No policy lives here: what came in is
-//! verified ([`intake`]) and handed to the brain, what the brain decides is carried out, action by
+//! verified ([`Intake`]) and handed to the brain, what the brain decides is carried out, action by
 //! action, in its order.
 //!
 //! One task owns the brain. It waits for nothing but the disk (a [`Remember`](Action::Remember) is

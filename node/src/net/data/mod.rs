@@ -2,8 +2,8 @@
 //!
 //! One quinn endpoint per node, bound to its own address, mutual TLS 1.3 without resumption. A
 //! bidirectional stream carries one [`protocol::wire::DataRequest`] and its reply; a unidirectional
-//! one carries one [`Notice`]. Every group is verified before it is written ([`codec`]). What leaves
-//! for a site is paced over all its nodes together ([`pace`]) and counted at the socket ([`count`]).
+//! one carries one [`Notice`]. Every group is verified before it is written (`codec`). What leaves
+//! for a site is paced over all its nodes together (`pace`) and counted at the socket (`count`).
 //!
 //! What is not here: which peer to ask for what, and what to make of a failure. The brain knows.
 
