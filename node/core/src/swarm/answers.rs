@@ -47,7 +47,7 @@ impl Swarm {
             Input::FrameDecoded(ticket, ok) => {
                 let desk = &mut self.desk;
                 let decoded = self.stagings.values_mut().find_map(|s| {
-                    s.frame_decoded(desk, ticket, ok)
+                    s.frame_decoded(desk, now, ticket, ok)
                         .map(|pieces| (s.want.artifact.pack, pieces))
                 });
                 if let Some((pack, pieces)) = decoded {

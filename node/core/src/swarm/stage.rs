@@ -42,6 +42,9 @@ pub(super) struct Staging {
     reuse: Step<()>,
     table: Step<FrameMap>,
     decoding: Option<(Ticket, u32)>,
+    /// Decodes that failed in a row, and when the next may be tried.
+    decode_fails: u32,
+    decode_at: Time,
     missing_bytes: u64,
     told: Progress,
     told_at: Time,
@@ -73,6 +76,8 @@ impl Staging {
             reuse: Step::Due,
             table: Step::Due,
             decoding: None,
+            decode_fails: 0,
+            decode_at: Time(0),
             missing_bytes: 0,
             told: Progress::default(),
             told_at: Time(0),
@@ -130,7 +135,7 @@ impl Staging {
             .and_then(|name| blobs.get(name))
         {
             self.read_table(desk, carrier, pack_blob);
-            self.decode(desk, carrier, pack_blob);
+            self.decode(desk, now, carrier, pack_blob);
         }
     }
 
@@ -151,11 +156,15 @@ impl Staging {
     }
 
     /// One frame at a time: a decoder may need 64 MiB.
-    fn decode(&mut self, desk: &mut Desk, carrier: &Blob, pack: &Blob) {
+    fn decode(&mut self, desk: &mut Desk, now: Time, carrier: &Blob, pack: &Blob) {
         let Step::Known(frames) = &self.table else {
             return;
         };
         if self.decoding.is_some() || self.reuse != Step::Known(()) || !carrier.is_open() {
+            return;
+        }
+        if now < self.decode_at {
+            desk.wake_at(self.decode_at);
             return;
         }
         let whole = |frame: &usize| {
@@ -354,21 +363,26 @@ impl Staging {
             .is_some_and(|covered| covered >= plain)
     }
 
-    /// A frame was decoded; returns the pack pieces that are complete by it.
+    /// A frame was decoded; returns the pack pieces that are complete by it. A failure is tried again
+    /// a few times, in case it was this machine's.
     pub fn frame_decoded(
         &mut self,
         desk: &mut Desk,
+        now: Time,
         ticket: Ticket,
         ok: bool,
     ) -> Option<core::ops::Range<u32>> {
         let (_, frame) = self.decoding.take_if(|(asked, _)| *asked == ticket)?;
         if !ok {
-            self.refuse(
-                desk,
-                &format!("frame {frame} does not unfold to what its index says"),
-            );
+            self.decode_at = now + protocol::Span(1_000 << self.decode_fails);
+            self.decode_fails += 1;
+            if self.decode_fails >= STORAGE_PATIENCE {
+                let why = format!("frame {frame} does not unfold to what its index says");
+                self.refuse(desk, &why);
+            }
             return None;
         }
+        self.decode_fails = 0;
         let Step::Known(frames) = &self.table else {
             return None;
         };

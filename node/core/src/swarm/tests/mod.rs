@@ -1,5 +1,6 @@
 //! The swarm against slow, obvious models, and in a small pretend site.
 
+mod body;
 mod model;
 mod rules;
 mod site;

@@ -375,6 +375,21 @@ fn a_broken_index_fails_the_release_by_name() {
 }
 
 #[test]
+fn a_frame_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_release() {
+    for (faults, staged) in [(1, true), (1_000, false)] {
+        let mut world = World::new(1, 155);
+        let release = release(155, 16 * MIB, 4 * MIB);
+        world.bad_decodes = faults;
+        world.start_all();
+        world.want_all(&release);
+        world.run(30_000);
+        assert_eq!(world.nodes[0].staged.contains_key(&release.digest), staged);
+        assert_eq!(world.nodes[0].failed.len(), usize::from(!staged));
+        assert!(staged || world.nodes[0].failed[0].1.contains("frame 0"));
+    }
+}
+
+#[test]
 fn what_nobody_needs_is_dropped_and_the_rest_kept() {
     let mut world = World::new(2, 160);
     let (first, mut second) = (

@@ -4,18 +4,16 @@
 //! what must hold at any moment: fetches are bounded, and ask for what is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use protocol::index::{CheckedIndex, Index};
-use protocol::limits::{FETCHES_MAX, FETCHES_PER_PEER_MAX, GROUP_BYTES};
 use protocol::manifest::{Artifact, Carrier, CarrierKind};
 use protocol::pieces::{Geometry, PieceSet};
-use protocol::wire::{Class, Contact, SiteMessage};
+use protocol::wire::{Class, Contact};
 use protocol::{BlobRef, Hash, NodeId, Now, Span, Time};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use crate::contract::{Action, FetchOutcome, FetchReason, FrameMap, NodeRole, Tempo, Ticket};
+use super::body::Transfer;
+use crate::contract::{FetchReason, FrameMap, NodeRole, Tempo};
 use crate::swarm::{Input, Member, Output, Progress, Swarm, Want};
 
 pub const STEP: u64 = 5;
@@ -35,7 +33,7 @@ pub enum Nature {
 #[derive(Default)]
 pub struct Disk {
     pub have: PieceSet,
-    partial: BTreeMap<u32, u64>,
+    pub(super) partial: BTreeMap<u32, u64>,
 }
 
 pub struct Node {
@@ -54,22 +52,10 @@ pub struct Node {
     pub fetches: Vec<(BlobRef, u32, FetchReason)>,
     pub progress: Option<Progress>,
     pub timeouts: usize,
-    lives: u64,
+    pub(super) lives: u64,
 }
 
-struct Transfer {
-    to: usize,
-    ticket: Ticket,
-    from: Option<usize>,
-    blob: BlobRef,
-    piece: u32,
-    rate: u64,
-    done: f64,
-    credited: u64,
-    started: Time,
-}
-
-enum Mail {
+pub(super) enum Mail {
     Input(Input),
     /// What the node takes for its site changed.
     Members,
@@ -93,6 +79,8 @@ pub struct World {
     pub wan_rate: f64,
     pub lan_rate: f64,
     pub origin_up: bool,
+    /// So many decodes to come fail.
+    pub bad_decodes: usize,
     pub origin: Contact,
     pub wan_bytes: BTreeMap<BlobRef, u64>,
     pub lan_bytes: BTreeMap<BlobRef, u64>,
@@ -103,11 +91,11 @@ pub struct World {
     pub releases: Vec<Release>,
     pub site: Option<&'static str>,
     pub tempo: Tempo,
-    visible: BTreeSet<usize>,
-    transfers: Vec<Transfer>,
-    mail: Vec<(Time, u64, usize, u64, Mail)>,
-    sent: u64,
-    rng: ChaCha8Rng,
+    pub(super) visible: BTreeSet<usize>,
+    pub(super) transfers: Vec<Transfer>,
+    pub(super) mail: Vec<(Time, u64, usize, u64, Mail)>,
+    pub(super) sent: u64,
+    pub(super) rng: ChaCha8Rng,
 }
 
 pub fn node_id(n: u64) -> NodeId {
@@ -124,17 +112,6 @@ pub fn contact(node: NodeId) -> Contact {
         control: Vec::new(),
         data: Some("127.0.0.1:1".parse().unwrap()),
     }
-}
-
-fn any_index() -> Arc<CheckedIndex> {
-    let pack = BlobRef::of(b"");
-    let index = Index {
-        pack,
-        chunks: Vec::new(),
-        entries: Vec::new(),
-        piece_cvs: vec![pack.root],
-    };
-    Arc::new(index.check().unwrap())
 }
 
 /// A release of `plain` bytes that its carrier brings down to `coded`.
@@ -200,6 +177,7 @@ impl World {
             wan_rate: 2_000_000.0,
             lan_rate: 12_500_000.0,
             origin_up: true,
+            bad_decodes: 0,
             origin: contact(node_id(u64::MAX)),
             wan_bytes: BTreeMap::new(),
             lan_bytes: BTreeMap::new(),
@@ -354,7 +332,7 @@ impl World {
         self.wan_bytes.get(blob).copied().unwrap_or(0) as f64 / blob.length as f64
     }
 
-    fn post(&mut self, after: Span, to: usize, mail: Mail) {
+    pub(super) fn post(&mut self, after: Span, to: usize, mail: Mail) {
         self.sent += 1;
         let lives = self.nodes[to].lives;
         self.mail
@@ -424,7 +402,7 @@ impl World {
             .collect()
     }
 
-    fn index_of(&self, id: &NodeId) -> Option<usize> {
+    pub(super) fn index_of(&self, id: &NodeId) -> Option<usize> {
         self.nodes.iter().position(|node| node.id == *id)
     }
 
@@ -459,304 +437,5 @@ impl World {
             self.nodes[n].staged.insert(digest, self.now).is_none(),
             "staged twice"
         );
-    }
-
-    fn act(&mut self, n: usize, action: Action) {
-        let soon = Span(1 + self.rng.next_u64() % 4);
-        match action {
-            Action::OpenBlob { ticket, blob } => {
-                let pieces = Geometry::of(blob.length).pieces();
-                let sick = self.now < self.nodes[n].sick_until;
-                let disk = self.nodes[n].disk.entry(blob).or_default();
-                if disk.have.len() != pieces {
-                    disk.have = PieceSet::empty(pieces);
-                }
-                let have = (!sick).then(|| disk.have.clone());
-                self.answer(soon, n, Input::BlobOpened(ticket, have));
-            }
-            Action::DropBlob(blob) => {
-                self.nodes[n].disk.remove(&blob);
-                self.nodes[n].dropped.push(blob);
-            }
-            Action::Fetch {
-                ticket,
-                from,
-                blob,
-                pieces,
-                wan,
-                reason,
-                max_bytes_per_s,
-                ..
-            } => {
-                self.begin(
-                    n,
-                    ticket,
-                    from.node,
-                    blob,
-                    &pieces,
-                    wan,
-                    reason,
-                    max_bytes_per_s,
-                );
-            }
-            Action::CancelFetch(ticket) => {
-                if let Some(i) = self
-                    .transfers
-                    .iter()
-                    .position(|t| t.to == n && t.ticket == ticket)
-                {
-                    self.transfers.remove(i);
-                    self.answer(soon, n, Input::FetchEnded(ticket, FetchOutcome::Cancelled));
-                }
-            }
-            Action::ReadIndex { ticket, index, .. } => {
-                assert!(
-                    self.nodes[n].disk[&index].have.is_full(),
-                    "an index is read before it is whole"
-                );
-                let broken = self
-                    .releases
-                    .iter()
-                    .any(|r| r.artifact.index == index && r.broken_index);
-                self.answer(soon, n, Input::IndexRead(ticket, (!broken).then(any_index)));
-            }
-            Action::Reuse { ticket, pack, .. } => {
-                let reusable = self.of_pack(&pack).reusable.clone();
-                let disk = self.nodes[n].disk.get_mut(&pack).expect("an open pack");
-                for piece in reusable {
-                    disk.have.insert(piece);
-                }
-                let have = disk.have.clone();
-                self.answer(Span(30), n, Input::Reused(ticket, have, 1));
-            }
-            Action::ReadFrames {
-                ticket,
-                carrier,
-                pack,
-            } => {
-                assert!(
-                    self.nodes[n].disk[&carrier].have.contains(0),
-                    "a table is read before it is here"
-                );
-                let frames = self.of_pack(&pack).frames.clone();
-                self.answer(soon, n, Input::FramesRead(ticket, Some(frames)));
-            }
-            Action::Decode {
-                ticket,
-                carrier,
-                pack,
-                frame,
-                ..
-            } => self.decode(n, ticket, carrier, pack, frame),
-            Action::Notify { to, notice } => {
-                let from = self.nodes[n].id;
-                if let Some(to) = self.index_of(&to.node) {
-                    self.post(soon, to, Mail::Input(Input::Notice(from, notice)));
-                }
-            }
-            Action::Gossip(SiteMessage::Claim(claim)) => {
-                self.gossiped += 1;
-                for to in (0..self.nodes.len()).filter(|to| *to != n) {
-                    let hop = Span(2 + self.rng.next_u64() % 12);
-                    self.post(hop, to, Mail::Input(Input::Claim(claim.clone())));
-                }
-            }
-            Action::Ban { peer, .. } => self.nodes[n].banned.push(peer),
-            Action::Note { .. } => {}
-            other => panic!("the swarm asked for {other:?}"),
-        }
-    }
-
-    fn of_pack(&self, pack: &BlobRef) -> &Release {
-        self.releases
-            .iter()
-            .find(|r| r.artifact.pack == *pack)
-            .expect("a pack of this world")
-    }
-
-    fn answer(&mut self, after: Span, n: usize, input: Input) {
-        self.post(after, n, Mail::Input(input));
-    }
-
-    fn decode(&mut self, n: usize, ticket: Ticket, carrier: BlobRef, pack: BlobRef, frame: u32) {
-        let (start, end) = self.of_pack(&pack).frames.coded[frame as usize];
-        let cut = Geometry::of(pack.length);
-        let coded = Geometry::of(carrier.length).pieces_of_bytes(start..end);
-        let node = &mut self.nodes[n];
-        assert!(
-            coded
-                .clone()
-                .all(|piece| node.disk[&carrier].have.contains(piece)),
-            "frame {frame} is not whole"
-        );
-        let plain = u64::from(frame) * FRAME;
-        for piece in cut.pieces_of_bytes(plain..plain + FRAME) {
-            node.disk
-                .get_mut(&pack)
-                .expect("an open pack")
-                .have
-                .insert(piece);
-        }
-        node.decoded += 1;
-        self.answer(Span(20), n, Input::FrameDecoded(ticket, true));
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn begin(
-        &mut self,
-        n: usize,
-        ticket: Ticket,
-        from: NodeId,
-        blob: BlobRef,
-        pieces: &[u32],
-        wan: bool,
-        reason: FetchReason,
-        rate: u64,
-    ) {
-        assert_eq!(pieces.len(), 1);
-        let piece = pieces[0];
-        assert!(
-            !self.nodes[n].banned.contains(&from),
-            "a banned peer is asked"
-        );
-        assert!(
-            !self.nodes[n].disk[&blob].have.contains(piece),
-            "{piece} of {blob} is here already"
-        );
-        assert_eq!(wan, from == self.origin.node);
-        let mine = self.transfers.iter().filter(|t| t.to == n);
-        let server = self.index_of(&from);
-        assert!(mine.clone().count() < FETCHES_MAX);
-        assert!(wan || mine.filter(|t| t.from == server).count() < FETCHES_PER_PEER_MAX);
-        self.nodes[n].fetches.push((blob, piece, reason));
-        let up = server.map_or(self.origin_up, |s| self.nodes[s].swarm.is_some());
-        if !up {
-            self.answer(Span(50), n, Input::FetchEnded(ticket, FetchOutcome::Broken));
-            return;
-        }
-        if self.now < self.nodes[n].sick_until {
-            self.answer(Span(5), n, Input::FetchEnded(ticket, FetchOutcome::Storage));
-            return;
-        }
-        let (done, started) = (
-            self.nodes[n].disk[&blob]
-                .partial
-                .get(&piece)
-                .copied()
-                .unwrap_or(0),
-            self.now,
-        );
-        let done = done as f64;
-        let credited = done as u64;
-        self.transfers.push(Transfer {
-            to: n,
-            ticket,
-            from: server,
-            blob,
-            piece,
-            rate,
-            done,
-            credited,
-            started,
-        });
-    }
-
-    fn move_bytes(&mut self) {
-        let seconds = STEP as f64 / 1000.0;
-        let crossing = self
-            .transfers
-            .iter()
-            .filter(|t| t.from.is_none())
-            .count()
-            .max(1) as f64;
-        let mut load: BTreeMap<usize, f64> = BTreeMap::new();
-        for t in &self.transfers {
-            *load.entry(t.from.unwrap_or(usize::MAX)).or_default() += 1.0;
-        }
-        let promised: u64 = self
-            .transfers
-            .iter()
-            .filter(|t| t.from.is_none())
-            .map(|t| t.rate)
-            .sum();
-        self.most_promised = self.most_promised.max(promised);
-        let mut ended = Vec::new();
-        for (i, t) in self.transfers.iter_mut().enumerate() {
-            let outcome = match t.from {
-                None if !self.origin_up => Some(FetchOutcome::Broken),
-                Some(s) if self.nodes[s].swarm.is_none() => Some(FetchOutcome::Broken),
-                Some(s) if self.nodes[s].nature == Nature::Poisoner => Some(FetchOutcome::Poisoned),
-                Some(s) if self.nodes[s].nature == Nature::Staller => {
-                    (self.now.since(t.started) >= Span::from_secs(10)).then_some(FetchOutcome::Slow)
-                }
-                Some(s)
-                    if !self.nodes[s]
-                        .disk
-                        .get(&t.blob)
-                        .is_some_and(|d| d.have.contains(t.piece)) =>
-                {
-                    Some(FetchOutcome::NotHeld)
-                }
-                _ => None,
-            };
-            if outcome.is_some()
-                || t.from
-                    .is_some_and(|s| self.nodes[s].nature == Nature::Staller)
-            {
-                outcome
-                    .into_iter()
-                    .for_each(|outcome| ended.push((i, outcome)));
-                continue;
-            }
-            let rate = match t.from {
-                Some(s) => self.lan_rate / load[&s],
-                None if t.rate > 0 => (self.wan_rate / crossing).min(t.rate as f64),
-                None => self.wan_rate / crossing,
-            };
-            t.done += rate * seconds;
-            let range = Geometry::of(t.blob.length).piece_range(t.piece);
-            let whole = range.end - range.start;
-            let now_done = if t.done >= whole as f64 {
-                whole
-            } else {
-                t.done as u64 / GROUP_BYTES * GROUP_BYTES
-            };
-            let new = now_done.saturating_sub(t.credited);
-            if new > 0 {
-                t.credited = now_done;
-                let table = if t.from.is_none() {
-                    &mut self.wan_bytes
-                } else {
-                    &mut self.lan_bytes
-                };
-                *table.entry(t.blob).or_default() += new;
-                if t.from.is_none() {
-                    *self.wan_by_node.entry((t.blob, t.to)).or_default() += new;
-                }
-                let disk = self.nodes[t.to]
-                    .disk
-                    .get_mut(&t.blob)
-                    .expect("an open blob");
-                let partial = disk.partial.entry(t.piece).or_default();
-                *partial = (*partial).max(now_done);
-                self.sent += 1;
-                let lives = self.nodes[t.to].lives;
-                let progress = Mail::Input(Input::FetchProgress(t.ticket, new));
-                self.mail.push((self.now, self.sent, t.to, lives, progress));
-            }
-            if now_done == whole {
-                let disk = self.nodes[t.to]
-                    .disk
-                    .get_mut(&t.blob)
-                    .expect("an open blob");
-                disk.have.insert(t.piece);
-                disk.partial.remove(&t.piece);
-                ended.push((i, FetchOutcome::Complete));
-            }
-        }
-        for (i, outcome) in ended.into_iter().rev() {
-            let t = self.transfers.remove(i);
-            self.answer(Span(0), t.to, Input::FetchEnded(t.ticket, outcome));
-        }
     }
 }
