@@ -221,9 +221,13 @@ impl Brain {
             members: self.membership.members().len() + 1,
             delegate: self.membership.is_delegate(),
             orders_head: self.orders.head(),
-            standings: self
-                .rollouts
-                .standings(orders, library, &self.reports, &self.swarm),
+            standings: match self.config.role {
+                NodeRole::Origin => Vec::new(),
+                NodeRole::Endpoint => {
+                    self.rollouts
+                        .standings(orders, library, &self.reports, &self.swarm)
+                }
+            },
         }
     }
 

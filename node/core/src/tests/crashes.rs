@@ -206,3 +206,16 @@ fn a_rollout_that_vanishes_is_forgotten_once_its_outcome_is_known() {
     world.run_for(Span::from_secs(30));
     assert_eq!(world.disk.len(), 5);
 }
+
+#[test]
+fn what_the_swarm_finds_on_disk_is_staged_and_let_go_after_a_recall() {
+    let mut world = World::new();
+    world.blobs_here = true;
+    world.open();
+    world.run(|w| w.reported() == Some(State::Succeeded));
+    world.crash();
+    world.recall();
+    world.run(|w| w.reported() == Some(State::RolledBack));
+    world.run_for(Span::from_secs(30));
+    assert!(!world.dropped.is_empty(), "a recalled release is not kept");
+}

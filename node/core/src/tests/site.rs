@@ -1,0 +1,553 @@
+//! A site of several brains on one bus, and a coordinator that comes and goes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use ed25519_dalek::SigningKey;
+use protocol::fixtures::{CREATED, Fleet, contact, node, node_key};
+use protocol::orders::{Mark, Order, OrderBody};
+use protocol::plan::RolloutPlan;
+use protocol::status::{NodeStatus, State};
+use protocol::topology::Topology;
+use protocol::wire::{ControlReply, ControlRequest, Presence, SiteMessage};
+use protocol::{Hash, NodeId, Now, Span, Time, Verified};
+
+use crate::Brain;
+use crate::contract::{
+    Action, Config, Event, Memory, NodeRole, Record, RecordKey, StepOutcome, Tempo, Ticket,
+};
+
+struct Member {
+    config: Config,
+    key: SigningKey,
+    brain: Brain,
+    disk: BTreeMap<RecordKey, Record>,
+    up: bool,
+    inbox: VecDeque<Event>,
+    paced: Vec<Action>,
+    linked_to_coordinator: bool,
+}
+
+/// Nodes of site `s1` and the coordinator, who is contact 9000.
+struct Site {
+    fleet: Fleet,
+    now: Now,
+    members: BTreeMap<NodeId, Member>,
+    orders: Vec<Verified<Order>>,
+    documents: BTreeMap<Hash, Event>,
+    topology: Verified<Topology>,
+    plan: Verified<RolloutPlan>,
+    reachable: bool,
+    known: BTreeMap<NodeId, Presence>,
+    statuses: BTreeMap<NodeId, NodeStatus>,
+    uplinks: BTreeSet<NodeId>,
+    /// Questions between nodes: who asked, and with which ticket.
+    questions: BTreeMap<Ticket, (NodeId, Ticket)>,
+    next: u64,
+}
+
+impl Site {
+    fn new(count: u64) -> Site {
+        let fleet = Fleet::new(1);
+        let release = fleet.verified(&fleet.release("app", "1", 1));
+        let nodes = (1..=count).map(node).collect();
+        let plan = fleet.verified(&fleet.plan("r", &release, nodes));
+        let topology = fleet.verified(&fleet.topology(1, 2));
+        let bulletin = fleet.bulletin(Some(&topology), &[(&plan, 1)]);
+        let orders = vec![
+            fleet.order(1, fleet.lease(&plan, 1)),
+            fleet.order(2, OrderBody::Bulletin(bulletin)),
+        ];
+        let documents = BTreeMap::from([
+            (topology.digest(), Event::Topology(topology.clone())),
+            (plan.digest(), Event::Plan(plan.clone())),
+            (release.digest(), Event::Release(release)),
+        ]);
+        let mut site = Site {
+            now: Now {
+                boot: Time::from_secs(50),
+                wall: CREATED,
+            },
+            members: BTreeMap::new(),
+            reachable: true,
+            known: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+            uplinks: BTreeSet::new(),
+            questions: BTreeMap::new(),
+            next: 0,
+            fleet,
+            orders,
+            documents,
+            topology,
+            plan,
+        };
+        (1..=count).for_each(|n| site.join(n, NodeRole::Endpoint));
+        site
+    }
+
+    fn join(&mut self, n: u64, role: NodeRole) {
+        let config = Config {
+            node: node(n),
+            fleet: self.fleet.id(),
+            role,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            contact: contact(n),
+            epoch: 1,
+            boot_id: Hash::of(&n.to_le_bytes()),
+            coordinators: vec![contact(9000)],
+            origins: vec![contact(9001)],
+            tempo: Tempo::default(),
+            seed: n,
+        };
+        let member = Member {
+            brain: Brain::new(config.clone(), Memory::default(), self.now),
+            config,
+            key: node_key(n),
+            disk: BTreeMap::new(),
+            up: true,
+            inbox: VecDeque::new(),
+            paced: Vec::new(),
+            linked_to_coordinator: false,
+        };
+        self.members.insert(node(n), member);
+        self.greet(node(n), n);
+    }
+
+    fn greet(&mut self, id: NodeId, n: u64) {
+        let root = self.fleet.trust().root().clone();
+        let member = self.members.get_mut(&id).expect("a member");
+        let addresses = vec![[127, 1, 0, n as u8].into()];
+        // Every node was given the topology at enrolment, except in stories about learning it.
+        member
+            .inbox
+            .extend([Event::Root(root), Event::Topology(self.topology.clone())]);
+        member.inbox.push_back(Event::Addresses(addresses));
+    }
+
+    fn send(&mut self, to: NodeId, event: Event) {
+        if let Some(member) = self.members.get_mut(&to).filter(|m| m.up) {
+            member.inbox.push_back(event);
+        }
+    }
+
+    fn gossip(&mut self, from: NodeId, event: &Event) {
+        let others: Vec<NodeId> = self
+            .members
+            .keys()
+            .filter(|n| **n != from)
+            .copied()
+            .collect();
+        others.into_iter().for_each(|n| self.send(n, event.clone()));
+    }
+
+    fn order_of(&self, digest: Hash) -> Option<Event> {
+        let order = self.orders.iter().find(|o| o.digest() == digest)?;
+        Some(Event::Order(order.clone(), None))
+    }
+
+    /// What the coordinator or a peer answers, statements first.
+    fn answer(&mut self, to: NodeId, ticket: Ticket, reply: Option<ControlReply>) {
+        let orders = match &reply {
+            Some(ControlReply::Orders(orders) | ControlReply::Uplink { orders, .. }) => {
+                orders.clone()
+            }
+            _ => Vec::new(),
+        };
+        for envelope in orders {
+            let order = self
+                .order_of(envelope.digest())
+                .expect("an order of the coordinator");
+            self.send(to, order);
+        }
+        self.send(to, Event::Answered { ticket, reply });
+    }
+
+    fn ask_coordinator(
+        &mut self,
+        from: NodeId,
+        ticket: Ticket,
+        request: ControlRequest,
+        own: Vec<NodeStatus>,
+    ) {
+        if !self.reachable {
+            return self.send(
+                from,
+                Event::Answered {
+                    ticket,
+                    reply: None,
+                },
+            );
+        }
+        let member = self.members.get_mut(&from).expect("a member");
+        member.linked_to_coordinator = true;
+        let reply = match request {
+            ControlRequest::Locate { me } => {
+                let mut here: Vec<Presence> = self.known.values().cloned().collect();
+                here.retain(|p| p.contact.node != from);
+                self.known.insert(from, me);
+                ControlReply::Members(here)
+            }
+            ControlRequest::Uplink {
+                me,
+                statuses,
+                after,
+                ..
+            } => {
+                self.uplinks.insert(from);
+                self.known.insert(from, me);
+                let read = |s: &protocol::status::SignedStatus| {
+                    (*s.verify(self.fleet.id()).expect("signed")).clone()
+                };
+                let statuses: Vec<NodeStatus> = statuses.iter().map(read).chain(own).collect();
+                let mark = |s: &NodeStatus| Mark {
+                    node: s.node,
+                    rollout: s.rollout.clone(),
+                    seq: s.seq,
+                };
+                let marks: Vec<Mark> = statuses.iter().map(mark).collect();
+                for status in statuses {
+                    let held = self.statuses.get(&status.node);
+                    if held.is_none_or(|held| held.seq < status.seq) {
+                        self.statuses.insert(status.node, status);
+                    }
+                }
+                let receipt = (!marks.is_empty()).then(|| self.fleet.receipt(None, marks));
+                let envelope = receipt.as_ref().map(|r| r.envelope().clone());
+                if let Some(receipt) = receipt {
+                    self.send(from, Event::Receipt(receipt));
+                }
+                let orders = self.orders.iter().filter(|o| o.seq > after);
+                let orders = orders.map(|o| o.envelope().clone()).collect();
+                ControlReply::Uplink {
+                    orders,
+                    receipt: envelope,
+                }
+            }
+            ControlRequest::PullDocument { digest } => {
+                let document = self.documents.get(&digest).cloned();
+                let reply = ControlReply::Document(document.as_ref().map(|_| Vec::new()));
+                document.into_iter().for_each(|d| self.send(from, d));
+                reply
+            }
+            other => panic!("not a question for the coordinator: {other:?}"),
+        };
+        self.answer(from, ticket, Some(reply));
+    }
+
+    fn ask(&mut self, from: NodeId, to: NodeId, ticket: Ticket, request: ControlRequest) {
+        let peer = self.members.get(&to).filter(|m| m.up);
+        let Some(peer) = peer else {
+            return self.send(
+                from,
+                Event::Answered {
+                    ticket,
+                    reply: None,
+                },
+            );
+        };
+        if let ControlRequest::PullDocument { digest } = request {
+            let held = peer.disk.values().any(|record| match record {
+                Record::Topology(t) => t.digest() == digest,
+                Record::Plan(p) => p.digest() == digest,
+                Record::Release(r) => r.digest() == digest,
+                _ => false,
+            });
+            let document = self.documents.get(&digest).filter(|_| held).cloned();
+            let reply = ControlReply::Document(document.as_ref().map(|_| Vec::new()));
+            document.into_iter().for_each(|d| self.send(from, d));
+            return self.answer(from, ticket, Some(reply));
+        }
+        self.next += 1;
+        let question = Ticket(1 << 40 | self.next);
+        self.questions.insert(question, (from, ticket));
+        self.send(
+            to,
+            Event::Asked {
+                ticket: question,
+                from,
+                request,
+            },
+        );
+    }
+
+    fn act(&mut self, id: NodeId, action: Action) {
+        let member = self.members.get_mut(&id).expect("a member");
+        match action {
+            Action::Remember(record) => drop(member.disk.insert(record.key(), *record)),
+            Action::Forget(key) => drop(member.disk.remove(&key)),
+            Action::Gossip(SiteMessage::Presence(presence)) => {
+                self.gossip(id, &Event::Presence(presence));
+            }
+            Action::Gossip(SiteMessage::Order(envelope)) => {
+                let order = self.order_of(envelope.digest()).expect("an order");
+                self.gossip(id, &order);
+            }
+            Action::Gossip(SiteMessage::Receipt(envelope)) => {
+                let receipt = self.fleet.trust().verify(&envelope).expect("a receipt");
+                self.gossip(id, &Event::Receipt(receipt));
+            }
+            Action::GossipStatus(status) => {
+                let status = status
+                    .sign(&member.key)
+                    .verify(self.fleet.id())
+                    .expect("signed");
+                self.gossip(id, &Event::Status(status));
+            }
+            Action::Connect(contact) => {
+                if self.members.get(&contact.node).is_some_and(|m| m.up) {
+                    self.send(id, Event::Connected(contact.node));
+                    self.send(contact.node, Event::Connected(id));
+                }
+            }
+            Action::Disconnect(peer) if peer == node(9000) => member.linked_to_coordinator = false,
+            Action::Ask {
+                ticket,
+                to,
+                request,
+                own_statuses,
+            } if to.node == node(9000) => {
+                self.ask_coordinator(id, ticket, request, own_statuses);
+            }
+            Action::Ask {
+                ticket,
+                to,
+                request,
+                ..
+            } => self.ask(id, to.node, ticket, request),
+            Action::Reply { ticket, reply } => {
+                let (asker, question) = self.questions.remove(&ticket).expect("a question");
+                self.answer(asker, question, Some(reply));
+            }
+            Action::Step { ticket, .. } => {
+                self.send(
+                    id,
+                    Event::StepEnded {
+                        ticket,
+                        outcome: StepOutcome::Done,
+                    },
+                );
+            }
+            Action::Pace { .. } => member.paced.push(action),
+            _ => {}
+        }
+    }
+
+    /// Runs until `done` holds or panics after much time.
+    fn run(&mut self, done: impl Fn(&Site) -> bool) {
+        for _ in 0..6_000 {
+            self.work();
+            if done(self) {
+                return;
+            }
+            self.now.boot.0 += 50;
+            self.now.wall.0 += 50;
+        }
+        let standings: Vec<_> = self
+            .members
+            .values()
+            .map(|m| (m.up, m.brain.snapshot(self.now)))
+            .collect();
+        panic!("nothing comes of it: {standings:#?} {:?}", self.statuses);
+    }
+
+    fn run_for(&mut self, span: Span) {
+        let end = self.now.boot.0 + span.0;
+        self.run(|site| site.now.boot.0 >= end);
+    }
+
+    fn work(&mut self) {
+        let ids: Vec<NodeId> = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.up)
+            .map(|(n, _)| *n)
+            .collect();
+        let release = self.plan.release;
+        let mut quiet = false;
+        while !quiet {
+            quiet = true;
+            for id in &ids {
+                let now = self.now;
+                let member = self.members.get_mut(id).expect("a member");
+                if let Some(event) = member.inbox.pop_front() {
+                    member.brain.handle(now, event);
+                    quiet = false;
+                } else if member.brain.poll_timeout().is_some_and(|at| at <= now.boot) {
+                    member.brain.handle_timeout(now);
+                } else if member.brain.wants(&release) {
+                    member.brain.content_comes(now, release);
+                }
+                while let Some(action) =
+                    self.members.get_mut(id).and_then(|m| m.brain.poll_action())
+                {
+                    self.act(*id, action);
+                    quiet = false;
+                }
+            }
+        }
+    }
+
+    fn all_up_say(&self, state: State) -> bool {
+        let says = |n: &NodeId| self.statuses.get(n).is_some_and(|s| s.state == state);
+        self.members
+            .iter()
+            .filter(|(_, m)| m.up)
+            .all(|(n, _)| says(n))
+    }
+
+    fn all_reported(&self) -> bool {
+        let key = RecordKey::Journal(self.plan.rollout.clone());
+        let reported = |m: &Member| matches!(m.disk.get(&key), Some(Record::Journal(j)) if j.at == crate::contract::Boundary::Reported);
+        self.members.values().filter(|m| m.up).all(reported)
+    }
+
+    fn delegates(&self) -> Vec<NodeId> {
+        let is = |m: &Member| m.up && m.brain.snapshot(self.now).delegate;
+        self.members
+            .iter()
+            .filter(|(_, m)| is(m))
+            .map(|(n, _)| *n)
+            .collect()
+    }
+}
+
+#[test]
+fn a_site_reports_through_two_delegates_and_everyone_gets_the_receipt() {
+    let mut site = Site::new(7);
+    site.run(|s| s.all_up_say(State::Succeeded) && s.all_reported());
+    site.run_for(Span::from_secs(5));
+    site.uplinks.clear();
+    site.run_for(Span::from_secs(10));
+    let delegates = site.delegates();
+    assert_eq!(delegates.len(), 2);
+    assert_eq!(site.uplinks, delegates.iter().copied().collect());
+    for (id, member) in &site.members {
+        assert_eq!(member.linked_to_coordinator, delegates.contains(id));
+        assert_eq!(member.brain.snapshot(site.now).members, 7);
+    }
+}
+
+#[test]
+fn statuses_outlive_the_delegates_that_could_not_hand_them_over() {
+    let mut site = Site::new(6);
+    site.run(|s| s.all_up_say(State::Succeeded) && s.all_reported());
+    site.reachable = false;
+    site.statuses.clear();
+    let delegates = site.delegates();
+    // The rollout vanishes and comes again for everyone but through gossip only: a new one.
+    let release = site.fleet.verified(&site.fleet.release("app", "2", 2));
+    let nodes = (1..=6).map(node).collect();
+    let plan = site.fleet.verified(&site.fleet.plan("r2", &release, nodes));
+    let bulletin = site
+        .fleet
+        .bulletin(Some(&site.topology), &[(&site.plan, 1), (&plan, 3)]);
+    site.orders
+        .push(site.fleet.order(3, site.fleet.lease(&plan, 1)));
+    site.orders
+        .push(site.fleet.order(4, OrderBody::Bulletin(bulletin)));
+    site.documents
+        .insert(plan.digest(), Event::Plan(plan.clone()));
+    site.documents
+        .insert(release.digest(), Event::Release(release));
+    site.plan = plan;
+    let first = delegates[0];
+    for order in site.orders[2..].to_vec() {
+        site.send(first, Event::Order(order, None));
+    }
+    let documents: Vec<Event> = site.documents.values().cloned().collect();
+    documents.into_iter().for_each(|d| site.send(first, d));
+    let key = RecordKey::Status(site.plan.rollout.clone());
+    site.run(|s| {
+        s.members.values().all(|m| {
+            matches!(m.disk.get(&key), Some(Record::Status(r)) if r.status.state == State::Succeeded)
+        })
+    });
+    site.run_for(Span::from_secs(2));
+    for delegate in &delegates {
+        site.members.get_mut(delegate).expect("a member").up = false;
+    }
+    site.run_for(Span::from_secs(10));
+    assert!(site.statuses.is_empty(), "nobody reached the coordinator");
+    site.reachable = true;
+    site.run(|s| s.statuses.len() == 6 && s.all_up_say(State::Succeeded) && s.all_reported());
+    for delegate in &delegates {
+        assert_eq!(
+            site.statuses[delegate].state,
+            State::Succeeded,
+            "the dead one's word was kept"
+        );
+    }
+}
+
+#[test]
+fn a_node_that_was_off_learns_it_all_from_a_peer() {
+    let mut site = Site::new(3);
+    site.run(|s| s.all_up_say(State::Succeeded));
+    site.reachable = false;
+    site.join(4, NodeRole::Endpoint);
+    let key = RecordKey::Installed(protocol::fixtures::site("app"));
+    site.run(|s| s.members[&node(4)].disk.contains_key(&key));
+    assert!(!site.statuses.contains_key(&node(4)));
+    site.reachable = true;
+    site.run(Site::all_reported);
+    assert_eq!(site.statuses[&node(4)].state, State::Succeeded);
+}
+
+#[test]
+fn a_member_that_leaves_is_gone_at_once_and_one_that_falls_silent_soon() {
+    let mut site = Site::new(4);
+    site.run_for(Span::from_secs(3));
+    let members = |s: &Site| s.members[&node(1)].brain.snapshot(s.now).members;
+    assert_eq!(members(&site), 4);
+    site.send(node(2), Event::Leaving);
+    site.work();
+    site.members.get_mut(&node(2)).expect("a member").up = false;
+    assert_eq!(members(&site), 3);
+    site.members.get_mut(&node(3)).expect("a member").up = false;
+    site.run(|s| members(s) == 2);
+}
+
+#[test]
+fn a_node_paces_its_own_site_and_an_origin_every_site() {
+    let mut site = Site::new(1);
+    site.join(5, NodeRole::Origin);
+    site.run_for(Span::from_secs(2));
+    let paced = |n| -> Vec<String> {
+        let name = |a: &Action| match a {
+            Action::Pace {
+                site,
+                bytes_per_s: Some(_),
+            } => site.to_string(),
+            other => panic!("{other:?}"),
+        };
+        site.members[&node(n)].paced.iter().map(name).collect()
+    };
+    assert_eq!(paced(1), ["s1"]);
+    assert_eq!(paced(5), ["s1", "s2"]);
+    assert!(
+        site.uplinks.contains(&node(5)),
+        "an origin follows orders by itself"
+    );
+    assert!(
+        site.members[&node(5)]
+            .brain
+            .snapshot(site.now)
+            .standings
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_new_boot_is_known_by_its_higher_numbers() {
+    let mut site = Site::new(2);
+    site.run_for(Span::from_secs(3));
+    let member = site.members.get_mut(&node(2)).expect("a member");
+    let memory = Memory {
+        records: member.disk.values().cloned().collect(),
+    };
+    member.inbox.clear();
+    member.brain = Brain::new(member.config.clone(), memory, site.now);
+    site.greet(node(2), 2);
+    site.run_for(Span::from_secs(10));
+    assert_eq!(site.members[&node(1)].brain.snapshot(site.now).members, 2);
+}
