@@ -21,7 +21,7 @@ use crate::report::Reports;
 use crate::rollouts::Rollouts;
 use crate::swarm::{self, Swarm};
 use crate::task::Rooms;
-use crate::uplink::Uplink;
+use crate::uplink::{Call, Uplink};
 
 /// Members that are named in one answer to a newcomer.
 const TRACKED_MAX: usize = 256;
@@ -176,10 +176,10 @@ impl Brain {
             Event::StepEnded { ticket, outcome } => self.step_ended(ticket, &outcome, now),
             Event::FetchProgress { .. } => {
                 // Too many of them to look at everything anew each time.
-                self.to_swarm(now, event);
+                self.tell_swarm(now, event);
                 return;
             }
-            event => self.to_swarm(now, event),
+            event => self.tell_swarm(now, event),
         }
         self.settle(now);
     }
@@ -319,7 +319,7 @@ impl Brain {
         });
     }
 
-    fn to_swarm(&mut self, now: Now, event: Event) {
+    fn tell_swarm(&mut self, now: Now, event: Event) {
         if let Some(input) = swarm::Input::of(event) {
             self.swarm.handle(now, input);
         }
@@ -427,7 +427,7 @@ impl Brain {
             let after = self.orders.pull_after();
             let (reports, out) = (&mut self.reports, &mut self.out);
             self.uplink
-                .ask(now, me, members, after, coordinators, reports, out);
+                .ask(now, Call { me, members, after }, coordinators, reports, out);
         }
     }
 

@@ -10,8 +10,8 @@
 //! - A completed step of an installation is idempotent: after a crash the brain asks for the same
 //!   step again and the body finds out what is already done.
 
-use std::collections::BTreeMap;
 use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use protocol::envelope::Envelope;
 use protocol::index::CheckedIndex;
@@ -295,6 +295,10 @@ pub struct Memory {
 
 /// What the body tells the brain.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed in one by one, never kept in numbers"
+)]
 pub enum Event {
     /// The root changed (or was just loaded).
     Root(Verified<Root>),

@@ -102,10 +102,10 @@ mod tests {
     fn remembered(out: &mut Outbox) -> Option<CountersRecord> {
         let mut last = None;
         while let Some(action) = out.pop() {
-            if let Action::Remember(record) = action {
-                if let Record::Counters(record) = *record {
-                    last = Some(record);
-                }
+            if let Action::Remember(record) = action
+                && let Record::Counters(record) = *record
+            {
+                last = Some(record);
             }
         }
         last

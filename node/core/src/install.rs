@@ -134,10 +134,10 @@ impl Install {
 
     /// Moves on if what is awaited has come; turns round if the release was recalled.
     pub(crate) fn advance(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
-        if self.may_turn_round() {
-            if let Some(why) = self.stopped(task, rooms) {
-                return self.go_back(why, task, rooms);
-            }
+        if self.may_turn_round()
+            && let Some(why) = self.stopped(task, rooms)
+        {
+            return self.go_back(why, task, rooms);
         }
         let now = rooms.now.boot;
         match self.awaits {
@@ -171,10 +171,11 @@ impl Install {
         let Some(may_turn_round) = awaited else {
             return self;
         };
-        if may_turn_round && !matches!(self.awaits, Awaits::Switch(_)) {
-            if let Some(why) = self.stopped(task, rooms) {
-                return self.go_back(why, task, rooms);
-            }
+        if may_turn_round
+            && !matches!(self.awaits, Awaits::Switch(_))
+            && let Some(why) = self.stopped(task, rooms)
+        {
+            return self.go_back(why, task, rooms);
         }
         match (&self.awaits, outcome) {
             (Awaits::Slot(_), StepOutcome::Done | StepOutcome::Absent) => self

@@ -172,7 +172,7 @@ impl Pulls {
         // The uplink brings orders every second; an uplinker asks the members when it is down.
         let coordinators_turn = match (wanted, sources.uplinker) {
             (Wanted::Orders, true) => false,
-            (_, true) => tries % 2 == 0,
+            (_, true) => tries.is_multiple_of(2),
             (_, false) => tries % TRIES_BEFORE_COORDINATOR == TRIES_BEFORE_COORDINATOR - 1,
         };
         let turns: [&[Contact]; 3] = if coordinators_turn {

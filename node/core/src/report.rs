@@ -226,11 +226,12 @@ impl Reports {
                     out.remember(Record::Status(own.record.clone()));
                     new = true;
                 }
-            } else if let Some(other) = self.others.get_mut(&(mark.node, mark.rollout.clone())) {
-                if !other.acknowledged && mark.seq >= other.status.seq {
-                    other.acknowledged = true;
-                    new = true;
-                }
+            } else if let Some(other) = self.others.get_mut(&(mark.node, mark.rollout.clone()))
+                && !other.acknowledged
+                && mark.seq >= other.status.seq
+            {
+                other.acknowledged = true;
+                new = true;
             }
         }
         new

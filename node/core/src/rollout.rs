@@ -24,6 +24,7 @@ pub(crate) struct Rollout {
     wake: Option<Time>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are few rollouts")]
 enum Stage {
     /// Content is on its way, or is here and the node's turn is not.
     Waiting,

@@ -23,6 +23,16 @@ pub(crate) struct Uplink {
     failures: u32,
 }
 
+/// What a node says of itself and its site when it calls the coordinator.
+pub(crate) struct Call {
+    /// Who calls.
+    pub(crate) me: Presence,
+    /// The site's members in its view, itself included.
+    pub(crate) members: Vec<NodeId>,
+    /// Orders are asked for after this.
+    pub(crate) after: Seq,
+}
+
 /// An exchange under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Asked {
@@ -64,9 +74,7 @@ impl Uplink {
     pub(crate) fn ask(
         &mut self,
         now: Now,
-        me: Presence,
-        members: Vec<NodeId>,
-        after: Seq,
+        call: Call,
         coordinators: &[Contact],
         reports: &mut Reports,
         out: &mut Outbox,
@@ -79,6 +87,7 @@ impl Uplink {
         // What goes up in one exchange is what one receipt can acknowledge by gossip.
         let own_statuses: Vec<NodeStatus> = reports.own_open(RECEIPT_MARKS_MAX);
         let statuses = reports.offer(RECEIPT_MARKS_MAX - own_statuses.len(), now);
+        let Call { me, members, after } = call;
         let ticket = out.ticket();
         self.asked = Some(Asked {
             ticket,

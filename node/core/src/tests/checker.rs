@@ -48,17 +48,15 @@ impl Checker {
                     wave,
                     not_after,
                     ..
-                } => {
-                    if newer(self.leases.get(rollout).map(|l| l.0)) {
-                        let lease = (order.seq, *wave, now.boot, config.boot_id, *not_after);
-                        self.leases.insert(rollout.clone(), lease);
-                    }
+                } if newer(self.leases.get(rollout).map(|l| l.0)) => {
+                    let lease = (order.seq, *wave, now.boot, config.boot_id, *not_after);
+                    self.leases.insert(rollout.clone(), lease);
                 }
-                OrderBody::Halt { rollout, .. } | OrderBody::Resume { rollout } => {
-                    if newer(self.holds.get(rollout).map(|h| h.0)) {
-                        let halted = matches!(order.body, OrderBody::Halt { .. });
-                        self.holds.insert(rollout.clone(), (order.seq, halted));
-                    }
+                OrderBody::Halt { rollout, .. } | OrderBody::Resume { rollout }
+                    if newer(self.holds.get(rollout).map(|h| h.0)) =>
+                {
+                    let halted = matches!(order.body, OrderBody::Halt { .. });
+                    self.holds.insert(rollout.clone(), (order.seq, halted));
                 }
                 OrderBody::Recall { rollout, .. } if recall.is_some() => {
                     self.recalled.push(rollout.clone());

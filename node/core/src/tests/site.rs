@@ -293,12 +293,7 @@ impl Site {
                     .expect("signed");
                 self.gossip(id, &Event::Status(status));
             }
-            Action::Connect(contact) => {
-                if self.members.get(&contact.node).is_some_and(|m| m.up) {
-                    self.send(id, Event::Connected(contact.node));
-                    self.send(contact.node, Event::Connected(id));
-                }
-            }
+            Action::Connect(contact) => self.link(id, contact.node),
             Action::Disconnect(peer) if peer == node(9000) => member.linked_to_coordinator = false,
             Action::Ask {
                 ticket,
@@ -329,6 +324,13 @@ impl Site {
             }
             Action::Pace { .. } => member.paced.push(action),
             _ => {}
+        }
+    }
+
+    fn link(&mut self, from: NodeId, to: NodeId) {
+        if self.members.get(&to).is_some_and(|m| m.up) {
+            self.send(from, Event::Connected(to));
+            self.send(to, Event::Connected(from));
         }
     }
 
@@ -451,7 +453,7 @@ fn statuses_outlive_the_delegates_that_could_not_hand_them_over() {
         .insert(release.digest(), Event::Release(release));
     site.plan = plan;
     let first = delegates[0];
-    for order in site.orders[2..].to_vec() {
+    for order in site.orders.clone().into_iter().skip(2) {
         site.send(first, Event::Order(order, None));
     }
     let documents: Vec<Event> = site.documents.values().cloned().collect();
