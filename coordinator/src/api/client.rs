@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::http::Method;
+use node::enroll::pin;
 use protocol::enroll::{EnrollReply, EnrollRequest};
 use protocol::envelope::Envelope;
 use protocol::{BlobRef, Hash, NodeId, RolloutId};
@@ -16,7 +17,6 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use super::messages::*;
-use super::pin;
 use crate::directory::{Directory, DirectoryError};
 
 /// Why a request came to nothing. Messages are one line.
@@ -91,7 +91,7 @@ impl Client {
     /// `server_pin`.
     pub fn new(address: &str, server_pin: Hash, token: &str) -> Client {
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(pin::client_config(server_pin))
+            .tls_backend_preconfigured(pin::client_config(server_pin).0)
             .connect_timeout(CONNECT_TIMEOUT)
             .no_proxy()
             .build()

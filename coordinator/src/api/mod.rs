@@ -28,9 +28,6 @@
 
 mod client;
 pub mod messages;
-mod pin;
 pub(crate) mod server;
 
 pub use client::{ApiError, Client};
-#[cfg(test)]
-pub(crate) use pin::client_config as pinned;

@@ -171,7 +171,7 @@ async fn an_upload_must_be_as_long_as_its_name_says() {
     };
     let settings = town.dir().settings().unwrap();
     let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(crate::api::pinned(settings.server_pin))
+        .tls_backend_preconfigured(node::enroll::pin::client_config(settings.server_pin).0)
         .build()
         .unwrap();
     let put = http
