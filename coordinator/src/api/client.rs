@@ -73,15 +73,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const UPLOAD_BLOCK_BYTES: usize = 256 << 10;
 
 impl Client {
-    /// A client for the coordinator of DIR, as `coordinator.json` and `api-token` say.
+    /// A client for the coordinator of DIR, as `coordinator.json` and `api-token` say. A copy of these
+    /// on another machine will do; then the coordinator's public address is asked.
     ///
     /// # Errors
     /// When the directory is no coordinator's.
     pub fn from_dir(dir: &Path) -> Result<Client, ApiError> {
         let dir = Directory::new(dir);
         let settings = dir.settings()?;
+        let here = dir.online_dir().is_dir();
+        let address = if here {
+            settings.local_api()
+        } else {
+            settings.public_api()
+        };
         Ok(Client::new(
-            &settings.local_api().to_string(),
+            &address.to_string(),
             settings.server_pin,
             &dir.api_token()?,
         ))

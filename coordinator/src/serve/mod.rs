@@ -1,7 +1,7 @@
 //! `tidegate serve`: the running coordinator.
 //!
-//! [`desk`] owns the brain and the ledger; around it stand the HTTP API ([`crate::api`]), the control
-//! plane ([`control`]) and the origin's supervisor ([`origin`]). None of them decides anything.
+//! `desk` owns the brain and the ledger; around it stand the HTTP API ([`crate::api`]), the control
+//! plane (`control`) and the origin's supervisor (`origin`). None of them decides anything.
 
 mod approvals;
 mod certificates;

@@ -134,21 +134,13 @@ impl Store {
         node: NodeId,
         now: Time,
     ) -> Result<TokenRow, TokenError> {
+        // Looked up by reading first: whoever guesses waits for nobody and keeps nobody waiting.
+        self.authentic(id, secret)?;
         let txn = self.db.begin_write().map_err(failed)?;
         let row = {
             let mut tokens = txn.open_table(TOKENS).map_err(failed)?;
             let mut uses = txn.open_table(TOKEN_USES).map_err(failed)?;
-            let found = tokens
-                .get(id)
-                .map_err(failed)?
-                .map(|bytes| serde_json::from_slice::<TokenRow>(bytes.value()));
-            let Some(Ok(mut row)) = found else {
-                return Err(TokenError::Unknown);
-            };
-            // blake3's own comparison takes the same time whatever differs.
-            if blake3::Hash::from_bytes(row.secret.0) != blake3::hash(secret.as_bytes()) {
-                return Err(TokenError::Unknown);
-            }
+            let mut row = read_token(tokens.get(id).map_err(failed)?)?;
             if row.expires <= now {
                 return Err(TokenError::Expired(now.since(row.expires)));
             }
@@ -165,6 +157,17 @@ impl Store {
         };
         txn.commit().map_err(failed)?;
         Ok(row)
+    }
+
+    fn authentic(&self, id: &str, secret: &str) -> Result<(), TokenError> {
+        let txn = self.db.begin_read().map_err(failed)?;
+        let tokens = txn.open_table(TOKENS).map_err(failed)?;
+        let row = read_token(tokens.get(id).map_err(failed)?)?;
+        // blake3's own comparison takes the same time whatever differs.
+        match blake3::Hash::from_bytes(row.secret.0) == blake3::hash(secret.as_bytes()) {
+            true => Ok(()),
+            false => Err(TokenError::Unknown),
+        }
     }
 
     /// Notes that a blob was uploaded whole, or (`false`) that it was not after all.
@@ -230,6 +233,11 @@ impl Store {
         }
         txn.commit().map_err(failed)
     }
+}
+
+fn read_token(row: Option<redb::AccessGuard<'_, &[u8]>>) -> Result<TokenRow, TokenError> {
+    let row = row.map(|bytes| serde_json::from_slice(bytes.value()));
+    row.and_then(Result::ok).ok_or(TokenError::Unknown)
 }
 
 fn human(span: Span) -> String {
