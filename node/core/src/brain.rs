@@ -517,6 +517,7 @@ impl Brain {
             swarm: &mut self.swarm,
             out: &mut self.out,
             shared: &shared,
+            busy: false,
             over: Vec::new(),
         };
         act(&mut self.rollouts, self.membership.site(), &mut rooms)

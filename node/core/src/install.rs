@@ -5,7 +5,7 @@
 //! it awaits.
 
 use protocol::limits::INSTALL_ATTEMPTS_MAX;
-use protocol::status::State;
+use protocol::status::{State, WaitingFor};
 use protocol::{Span, Time};
 
 use crate::contract::{
@@ -17,8 +17,12 @@ use crate::task::{Rooms, Task};
 const RETRY_MIN: Span = Span::from_secs(5);
 /// Pause between two health checks.
 const CHECK_EVERY: Span = Span::from_secs(1);
+/// What a node says that could install if it were not at something else.
+pub(crate) const OTHER_UNDER_WAY: &str = "another installation is under way on this node";
 /// Reason of an installation whose rollout ended before its switch.
 const ROLLOUT_ENDED: &str = "the rollout ended before the switch";
+/// Reason of an installation that a newer release of its product overtook before its switch.
+const GAVE_WAY: &str = "a newer release came first";
 
 /// An installation: its journal, and what it awaits.
 pub(crate) struct Install {
@@ -109,9 +113,23 @@ impl Install {
         }
     }
 
-    /// Whether another installation must wait for this one.
+    /// Whether another installation must wait for this one. One that has no leave to switch may
+    /// stand for long, halted for instance, and holds up nobody.
     pub(crate) fn is_busy(&self) -> bool {
-        !matches!(self.awaits, Awaits::Receipt | Awaits::Nothing)
+        !matches!(
+            self.awaits,
+            Awaits::Leave | Awaits::Receipt | Awaits::Nothing
+        )
+    }
+
+    /// Whether its slot is written and it has no leave to switch.
+    pub(crate) fn awaits_leave(&self) -> bool {
+        matches!(self.awaits, Awaits::Leave)
+    }
+
+    /// Gives way to a newer release of its product that has leave.
+    pub(crate) fn give_way(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
+        self.go_back(failure(GAVE_WAY), task, rooms)
     }
 
     /// Whether the coordinator knows the outcome, or nothing more can be done about it.
@@ -279,6 +297,15 @@ impl Install {
             task.say(State::Waiting(wait.on), &wait.why, attempt, rooms);
             return self.with(Awaits::Leave);
         }
+        if rooms.busy {
+            task.say(
+                State::Waiting(WaitingFor::Lock),
+                OTHER_UNDER_WAY,
+                attempt,
+                rooms,
+            );
+            return self.with(Awaits::Leave);
+        }
         task.say(State::Installing, "the switch is due", attempt, rooms);
         self.journal.switched_at = Some(rooms.now.wall);
         let install = self.journalled(Boundary::SwitchIntent, rooms);
@@ -403,7 +430,7 @@ impl Install {
         let install = self.journalled(Boundary::RollingBack, rooms);
         let attempt = install.journal.attempt;
         let recalled = rooms.orders.recalled(task.rollout()).is_some();
-        if !recalled && failure.reason != ROLLOUT_ENDED {
+        if !recalled && failure.reason != ROLLOUT_ENDED && failure.reason != GAVE_WAY {
             task.say_with(
                 State::Failed,
                 &failure.reason,
@@ -490,6 +517,8 @@ impl Install {
                     State::RolledBack
                 } else if failure.reason == ROLLOUT_ENDED {
                     State::Cancelled
+                } else if failure.reason == GAVE_WAY {
+                    State::Superseded
                 } else {
                     State::Failed
                 };

@@ -6,7 +6,7 @@ use protocol::wire::Class;
 use protocol::{Hash, Time};
 
 use crate::contract::{Failure, JournalRecord, Standing, StepOutcome, Ticket};
-use crate::install::Install;
+use crate::install::{Install, OTHER_UNDER_WAY};
 use crate::lease::LeaseState;
 use crate::report::ended;
 use crate::swarm::Want;
@@ -59,6 +59,24 @@ impl Rollout {
     /// Whether another installation must wait for this one.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(&self.stage, Stage::Installing(install) if install.is_busy())
+    }
+
+    /// Whether its slot is written and it has no leave to switch.
+    pub(crate) fn awaits_leave(&self) -> bool {
+        matches!(&self.stage, Stage::Installing(install) if install.awaits_leave())
+    }
+
+    /// Whether it could install at once, were it not for others.
+    pub(crate) fn could_begin(&self, rooms: &Rooms<'_>) -> bool {
+        self.is_waiting() && self.task.staged && self.task.permission(rooms).is_ok()
+    }
+
+    /// Gives way to a newer release of its product.
+    pub(crate) fn give_way(&mut self, rooms: &mut Rooms<'_>) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Installing(install) => Stage::Installing(install.give_way(&self.task, rooms)),
+            other => other,
+        };
     }
 
     /// Whether nothing was begun, so that the plan may be exchanged or the node leave it.
@@ -136,18 +154,18 @@ impl Rollout {
         };
     }
 
-    /// Does what can be done now. `busy`: another installation is under way.
-    pub(crate) fn advance(&mut self, busy: bool, rooms: &mut Rooms<'_>) {
+    /// Does what can be done now.
+    pub(crate) fn advance(&mut self, rooms: &mut Rooms<'_>) {
         self.wake = None;
         self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::Waiting => self.await_turn(busy, rooms),
+            Stage::Waiting => self.await_turn(rooms),
             Stage::Installing(install) => Stage::Installing(install.advance(&self.task, rooms)),
             Stage::Ended => self.after_the_end(rooms),
         };
         self.serve(rooms);
     }
 
-    fn await_turn(&mut self, busy: bool, rooms: &mut Rooms<'_>) -> Stage {
+    fn await_turn(&mut self, rooms: &mut Rooms<'_>) -> Stage {
         if let Some((state, why)) = self.unneeded(rooms) {
             self.task.say(state, &why, 1, rooms);
             return Stage::Ended;
@@ -166,9 +184,9 @@ impl Rollout {
                 .say(State::Staged, "every byte is here and verified", 1, rooms);
         }
         match self.task.permission(rooms) {
-            Ok(leave) if busy => {
+            Ok(leave) if rooms.busy => {
                 self.wake = Some(leave.until);
-                let why = "another installation is under way on this node";
+                let why = OTHER_UNDER_WAY;
                 self.task.say(
                     State::Waiting(protocol::status::WaitingFor::Lock),
                     why,

@@ -67,16 +67,52 @@ impl Rollouts {
             |(id, r): (&RolloutId, &Rollout)| (Reverse(r.task.plan.priority), id.clone());
         let mut order: Vec<_> = self.rollouts.iter().map(priority).collect();
         order.sort_unstable();
+        self.make_way(rooms);
         for (_, id) in order {
-            let busy = self
-                .rollouts
-                .iter()
-                .any(|(other, r)| *other != id && r.is_busy());
+            rooms.busy = self.holds_up(&id);
             if let Some(rollout) = self.rollouts.get_mut(&id) {
-                rollout.advance(busy, rooms);
+                rollout.advance(rooms);
             }
         }
+        rooms.busy = false;
         self.forget_what_is_over(rooms);
+    }
+
+    /// Whether another rollout holds up this one: by an installation under way, or by a slot of the
+    /// same product.
+    fn holds_up(&self, id: &RolloutId) -> bool {
+        let product = self.rollouts.get(id).map(|r| &r.task.release.product);
+        self.rollouts
+            .iter()
+            .filter(|(other, _)| *other != id)
+            .any(|(_, r)| {
+                r.is_busy() || r.awaits_leave() && Some(&r.task.release.product) == product
+            })
+    }
+
+    /// An installation without leave, halted for instance, gives way to a newer release of its
+    /// product: that is how a bad one is mended.
+    fn make_way(&mut self, rooms: &mut Rooms<'_>) {
+        if !self.rollouts.values().any(Rollout::awaits_leave) {
+            return;
+        }
+        let ready = self.rollouts.values().filter(|r| r.could_begin(rooms));
+        let ready = ready.map(|r| {
+            (
+                r.task.release.product.clone(),
+                r.task.release.release_counter,
+            )
+        });
+        let ready: Vec<_> = ready.collect();
+        for rollout in self.rollouts.values_mut().filter(|r| r.awaits_leave()) {
+            let release = &rollout.task.release;
+            let newer = |(product, counter): &(SiteId, u64)| {
+                *product == release.product && *counter > release.release_counter
+            };
+            if ready.iter().any(newer) {
+                rollout.give_way(rooms);
+            }
+        }
     }
 
     /// When time alone may move something on.

@@ -31,6 +31,8 @@ pub(crate) struct Rooms<'a> {
     pub(crate) swarm: &'a mut Swarm,
     /// Releases that more than one rollout brings.
     pub(crate) shared: &'a BTreeSet<Hash>,
+    /// Another installation is under way.
+    pub(crate) busy: bool,
     /// Rollouts whose orders are to be forgotten.
     pub(crate) over: Vec<RolloutId>,
     pub(crate) out: &'a mut Outbox,

@@ -38,6 +38,11 @@ impl Checker {
         }
     }
 
+    /// Another plan comes into play.
+    pub(crate) fn learn(&mut self, plan: &Verified<RolloutPlan>) {
+        self.plans.insert(plan.rollout.clone(), plan.clone());
+    }
+
     /// An event is about to be handed in.
     pub(crate) fn event(&mut self, event: &Event, config: &Config, now: Now) {
         if let Event::Order(order, recall) = event {

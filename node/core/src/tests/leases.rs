@@ -1,6 +1,6 @@
 //! No switch without a live lease, an open wave, and nobody who said halt.
 
-use protocol::fixtures::{CREATED, EXPIRES};
+use protocol::fixtures::{CREATED, EXPIRES, node};
 use protocol::orders::OrderBody;
 use protocol::status::{State, WaitingFor};
 use protocol::{Span, Time};
@@ -162,4 +162,33 @@ fn a_clock_set_back_or_a_suspended_machine_renews_nothing() {
     world.now.wall = CREATED;
     let_go(&mut world);
     waits_for(&mut world, WaitingFor::Lease);
+}
+
+#[test]
+fn a_halted_installation_gives_way_to_the_release_that_mends_it() {
+    let mut world = at_the_switch();
+    let halted = world.plan.rollout.clone();
+    let reason = "smoke".to_owned();
+    let rollout = halted.clone();
+    let halt = world.give(OrderBody::Halt { rollout, reason });
+    world.run_for(Span::from_secs(5));
+    let_go(&mut world);
+    waits_for(&mut world, WaitingFor::Halt);
+    world.renewing = false;
+    let (bad, bad_plan) = (world.new.digest(), world.plan.clone());
+    world.new = world.fleet.verified(&world.fleet.release("app", "3", 3));
+    world.plan = world
+        .fleet
+        .verified(&world.fleet.plan("fix", &world.new, vec![node(1)]));
+    world.checker.learn(&world.plan);
+    world.publish();
+    let lease = world.give(world.fleet.lease(&world.plan, 0));
+    let named = [(&bad_plan, halt.seq.n), (&world.plan, lease.seq.n)];
+    let bulletin = OrderBody::Bulletin(world.fleet.bulletin(None, &named));
+    world.give(bulletin);
+    world.run(|w| w.reported() == Some(State::Succeeded));
+    assert_eq!(world.statuses[&halted].state, State::Superseded);
+    assert_eq!(world.installed, Some(world.new.digest()));
+    assert_ne!(world.installed, Some(bad));
+    assert_eq!(world.commits, 1);
 }

@@ -179,6 +179,14 @@ impl World {
         order
     }
 
+    /// Puts release and plan where nodes pull them.
+    pub(crate) fn publish(&mut self) {
+        let (plan, release) = (self.plan.clone(), self.new.clone());
+        self.documents.insert(plan.digest(), Event::Plan(plan));
+        self.documents
+            .insert(release.digest(), Event::Release(release));
+    }
+
     /// Opens wave 0 and says so in a bulletin.
     pub(crate) fn open(&mut self) {
         let lease = self.give(self.fleet.lease(&self.plan, 0));
