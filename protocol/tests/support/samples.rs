@@ -1,0 +1,529 @@
+//! One sample of every format, and of every variant that is written differently.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidegate_protocol as protocol;
+
+use protocol::audit::AuditEntry;
+use protocol::carrier::{Coding, FrameTable};
+use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::envelope::Envelope;
+use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
+use protocol::index::{Chunk, Entry, EntryKind, Index};
+use protocol::limits::ENVELOPE_MAX_BYTES;
+use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
+use protocol::orders::{Mark, OrderBody, Receipt};
+use protocol::pieces::{Geometry, PieceSet};
+use protocol::plan::{
+    Gate, Members, Priority, Proposal, RolloutPlan, Selector, Targets, WaveDraft,
+};
+use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
+use protocol::trust::{Root, Statement, Trust};
+use protocol::versioned::Versioned;
+use protocol::wire::{
+    Claim, Class, ControlReply, ControlRequest, DataRequest, Notice, Presence, SiteMessage,
+};
+use protocol::{BlobRef, Hash, Span};
+
+/// Reads bytes and writes them again; an error for people otherwise.
+pub type Again = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
+
+/// A format, by example.
+pub struct Sample {
+    /// `Type.variant.bin` or `.json`.
+    pub file: String,
+    /// As it is written.
+    pub bytes: Vec<u8>,
+    /// Reads and writes again.
+    pub again: Again,
+    /// The longest that is read, if the format has a limit of its own.
+    pub limit: Option<usize>,
+}
+
+fn binary<T: Versioned + 'static>(variant: &str, value: &T) -> Sample {
+    binary_and(variant, value, |_| {})
+}
+
+/// With a look into what was read, as its users do.
+fn binary_and<T: Versioned + 'static>(variant: &str, value: &T, look: fn(T)) -> Sample {
+    let again = move |bytes: &[u8]| {
+        let value = T::from_bytes(bytes).map_err(|e| e.to_string())?;
+        let written = value.to_bytes();
+        look(value);
+        Ok(written)
+    };
+    let file = format!("{}{variant}.bin", name::<T>());
+    Sample {
+        file,
+        bytes: value.to_bytes(),
+        again: Box::new(again),
+        limit: Some(T::MAX_BYTES),
+    }
+}
+
+fn json<T: Serialize + DeserializeOwned>(variant: &str, value: &T) -> Sample {
+    let again = |bytes: &[u8]| {
+        let value: T = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        serde_json::to_vec(&value).map_err(|e| e.to_string())
+    };
+    let bytes = serde_json::to_vec(value).unwrap();
+    Sample {
+        file: format!("{}{variant}.json", name::<T>()),
+        bytes,
+        again: Box::new(again),
+        limit: None,
+    }
+}
+
+/// A statement in its envelope, which must also still be believed, and be written as it was signed.
+fn statement<T: Statement + Serialize>(fleet: &Fleet, variant: &str, value: &T) -> Sample {
+    let trust = fleet.trust().clone();
+    let again = move |bytes: &[u8]| {
+        let envelope = Envelope::from_json(bytes).map_err(|e| e.to_string())?;
+        let read = trust.verify::<T>(&envelope).map_err(|e| e.to_string())?;
+        assert_eq!(
+            serde_json::to_vec(&*read).unwrap(),
+            envelope.payload,
+            "a signed payload is written alike"
+        );
+        Ok(envelope.to_json())
+    };
+    let file = format!("{}{variant}.json", name::<T>());
+    Sample {
+        file,
+        bytes: fleet.sign(value).to_json(),
+        again: Box::new(again),
+        limit: Some(ENVELOPE_MAX_BYTES),
+    }
+}
+
+fn name<T>() -> &'static str {
+    std::any::type_name::<T>().rsplit("::").next().unwrap()
+}
+
+fn blob(of: &str, length: u64) -> BlobRef {
+    BlobRef {
+        root: Hash::of(of.as_bytes()),
+        length,
+    }
+}
+
+/// Everything.
+pub fn samples() -> Vec<Sample> {
+    let fleet = Fleet::new(1);
+    let mut all = content();
+    all.extend(statements(&fleet));
+    all.extend(control(&fleet));
+    all.extend(data());
+    all.extend(enrolment(&fleet));
+    all
+}
+
+fn content() -> Vec<Sample> {
+    let lengths = [100_000u32, 200_000, 60_000];
+    let length = lengths.iter().map(|l| u64::from(*l)).sum();
+    let chunk = |length: &u32| Chunk {
+        hash: Hash::of(&length.to_le_bytes()),
+        length: *length,
+    };
+    let file = |length, chunks: &[u32]| EntryKind::File {
+        mode: 0o644,
+        length,
+        chunks: chunks.to_vec(),
+    };
+    let entry = |path: &str, kind| Entry {
+        path: path.into(),
+        kind,
+    };
+    let index = Index {
+        pack: blob("pack", length),
+        chunks: lengths.iter().map(chunk).collect(),
+        entries: vec![
+            entry("bin", EntryKind::Directory { mode: 0o755 }),
+            entry("bin/empty", file(0, &[])),
+            entry("bin/tool", file(360_000, &[0, 1, 2])),
+            entry(
+                "bin/tööl",
+                EntryKind::Link {
+                    target: "../bin/tool".into(),
+                },
+            ),
+            entry("copy", file(160_000, &[0, 2])),
+        ],
+        piece_cvs: vec![Hash::of(b"first"), Hash::of(b"second")],
+    };
+    assert_eq!(Geometry::of(length).pieces(), 2);
+    let table = FrameTable {
+        coding: Coding::Zstd,
+        frame_plain: 8 << 20,
+        plain: 20 << 20,
+        coded: vec![1, 70_000, 8 << 20],
+    };
+    let delta = FrameTable {
+        coding: Coding::ZstdDelta,
+        ..table.clone()
+    };
+    let check = |index: Index| {
+        if let Ok(index) = index.check() {
+            let end = (0..index.chunks.len() as u32)
+                .map(|c| index.chunk_range(c).end)
+                .max();
+            assert!(end.unwrap_or(0) == index.pack.length);
+        }
+    };
+    let check_table = |table: FrameTable| {
+        if table.check(9_000_000, table.plain).is_ok() {
+            assert!((0..table.coded.len() as u32).all(|f| !table.plain_range(f).is_empty()));
+        }
+    };
+    vec![
+        binary_and("", &index, check),
+        binary_and(".full", &table, check_table),
+        binary_and(".delta", &delta, check_table),
+    ]
+}
+
+fn statements(fleet: &Fleet) -> Vec<Sample> {
+    let tree = fleet.release("app", "1.2.3", 7);
+    let mut command = ReleaseManifest {
+        vendor_severity: Severity::Critical,
+        health_check: Some(fleet.health_check(Span::from_secs(30), 3)),
+        install: Install::Command {
+            steps: vec![vec!["./setup".into(), "--quiet".into()]],
+            detect: vec!["rpm".into(), "-q".into(), "app".into()],
+            undo: vec![vec!["./setup".into(), "--remove".into()]],
+            expected_exit_codes: vec![0, -1, 3010],
+            max_run_time: Span::from_secs(600),
+        },
+        ..tree.clone()
+    };
+    let base = blob("base", 1 << 30);
+    command.artifacts[0].carriers.push(Carrier {
+        kind: CarrierKind::Delta { base },
+        blob: blob("delta", 99),
+    });
+    let release = fleet.verified(&tree);
+    let plan = fleet.plan("r1", &release, vec![node(1), node(2)]);
+    let mut waves = RolloutPlan {
+        priority: Priority::Emergency,
+        targets: Targets {
+            sites: vec![site("s1"), site("s2")],
+            exclusions: vec![node(9)],
+        },
+        ..plan.clone()
+    };
+    waves.waves[0].members = Members::Site(site("s1"));
+    waves.waves[1].members = Members::PositionBelow(u64::MAX / 4);
+    let verified = fleet.verified(&plan);
+    let (recall_order, recall) = fleet.recall(&verified);
+    let gate = Gate {
+        min_success_ppm: 990_000,
+        min_sample: 20,
+        soak: Span::from_secs(60),
+        silence_after: Span::from_secs(900),
+    };
+    let selectors = [
+        Selector::Count(5),
+        Selector::Percent(25),
+        Selector::Site(site("s1")),
+        Selector::Label {
+            key: "ring".into(),
+            value: "early".into(),
+        },
+        Selector::Rest,
+    ];
+    let draft = |select| WaveDraft {
+        name: "wave".into(),
+        select,
+        not_before: CREATED,
+        gate: gate.clone(),
+    };
+    let proposal = Proposal {
+        spec_version: 1,
+        fleet: fleet.id(),
+        rollout: rollout("r1"),
+        release: release.digest(),
+        proposer: fleet.proposer(),
+        priority: Priority::High,
+        targets: plan.targets.clone(),
+        waves: selectors.into_iter().map(draft).collect(),
+        lease_ttl: Span::from_secs(60),
+        not_after: EXPIRES,
+    };
+    let topology = fleet.topology(3, 2);
+    let bulletin = fleet.bulletin(Some(&fleet.verified(&topology)), &[(&verified, 4)]);
+    let receipt = Receipt {
+        spec_version: 1,
+        fleet: fleet.id(),
+        site: Some(site("s1")),
+        marks: vec![Mark {
+            node: node(1),
+            rollout: rollout("r1"),
+            seq: seq(12),
+        }],
+    };
+    let order = |variant: &str, body| statement(fleet, variant, &*fleet.order(5, body));
+    let halt = OrderBody::Halt {
+        rollout: rollout("r1"),
+        reason: "it harms".into(),
+    };
+    vec![
+        root(fleet),
+        statement(fleet, ".tree", &tree),
+        statement(fleet, ".command", &command),
+        statement(fleet, ".nodes", &plan),
+        statement(fleet, ".positions", &waves),
+        statement(fleet, "", &proposal),
+        statement(fleet, "", &*recall),
+        statement(fleet, "", &topology),
+        statement(fleet, "", &receipt),
+        order(".lease", fleet.lease(&verified, 1)),
+        order(".halt", halt),
+        order(
+            ".resume",
+            OrderBody::Resume {
+                rollout: rollout("r1"),
+            },
+        ),
+        order(".recall", recall_order),
+        order(".bulletin", OrderBody::Bulletin(bulletin)),
+    ]
+}
+
+fn root(fleet: &Fleet) -> Sample {
+    let id = fleet.id();
+    let again = move |bytes: &[u8]| {
+        let envelope = Envelope::from_json(bytes).map_err(|e| e.to_string())?;
+        Trust::pin(envelope.clone(), id).map_err(|e| e.to_string())?;
+        Ok(envelope.to_json())
+    };
+    let bytes = fleet.trust().root().envelope().to_json();
+    Sample {
+        file: format!("{}.json", name::<Root>()),
+        bytes,
+        again: Box::new(again),
+        limit: Some(ENVELOPE_MAX_BYTES),
+    }
+}
+
+fn status(fleet: &Fleet) -> NodeStatus {
+    NodeStatus {
+        fleet: fleet.id(),
+        node: node(1),
+        rollout: rollout("r1"),
+        plan: Hash::of(b"plan"),
+        release: Hash::of(b"release"),
+        wave: 2,
+        seq: seq(300),
+        state: State::Waiting(WaitingFor::Lease),
+        reason: "its lease ran out".into(),
+        entered_at: CREATED,
+        attempt: 1,
+        install_id: Hash::of(b"install"),
+        lan_bytes: 1 << 33,
+        wan_bytes: 77,
+        exit_code: Some(-9),
+        output_tail: "ü\n".into(),
+    }
+}
+
+fn control(fleet: &Fleet) -> Vec<Sample> {
+    let signed = status(fleet).sign(&node_key(1));
+    let order = fleet
+        .order(
+            5,
+            OrderBody::Resume {
+                rollout: rollout("r1"),
+            },
+        )
+        .envelope()
+        .clone();
+    let receipt = fleet.receipt(None, Vec::new()).envelope().clone();
+    let presence = Presence {
+        contact: contact(1),
+        site: Some(site("s1")),
+        roaming: false,
+        seq: seq(9),
+        orders_head: seq(5),
+        leaving: false,
+    };
+    let nowhere = Presence {
+        contact: protocol::wire::Contact {
+            data: None,
+            ..contact(2)
+        },
+        site: None,
+        ..presence.clone()
+    };
+    let claim = Claim {
+        node: node(1),
+        blob: Hash::of(b"blob"),
+        pieces: vec![0, 300, 70_000],
+        held: true,
+    };
+    let uplink = ControlRequest::Uplink {
+        me: presence.clone(),
+        members: vec![node(1), node(2)],
+        statuses: vec![signed.clone()],
+        after: seq(4),
+    };
+    let look = |message: SiteMessage| {
+        if let SiteMessage::Status(status) = message {
+            let believed = status.verify(Fleet::new(1).id());
+            assert!(believed.is_err() || SignedStatus::of(&believed.unwrap()) == status);
+        }
+    };
+    vec![
+        binary("", &status(fleet)),
+        binary(".presence", &SiteMessage::Presence(presence.clone())),
+        binary(
+            ".presence-roaming",
+            &SiteMessage::Presence(Presence {
+                roaming: true,
+                leaving: true,
+                ..nowhere
+            }),
+        ),
+        binary(".claim", &SiteMessage::Claim(claim)),
+        binary_and(".status", &SiteMessage::Status(signed), look),
+        binary(".order", &SiteMessage::Order(order.clone())),
+        binary(".receipt", &SiteMessage::Receipt(receipt.clone())),
+        binary(".orders", &ControlRequest::PullOrders { after: seq(4) }),
+        binary(
+            ".document",
+            &ControlRequest::PullDocument {
+                digest: Hash::of(b"document"),
+            },
+        ),
+        binary(".root", &ControlRequest::PullRoot { version: 2 }),
+        binary(
+            ".locate",
+            &ControlRequest::Locate {
+                me: presence.clone(),
+            },
+        ),
+        binary(".uplink", &uplink),
+        binary(
+            ".push",
+            &ControlRequest::Push {
+                orders: vec![order.clone()],
+            },
+        ),
+        binary(".orders", &ControlReply::Orders(vec![order.clone()])),
+        binary(".document", &ControlReply::Document(Some(b"{}".to_vec()))),
+        binary(".members", &ControlReply::Members(vec![presence])),
+        binary(
+            ".uplink",
+            &ControlReply::Uplink {
+                orders: vec![order],
+                receipt: Some(receipt),
+            },
+        ),
+        binary(".done", &ControlReply::Done),
+        binary(".refused", &ControlReply::Refused("not now".into())),
+        binary("", &audit_entry()),
+    ]
+}
+
+fn audit_entry() -> AuditEntry {
+    AuditEntry {
+        seq: 41,
+        prev: Hash::of(b"entry 40"),
+        time: CREATED,
+        actor: "coordinator".into(),
+        action: "order".into(),
+        object: "r1".into(),
+        body: b"{\"halt\":true}".to_vec(),
+    }
+}
+
+fn data() -> Vec<Sample> {
+    let mut pieces = PieceSet::empty(130);
+    [0, 63, 64, 129]
+        .into_iter()
+        .for_each(|piece| _ = pieces.insert(piece));
+    let request = DataRequest {
+        blob: blob("pack", 130 << 18),
+        groups: vec![(0, 16), (32, 48)],
+        class: Class::Emergency,
+        max_bytes_per_s: 250_000,
+    };
+    // Foreign sets are asked whether they are well-formed before anything else.
+    let look = |notice: Notice| {
+        if let Notice::Have { pieces, .. } = notice
+            && pieces.well_formed()
+        {
+            let listed = pieces
+                .iter()
+                .inspect(|p| assert!(pieces.contains(*p)))
+                .count();
+            assert_eq!(listed as u32, pieces.count());
+        }
+    };
+    vec![
+        binary("", &request),
+        binary_and(
+            ".have",
+            &Notice::Have {
+                blob: blob("pack", 130 << 18),
+                pieces,
+            },
+            look,
+        ),
+        binary(
+            ".won",
+            &Notice::Won {
+                blob: blob("pack", 130 << 18),
+                pieces: vec![7, 8],
+            },
+        ),
+        binary(
+            ".interested",
+            &Notice::Interested {
+                blob: blob("pack", 130 << 18),
+            },
+        ),
+    ]
+}
+
+fn enrolment(fleet: &Fleet) -> Vec<Sample> {
+    let token = Token {
+        id: "t1".into(),
+        secret: "c2VjcmV0".into(),
+        server_pin: Hash::of(b"certificate"),
+        expires: EXPIRES,
+    };
+    let mut request = EnrollRequest {
+        spec_version: 1,
+        token_id: "t1".into(),
+        token_secret: "c2VjcmV0".into(),
+        node: node(1),
+        hostname: "till-7".into(),
+        os: "linux".into(),
+        arch: "x86_64".into(),
+        labels: vec![("ring".into(), "early".into())],
+        proof: String::new(),
+    };
+    request.prove(&node_key(1));
+    assert!(request.proven());
+    let reply = EnrollReply {
+        spec_version: 1,
+        fleet: fleet.id(),
+        roots: vec![fleet.trust().root().envelope().clone()],
+        certificates: vec!["30820100".into()],
+        site: Some(site("s1")),
+        coordinators: vec![contact(9000)],
+        origins: vec![contact(9001)],
+        epoch: 1,
+    };
+    let text = Sample {
+        file: "Token.txt".into(),
+        bytes: token.to_string().into_bytes(),
+        again: Box::new(|bytes| {
+            let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+            Ok(text.parse::<Token>()?.to_string().into_bytes())
+        }),
+        limit: None,
+    };
+    vec![text, json("", &request), json("", &reply)]
+}
