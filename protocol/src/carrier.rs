@@ -85,7 +85,7 @@ impl FrameTable {
         if self.plain != pack_length {
             return Err(FrameTableError("it is for another pack length"));
         }
-        if self.frame_plain == 0 || self.frame_plain > FRAME_PLAIN_MAX_BYTES || self.frame_plain % PIECE_MAX_BYTES != 0 {
+        if self.frame_plain == 0 || self.frame_plain > FRAME_PLAIN_MAX_BYTES || !self.frame_plain.is_multiple_of(PIECE_MAX_BYTES) {
             return Err(FrameTableError("its frame size is not a multiple of 4 MiB up to 8 MiB"));
         }
         if self.coded.len() as u64 != self.plain.div_ceil(self.frame_plain) {

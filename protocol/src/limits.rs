@@ -256,9 +256,9 @@ pub const SALVAGE_MAX_BYTES: u64 = 2 << 30;
 /// A key file; what stands behind is not read.
 pub const KEY_FILE_MAX_BYTES: u64 = 16 << 10;
 
-const _: () = assert!(PIECE_MIN_BYTES % GROUP_BYTES == 0);
+const _: () = assert!(PIECE_MIN_BYTES.is_multiple_of(GROUP_BYTES));
 const _: () = assert!(PIECE_MAX_BYTES <= FRAME_PLAIN_MAX_BYTES);
-const _: () = assert!(FRAME_PLAIN_MAX_BYTES % PIECE_MAX_BYTES == 0);
+const _: () = assert!(FRAME_PLAIN_MAX_BYTES.is_multiple_of(PIECE_MAX_BYTES));
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES <= 1 << ZSTD_WINDOW_LOG2_MAX);
 const _: () = assert!(CLAIM_WAIT.0 < CLAIM_LEASE.0);
 const _: () = assert!(WAN_FETCHES_MAX < FETCHES_MAX && WAN_FETCHES_MAX <= CLAIM_WINDOW);

@@ -171,6 +171,6 @@ impl PieceSet {
     /// Whether the bitmap is as long as it says and holds nothing beyond; ask it of foreign sets.
     pub fn well_formed(&self) -> bool {
         self.words.len() == self.len.div_ceil(64) as usize
-            && (self.len % 64 == 0 || self.words.last().is_none_or(|w| w >> (self.len % 64) == 0))
+            && (self.len.is_multiple_of(64) || self.words.last().is_none_or(|w| w >> (self.len % 64) == 0))
     }
 }
