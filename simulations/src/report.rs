@@ -1,6 +1,9 @@
 //! What came of it, as data: the same bytes for the same seed.
 
+use std::collections::BTreeMap;
+
 use coordinator_core::contract::{Counts, RolloutState};
+use node_core::contract::FetchReason;
 use protocol::status::{Bucket, Reachability, bucket};
 use serde::Serialize;
 
@@ -25,11 +28,13 @@ pub struct Report {
     /// Copies of the carrier that crossed a site's WAN, over sites and releases.
     pub wan_copies: Copies,
     /// Bytes that crossed any WAN inward, by why they came that way.
-    pub wan_bytes_by_reason: std::collections::BTreeMap<node_core::contract::FetchReason, u64>,
+    pub wan_bytes_by_reason: BTreeMap<FetchReason, u64>,
     /// The sites.
     pub sites: Vec<SiteReport>,
     /// The rollouts, in order.
     pub rollouts: Vec<RolloutReport>,
+    /// What stands on the machines at the end, whatever they say, with the number of machines.
+    pub installed: BTreeMap<String, u32>,
     /// Orders that the coordinator gave.
     pub orders: u64,
     /// Entries of its ledger.
@@ -136,6 +141,7 @@ impl Report {
             rollouts: (0..world.story.rollouts.len())
                 .filter_map(|n| rollout(world, n))
                 .collect(),
+            installed: installed(world),
             orders: world.desk.conductor.orders_head().n,
             ledger_entries: world.desk.ledger.len() as u64,
             violations: world.checks.violations(),
@@ -179,6 +185,26 @@ impl Report {
         }
         out
     }
+}
+
+fn installed(world: &World) -> BTreeMap<String, u32> {
+    let names: BTreeMap<_, _> = world
+        .desk
+        .conductor
+        .releases()
+        .into_iter()
+        .map(|r| (r.digest, r.name))
+        .collect();
+    let mut installed = BTreeMap::new();
+    for machine in world.machines.iter().filter(|m| m.site.is_some()) {
+        let name = machine
+            .current
+            .and_then(|digest| names.get(&digest).cloned());
+        *installed
+            .entry(name.unwrap_or_else(|| "nothing".into()))
+            .or_default() += 1;
+    }
+    installed
 }
 
 fn rollout(world: &World, number: usize) -> Option<RolloutReport> {

@@ -68,6 +68,9 @@ pub struct ReleaseSpec {
     /// On so many of a hundred nodes its health check fails.
     #[serde(default)]
     pub sick_percent: u32,
+    /// Once it is everywhere, the operators take it back.
+    #[serde(default)]
+    pub recall: bool,
 }
 
 /// A rollout.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use coordinator_core::contract::{Answer, Command, RolloutState, RolloutView};
-use protocol::plan::{Priority, Proposal, RolloutPlan, Targets};
+use protocol::plan::{Priority, Proposal, Recall, RolloutPlan, Targets};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, RolloutId, Span, Time};
 
@@ -41,7 +41,12 @@ impl World {
         }
         if self.is_quiet() {
             let next = self.story.rollouts.len();
-            if next == self.contents.len() {
+            if self.is_to_be_recalled() {
+                if let Err(e) = self.take_back() {
+                    self.checks.violated(self.clock(), format!("recall: {e:#}"));
+                    self.over = true;
+                }
+            } else if next == self.contents.len() {
                 self.over = true;
             } else if let Err(e) = self.roll_out(next) {
                 self.checks
@@ -71,6 +76,52 @@ impl World {
             self.story.last = Some(view);
         }
         self.time().since(self.story.quiet_since) >= Span::from_secs(self.scenario.idle_s)
+    }
+
+    /// Whether the newest release is everywhere and the scenario wants it back.
+    fn is_to_be_recalled(&self) -> bool {
+        let Some(id) = self.story.rollouts.last() else {
+            return false;
+        };
+        let state = self.desk.conductor.rollout(id).map(|view| view.state);
+        self.scenario.releases[self.story.rollouts.len() - 1].recall
+            && state == Some(RolloutState::Finished)
+    }
+
+    fn take_back(&mut self) -> Result<()> {
+        let id = self
+            .story
+            .rollouts
+            .last()
+            .context("nothing was rolled out")?
+            .clone();
+        let view = self
+            .desk
+            .conductor
+            .rollout(&id)
+            .context("the rollout is gone")?;
+        let proposer = self
+            .fleet
+            .keys(Role::Plans)
+            .next()
+            .map(public)
+            .context("no operator")?;
+        let envelope = self.fleet.sign(&Recall {
+            spec_version: 1,
+            fleet: self.fleet.id(),
+            rollout: id,
+            plan: view.plan,
+            proposer,
+            reason: "the scenario wants it back".into(),
+            created: self.clock().wall,
+        });
+        let recall = self
+            .fleet
+            .believe(&envelope)
+            .context("the recall is not believed")?;
+        self.order(Command::Recall(recall))?;
+        self.story.quiet_since = self.time();
+        Ok(())
     }
 
     fn roll_out(&mut self, number: usize) -> Result<()> {

@@ -5,6 +5,7 @@ use simulations::{Report, Scenario, play};
 
 const THREE_SITES: &str = include_str!("../scenarios/three-sites.toml");
 const BAD_RELEASE: &str = include_str!("../scenarios/bad-release.toml");
+const RECALL: &str = include_str!("../scenarios/recall.toml");
 const ROUGH: &str = include_str!("../scenarios/rough.toml");
 
 fn played(text: &str, seed: u64, nodes: Option<u32>) -> Report {
@@ -82,10 +83,39 @@ fn a_bad_release_is_held_in_its_first_wave_and_rolled_back() {
             report.to_text()
         );
         assert_eq!(bad.counts.applied, 0);
+        assert_eq!(
+            report.installed,
+            [("app@1.0".to_owned(), report.nodes)].into()
+        );
         assert!(
             bad.waves[1..]
                 .iter()
                 .all(|w| w.opened_s.is_none() && w.started == 0)
+        );
+    }
+}
+
+#[test]
+fn a_recalled_release_is_taken_back_everywhere() {
+    for seed in 1..=2 {
+        let report = played(RECALL, seed, None);
+        all_succeeded(&report);
+        let back = &report.rollouts[1];
+        assert_eq!(
+            back.state,
+            RolloutState::Recalled,
+            "seed {seed}: {}",
+            report.to_text()
+        );
+        assert_eq!(
+            back.rolled_back,
+            report.nodes,
+            "seed {seed}: {}",
+            report.to_text()
+        );
+        assert_eq!(
+            report.installed,
+            [("app@1.0".to_owned(), report.nodes)].into()
         );
     }
 }
