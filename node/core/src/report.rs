@@ -272,3 +272,113 @@ fn truncate_front(text: &mut String, max: usize) {
     }
     text.drain(..start);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::fixtures::{Fleet, node, node_key, rollout, seq};
+    use protocol::orders::Mark;
+    use protocol::{Hash, Seq};
+
+    fn status(fleet: &Fleet, number: u64, name: &str, n: u64) -> NodeStatus {
+        NodeStatus {
+            fleet: fleet.id(),
+            node: node(number),
+            rollout: rollout(name),
+            plan: Hash::of(b"plan"),
+            release: Hash::of(b"release"),
+            wave: 0,
+            seq: seq(n),
+            state: State::Received,
+            reason: String::new(),
+            entered_at: Time(0),
+            attempt: 1,
+            install_id: Hash::of(b"install"),
+            lan_bytes: 0,
+            wan_bytes: 0,
+            exit_code: None,
+            output_tail: String::new(),
+        }
+    }
+
+    #[test]
+    fn acknowledged_statuses_of_others_make_room_and_the_rest_waits() {
+        let fleet = Fleet::new(1);
+        let mut out = Outbox::default();
+        let mut reports = Reports::default();
+        let signed = |name: &str, n| {
+            let status = status(&fleet, 2, name, n).sign(&node_key(2));
+            status.verify(fleet.id()).expect("signed")
+        };
+        for i in 0..STATUSES_MAX {
+            reports.hear(signed(&format!("r{i}"), 1), &mut out);
+        }
+        reports.hear(signed("late", 1), &mut out);
+        assert_eq!(reports.others.len(), STATUSES_MAX);
+        let late = (node(2), rollout("late"));
+        assert!(!reports.others.contains_key(&late), "nothing makes room");
+        let mark = Mark {
+            node: node(2),
+            rollout: rollout("r7"),
+            seq: seq(1),
+        };
+        let receipt = fleet.receipt(None, vec![mark]);
+        assert!(reports.acknowledge(node(1), &receipt, &mut out));
+        assert!(
+            !reports.acknowledge(node(1), &receipt, &mut out),
+            "nothing new"
+        );
+        reports.hear(signed("late", 1), &mut out);
+        assert_eq!(reports.others.len(), STATUSES_MAX);
+        assert!(reports.others.contains_key(&late));
+        reports.hear(signed("late", 3), &mut out);
+        reports.hear(signed("late", 2), &mut out);
+        assert_eq!(
+            reports.others[&late].status.seq,
+            seq(3),
+            "the highest number wins"
+        );
+    }
+
+    #[test]
+    fn a_status_is_repeated_until_its_state_is_acknowledged() {
+        let fleet = Fleet::new(1);
+        let mut out = Outbox::default();
+        let mut counters = Counters::new(None, None, 1);
+        let mut reports = Reports::default();
+        let at = |s| Now {
+            boot: Time::from_secs(s),
+            wall: Time::from_secs(s),
+        };
+        let mut said = status(&fleet, 1, "r", 0);
+        said.reason = "é".repeat(TEXT_MAX_BYTES);
+        said.output_tail = "ü".repeat(TEXT_MAX_BYTES);
+        reports.say(said.clone(), at(0), &mut counters, &mut out);
+        let first: Seq = reports.own_open(9)[0].seq;
+        assert!(reports.own_open(9)[0].reason.len() <= TEXT_MAX_BYTES);
+        assert!(reports.own_open(9)[0].output_tail.len() <= OUTPUT_TAIL_BYTES);
+        reports.tick(at(5), &mut counters, &mut out);
+        let second = reports.own_open(9)[0].seq;
+        assert!(second > first, "gossip drops what it has seen");
+        let ahead = Seq {
+            epoch: 1,
+            n: second.n + 1,
+        };
+        let mut receive = |seq| {
+            let mark = Mark {
+                node: node(1),
+                rollout: rollout("r"),
+                seq,
+            };
+            let receipt = fleet.receipt(None, vec![mark]);
+            reports.acknowledge(node(1), &receipt, &mut out)
+        };
+        assert!(!receive(ahead), "no register runs ahead of its node");
+        assert!(receive(first), "the state is the same since then");
+        assert!(reports.acknowledged(&rollout("r")));
+        assert_eq!(reports.timeout(), None);
+        said.state = State::Succeeded;
+        reports.say(said, at(9), &mut counters, &mut out);
+        assert!(!reports.acknowledged(&rollout("r")));
+    }
+}
