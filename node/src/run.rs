@@ -187,7 +187,7 @@ pub async fn run_until(
         memory: loaded.memory,
         reach,
         revocations,
-        intake: Intake::new(trust, admission, clock.clone()),
+        intake: Intake::new(trust, admission, clock.clone(), revocations),
         clock,
         records,
         shelf: Shelf::new(blobs.clone(), Installer::new(dir.join("install"))),

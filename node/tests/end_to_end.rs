@@ -21,7 +21,7 @@ use protocol::plan::RolloutPlan;
 use protocol::status::State;
 use protocol::topology::Topology;
 use protocol::wire::Contact;
-use protocol::{BlobRef, NodeId, Span, Verified};
+use protocol::{BlobRef, Hash, NodeId, Span, Verified};
 use support::coordinator::{FakeCoordinator, PATIENCE};
 use support::{TestFleet, contact};
 use tokio::sync::oneshot;
@@ -133,8 +133,18 @@ impl World {
     }
 
     fn bulletin(&mut self, rollouts: &[(&Verified<RolloutPlan>, u64)]) {
+        self.bulletin_with(rollouts, 2, None);
+    }
+
+    fn bulletin_with(
+        &mut self,
+        rollouts: &[(&Verified<RolloutPlan>, u64)],
+        root_version: u64,
+        revocations: Option<Hash>,
+    ) {
         let mut bulletin = self.fleet.fleet.bulletin(Some(&self.topology), rollouts);
-        bulletin.root_version = 2;
+        bulletin.root_version = root_version;
+        bulletin.revocations = revocations;
         bulletin.coordinators = vec![self.coordinator.contact()];
         bulletin.origins = vec![contact(&NodeConfig::load(self.origin.dir.path()).unwrap())];
         self.order(OrderBody::Bulletin(bulletin));
@@ -380,4 +390,51 @@ async fn a_directory_runs_one_node_at_a_time() {
         line.contains(&format!("in use by process {}", std::process::id())),
         "{line}"
     );
+}
+
+/// A bulletin names the newest root and the newest revocation list; a node fetches both, turns its
+/// back on who was revoked, and knows all that again after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_root_and_a_revocation_list_are_fetched_and_kept() {
+    let mut world = World::new(1, 2, None).await;
+    for version in [3, 4] {
+        let first = world.fleet.fleet.trust().root();
+        let mut root = (**first).clone();
+        root.version = version;
+        root.fleet = Some(world.fleet.fleet.id());
+        root.issuing_cas = vec![data_encoding::HEXLOWER.encode(world.fleet.ca.certificate())];
+        let mut envelope = root.to_envelope();
+        let keys = world.fleet.fleet.keys(protocol::trust::Role::Root);
+        keys.iter().for_each(|key| envelope.sign(key));
+        world.coordinator.publish_root(envelope);
+    }
+    let members = |n: u64| move |report: &serde_json::Value| report["snapshot"]["members"] == n;
+    wait_for_report(world.nodes[0].dir.path(), "a site of two", members(2)).await;
+    let serial = support::serial(world.nodes[1].id);
+    let list = world.fleet.ca.revoke(&[serial], 1, support::VALID).unwrap();
+    world.coordinator.publish_revocations(&list);
+    world.bulletin_with(&[], 4, Some(Hash::of(&list)));
+    let knows = |report: &serde_json::Value| {
+        report["root_version"] == 4 && report["revocations"] == Hash::of(&list).to_string()
+    };
+    for dir in [world.origin.dir.path(), world.nodes[0].dir.path()] {
+        wait_for_report(dir, "root and list", knows).await;
+    }
+    wait_for_report(world.nodes[0].dir.path(), "a site of one", members(1)).await;
+    world.nodes[0].stop().await;
+    world.nodes[0].start();
+    wait_for_report(world.nodes[0].dir.path(), "root and list again", knows).await;
+}
+
+async fn wait_for_report(dir: &Path, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) {
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    let mut last = None;
+    while tokio::time::Instant::now() < patience {
+        last = status::read(dir).await.ok();
+        if last.as_ref().is_some_and(&wanted) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{what} never came to {}: {last:#?}", dir.display());
 }

@@ -47,6 +47,7 @@ pub struct Intake {
     admission: Arc<Admission>,
     clock: Arc<Clock>,
     notes: Notes,
+    revocations: Option<Hash>,
     /// For the brain.
     pub events: Vec<Event>,
     /// For the store.
@@ -54,13 +55,19 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An intake that believes what `trust` believes.
-    pub fn new(trust: Trust, admission: Arc<Admission>, clock: Arc<Clock>) -> Intake {
+    /// An intake that believes what `trust` believes; `revocations` names the list in force.
+    pub fn new(
+        trust: Trust,
+        admission: Arc<Admission>,
+        clock: Arc<Clock>,
+        revocations: Option<Hash>,
+    ) -> Intake {
         Intake {
             trust,
             admission,
             clock,
             notes: Notes::default(),
+            revocations,
             events: Vec::new(),
             changes: Vec::new(),
         }
@@ -69,6 +76,11 @@ impl Intake {
     /// The newest root that is believed.
     pub fn root(&self) -> &Verified<Root> {
         self.trust.root()
+    }
+
+    /// Digest of the revocation list in force.
+    pub fn revocations(&self) -> Option<Hash> {
+        self.revocations
     }
 
     /// A gossip message. A presence or a claim counts only from the node that it is about.
@@ -169,7 +181,7 @@ impl Intake {
 
     fn document(&mut self, from: NodeId, digest: Hash, bytes: &[u8]) -> bool {
         if Hash::of(bytes) == digest {
-            return self.revocations(from, digest, bytes);
+            return self.revocation_list(from, digest, bytes);
         }
         let envelope = match Envelope::from_json(bytes) {
             Ok(envelope) if envelope.digest() == digest => envelope,
@@ -206,11 +218,12 @@ impl Intake {
         true
     }
 
-    fn revocations(&mut self, from: NodeId, digest: Hash, der: &[u8]) -> bool {
+    fn revocation_list(&mut self, from: NodeId, digest: Hash, der: &[u8]) -> bool {
         match self.admission.set_revocations(der) {
             Ok(taken) => {
                 self.changes.push(Change::Document(digest, der.to_vec()));
                 if taken == Revocations::Taken {
+                    self.revocations = Some(digest);
                     self.changes.push(Change::Revocations(digest));
                 }
                 self.events.push(Event::Revocations(digest));

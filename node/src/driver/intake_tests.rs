@@ -23,7 +23,7 @@ fn intake(fleet: &Fleet) -> Intake {
 fn intake_with(fleet: &Fleet, cas: Vec<CertificateDer<'static>>) -> Intake {
     let admission = Arc::new(Admission::new(cas).unwrap());
     let clock = Arc::new(Clock::new(Time(0)));
-    Intake::new(fleet.trust().clone(), admission, clock)
+    Intake::new(fleet.trust().clone(), admission, clock, None)
 }
 
 fn order(fleet: &Fleet) -> Verified<Order> {

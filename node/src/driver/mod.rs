@@ -418,6 +418,8 @@ impl Driver {
             pid: std::process::id(),
             started: self.started,
             contact: self.config.contact.clone(),
+            root_version: self.intake.root().version,
+            revocations: self.intake.revocations(),
             snapshot: self.brain.snapshot(self.clock.now()),
             traffic: status::Traffic::of(&self.data.counters()),
             fetches: self.fetches.len(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use node_core::contract::Snapshot;
 use protocol::wire::Contact;
-use protocol::{FleetId, NodeId, SiteId, Time};
+use protocol::{FleetId, Hash, NodeId, SiteId, Time};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -41,6 +41,10 @@ pub struct Report {
     pub started: Time,
     /// Where others reach it.
     pub contact: Contact,
+    /// The root that it trusts.
+    pub root_version: u64,
+    /// Digest of the revocation list in force.
+    pub revocations: Option<Hash>,
     /// The brain in a nutshell.
     pub snapshot: Snapshot,
     /// Bytes on the data plane since the start.

@@ -35,6 +35,7 @@ pub struct FakeCoordinator {
 }
 
 struct Table {
+    roots: Vec<Envelope>,
     documents: BTreeMap<Hash, Vec<u8>>,
     orders: BTreeMap<Seq, Envelope>,
     present: BTreeMap<NodeId, Presence>,
@@ -66,6 +67,7 @@ impl FakeCoordinator {
             .collect();
         let (registers, watched) = watch::channel(Registers::new());
         let table = Table {
+            roots: fleet.roots.clone(),
             documents: BTreeMap::new(),
             orders: BTreeMap::new(),
             present: BTreeMap::new(),
@@ -97,6 +99,17 @@ impl FakeCoordinator {
             .unwrap()
             .documents
             .insert(envelope.digest(), envelope.to_json());
+    }
+
+    /// Keeps a revocation list to hand out.
+    pub fn publish_revocations(&self, der: &[u8]) {
+        let mut table = self.table.lock().unwrap();
+        table.documents.insert(Hash::of(der), der.to_vec());
+    }
+
+    /// Hands out one more root.
+    pub fn publish_root(&self, root: Envelope) {
+        self.table.lock().unwrap().roots.push(root);
     }
 
     /// Signs order number `n`.
@@ -146,7 +159,7 @@ impl FakeCoordinator {
                 ControlReply::Document(table.documents.get(&digest).cloned())
             }
             ControlRequest::PullRoot { version } => {
-                let root = self.fleet.roots.get(version as usize - 1);
+                let root = table.roots.get(version as usize - 1);
                 ControlReply::Document(root.map(Envelope::to_json))
             }
             ControlRequest::Locate { me } => {

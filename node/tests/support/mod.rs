@@ -62,8 +62,10 @@ impl TestFleet {
 
     /// What the coordinator answers to the enrolment of `node`.
     pub fn reply(&self, node: NodeId) -> EnrollReply {
-        let serial = u64::from_le_bytes(node.0[..8].try_into().unwrap()) >> 2;
-        let leaf = self.ca.node(node, serial, self.leaf_validity).unwrap();
+        let leaf = self
+            .ca
+            .node(node, serial(node), self.leaf_validity)
+            .unwrap();
         let hex = |der: &[u8]| data_encoding::HEXLOWER.encode(der);
         EnrollReply {
             spec_version: 1,
@@ -97,6 +99,11 @@ impl TestFleet {
         };
         enroll::adopt(dir, key, &reply, self.fleet.id(), role, Vec::new(), listen).unwrap()
     }
+}
+
+/// The serial of a node's certificate.
+pub fn serial(node: NodeId) -> u64 {
+    u64::from_le_bytes(node.0[..8].try_into().unwrap()) >> 2
 }
 
 /// Where a node that was enrolled on a certain address will be reached.
