@@ -22,6 +22,7 @@ pub struct Index {
     /// Distinct chunks in pack order; they tile the pack without gap.
     pub chunks: Vec<Chunk>,
     /// Files, directories and links, sorted by path, parents first.
+    #[serde(deserialize_with = "few_entries")]
     pub entries: Vec<Entry>,
     /// BLAKE3 subtree chaining value of each piece of the pack (its root hash if the pack is a
     /// single piece), so that a piece verifies alone.
@@ -68,6 +69,28 @@ pub enum EntryKind {
         /// As readlink gives it.
         target: String,
     },
+}
+
+/// Stops at the limit while it decodes: an entry of four bytes takes twenty times that in memory.
+fn few_entries<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Error> {
+    struct Entries;
+    impl<'de> serde::de::Visitor<'de> for Entries {
+        type Value = Vec<Entry>;
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            write!(f, "at most {INDEX_ENTRIES_MAX} entries")
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = seq.next_element()? {
+                if entries.len() == INDEX_ENTRIES_MAX {
+                    return Err(serde::de::Error::invalid_length(INDEX_ENTRIES_MAX + 1, &self));
+                }
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    from.deserialize_seq(Entries)
 }
 
 impl Versioned for Index {

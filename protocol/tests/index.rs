@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tidegate_protocol::index::{Chunk, Entry, EntryKind, Index, check_link, check_path};
-use tidegate_protocol::limits::CHUNK_MAX_BYTES;
+use tidegate_protocol::limits::{CHUNK_MAX_BYTES, INDEX_ENTRIES_MAX};
 use tidegate_protocol::pieces::Geometry;
 use tidegate_protocol::versioned::Versioned;
 use tidegate_protocol::{BlobRef, Hash};
@@ -164,6 +164,25 @@ proptest! {
             prop_assert_eq!(joined.strip_prefix("/root/dir").unwrap().to_str(), Some(path.as_str()));
         }
     }
+}
+
+/// The count stands in front: so many entries of four bytes are refused while they are read.
+#[test]
+fn an_index_of_too_many_entries_is_refused_while_it_is_read() {
+    let entry = Entry {
+        path: String::new(),
+        kind: EntryKind::Link {
+            target: String::new(),
+        },
+    };
+    let index = |count| Index {
+        pack: BlobRef::of(b""),
+        chunks: Vec::new(),
+        entries: vec![entry.clone(); count],
+        piece_cvs: Vec::new(),
+    };
+    assert!(Index::from_bytes(&index(INDEX_ENTRIES_MAX).to_bytes()).is_ok());
+    assert!(Index::from_bytes(&index(INDEX_ENTRIES_MAX + 1).to_bytes()).is_err());
 }
 
 #[test]
