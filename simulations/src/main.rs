@@ -35,20 +35,18 @@ fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut scenario = Scenario::load(&arguments.scenario)?;
     scenario.seed = arguments.seed.unwrap_or(scenario.seed);
-    arguments
-        .nodes
-        .into_iter()
-        .for_each(|nodes| scenario.spread(nodes));
+    if let Some(nodes) = arguments.nodes {
+        scenario.spread(nodes);
+    }
     let began = Instant::now();
     let mut world = World::new(scenario)?;
     world.run();
     let mut report = Report::of(&world);
     report.wall_seconds = arguments.timing.then(|| began.elapsed().as_secs_f64());
     if arguments.notes {
-        world
-            .notes()
-            .iter()
-            .for_each(|(at, event, line)| eprintln!("{at:>8} {event}: {line}"));
+        for (at, event, line) in world.notes() {
+            eprintln!("{at:>8} {event}: {line}");
+        }
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string(&report)?),
