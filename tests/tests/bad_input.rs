@@ -145,6 +145,7 @@ fn a_corrupt_ledger_names_its_entry() {
 
 /// Changes a byte of an entry behind the coordinator's back.
 fn edit_entry(path: &std::path::Path, number: u64) {
+    use redb::ReadableTable as _;
     const ENTRIES: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("ledger-1");
     let ledger = redb::Database::open(path).expect("a database");
     let change = ledger.begin_write().expect("a transaction");

@@ -43,13 +43,6 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let dir = Directory::new(&options.dir);
     let settings = dir.settings()?;
     let lock = lock(&dir)?;
-    // Bound first: a port in use is the likeliest mistake, and nothing has been touched yet.
-    let listen = |why: io::Error| ServeError::Listen {
-        address: settings.api,
-        why: plain(&why),
-    };
-    let listener = TcpListener::bind(settings.api).await.map_err(listen)?;
-
     // Uploads that broke off with an earlier coordinator.
     let _ = std::fs::remove_dir_all(dir.uploads_dir());
     let roots = read_roots(&dir)?;
@@ -88,6 +81,12 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         replayed.await.map_err(|_| ServeError::Desk)??;
     let clock = Arc::new(Clock::new(newest));
     admission.floor_time(newest);
+
+    let listen = |why: io::Error| ServeError::Listen {
+        address: settings.api,
+        why: plain(&why),
+    };
+    let listener = TcpListener::bind(settings.api).await.map_err(listen)?;
 
     let (control_plane, control_events) =
         Control::start(ControlConfig::at(settings.control), identity).await?;
