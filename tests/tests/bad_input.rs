@@ -132,7 +132,6 @@ fn a_corrupt_ledger_names_its_entry() {
     let mut world = world;
     world.kill_coordinator();
     copy_files(&home, &copy);
-    world.start_coordinator();
     let entries = coordinator::ledger::verify(&copy.join("ledger.redb"))
         .expect("whole")
         .entries;
@@ -296,6 +295,7 @@ fn a_proposer_cannot_approve_and_two_others_must() {
     let tree = world.path("tree");
     trees::make(&tree, 1, 1 << 16);
     world.publish(&tree, "1.0", &[]);
+    world.enroll("site-1", "127.0.0.1", &world.path("node"));
     let id = world.propose("1.0", &["rest"]);
     let approve = |operator: &str| {
         [

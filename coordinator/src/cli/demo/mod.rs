@@ -16,7 +16,7 @@ mod summary;
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::args::Demo;
 use super::output;
@@ -30,6 +30,14 @@ use summary::Summary;
 /// # Errors
 /// One line that says which part of the story broke; the logs are kept then.
 pub async fn run(options: Demo) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &options.payload
+        && !path.exists()
+    {
+        bail!(
+            "failed to find the payload: {} does not exist",
+            path.display()
+        );
+    }
     let dir = tempfile::Builder::new()
         .prefix("tidegate-demo-")
         .tempdir()
