@@ -18,7 +18,10 @@ pub struct BlobRef {
 impl BlobRef {
     /// Names `bytes`.
     pub fn of(bytes: &[u8]) -> BlobRef {
-        BlobRef { root: Hash::of(bytes), length: bytes.len() as u64 }
+        BlobRef {
+            root: Hash::of(bytes),
+            length: bytes.len() as u64,
+        }
     }
 }
 

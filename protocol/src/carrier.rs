@@ -85,16 +85,28 @@ impl FrameTable {
         if self.plain != pack_length {
             return Err(FrameTableError("it is for another pack length"));
         }
-        if self.frame_plain == 0 || self.frame_plain > FRAME_PLAIN_MAX_BYTES || !self.frame_plain.is_multiple_of(PIECE_MAX_BYTES) {
-            return Err(FrameTableError("its frame size is not a multiple of 4 MiB up to 8 MiB"));
+        if self.frame_plain == 0
+            || self.frame_plain > FRAME_PLAIN_MAX_BYTES
+            || !self.frame_plain.is_multiple_of(PIECE_MAX_BYTES)
+        {
+            return Err(FrameTableError(
+                "its frame size is not a multiple of 4 MiB up to 8 MiB",
+            ));
         }
         if self.coded.len() as u64 != self.plain.div_ceil(self.frame_plain) {
             return Err(FrameTableError("it has the wrong number of frames"));
         }
-        if self.coded.iter().any(|c| u64::from(*c) > FRAME_CODED_MAX_BYTES || *c == 0) {
+        if self
+            .coded
+            .iter()
+            .any(|c| u64::from(*c) > FRAME_CODED_MAX_BYTES || *c == 0)
+        {
             return Err(FrameTableError("a frame is empty or too long"));
         }
-        let end = self.frame_ranges().last().map_or(self.head_bytes(), |r| r.end);
+        let end = self
+            .frame_ranges()
+            .last()
+            .map_or(self.head_bytes(), |r| r.end);
         if end != carrier_length {
             return Err(FrameTableError("its frames do not fill the carrier"));
         }

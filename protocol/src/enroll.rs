@@ -43,7 +43,9 @@ impl FromStr for Token {
             return Err(refuse());
         }
         let body = text.trim().strip_prefix("tgt1.").ok_or_else(refuse)?;
-        let json = BASE64URL_NOPAD.decode(body.as_bytes()).map_err(|_| refuse())?;
+        let json = BASE64URL_NOPAD
+            .decode(body.as_bytes())
+            .map_err(|_| refuse())?;
         serde_json::from_slice(&json).map_err(|_| refuse())
     }
 }
@@ -74,7 +76,10 @@ pub struct EnrollRequest {
 impl EnrollRequest {
     /// What the proof signs: everything else.
     pub fn signing_bytes(&self) -> Vec<u8> {
-        let bare = EnrollRequest { proof: String::new(), ..self.clone() };
+        let bare = EnrollRequest {
+            proof: String::new(),
+            ..self.clone()
+        };
         let mut out = b"tidegate enroll v1\0".to_vec();
         out.extend(serde_json::to_vec(&bare).expect("a request is plain data"));
         out

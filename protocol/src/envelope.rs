@@ -42,7 +42,11 @@ mod base64_bytes {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() { s.serialize_str(&BASE64.encode(bytes)) } else { bytes.serialize(s) }
+        if s.is_human_readable() {
+            s.serialize_str(&BASE64.encode(bytes))
+        } else {
+            bytes.serialize(s)
+        }
     }
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         if d.is_human_readable() {
@@ -70,7 +74,12 @@ pub enum EnvelopeError {
 
 /// DSSE's pre-authentication encoding: what is really signed.
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut out = format!(
+        "DSSEv1 {} {payload_type} {} ",
+        payload_type.len(),
+        payload.len()
+    )
+    .into_bytes();
     out.extend_from_slice(payload);
     out
 }
@@ -78,7 +87,11 @@ pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8
 impl Envelope {
     /// An envelope without signatures.
     pub fn unsigned(payload_type: &str, payload: Vec<u8>) -> Envelope {
-        Envelope { payload_type: payload_type.to_owned(), payload, signatures: Vec::new() }
+        Envelope {
+            payload_type: payload_type.to_owned(),
+            payload,
+            signatures: Vec::new(),
+        }
     }
 
     /// The digest of the payload: the statement's name.
@@ -89,9 +102,15 @@ impl Envelope {
     /// Adds `key`'s signature; an older one of the same key is replaced.
     pub fn sign(&mut self, key: &SigningKey) {
         let keyid = PublicKey(key.verifying_key().to_bytes());
-        let sig = key.sign(&pre_authentication_encoding(&self.payload_type, &self.payload));
+        let sig = key.sign(&pre_authentication_encoding(
+            &self.payload_type,
+            &self.payload,
+        ));
         self.signatures.retain(|s| s.keyid != keyid);
-        self.signatures.push(KeySignature { keyid, sig: sig.to_bytes().to_vec() });
+        self.signatures.push(KeySignature {
+            keyid,
+            sig: sig.to_bytes().to_vec(),
+        });
     }
 
     /// The distinct keys whose signature over this payload holds (`verify_strict`).

@@ -88,7 +88,11 @@ impl Fleet {
         let mut role_keys = Vec::new();
         for (role, count, threshold, label) in roles {
             let mine: Vec<_> = (0..count).map(|i| key(label, seed * 16 + i)).collect();
-            role_keys.push(RoleKeys { role, keys: mine.iter().map(public).collect(), threshold });
+            role_keys.push(RoleKeys {
+                role,
+                keys: mine.iter().map(public).collect(),
+                threshold,
+            });
             keys.extend(mine.into_iter().map(|k| (role, k)));
         }
         let root = Root {
@@ -101,7 +105,9 @@ impl Fleet {
             issuing_cas: Vec::new(),
         };
         let mut envelope = root.to_envelope();
-        keys.iter().filter(|(r, _)| *r == Role::Root).for_each(|(_, k)| envelope.sign(k));
+        keys.iter()
+            .filter(|(r, _)| *r == Role::Root)
+            .for_each(|(_, k)| envelope.sign(k));
         let pinned = FleetId(envelope.digest().0);
         let trust = Trust::pin(envelope, pinned).expect("a fixture's root is sound");
         Fleet { trust, keys }
@@ -119,7 +125,11 @@ impl Fleet {
 
     /// The keys of a role, in order.
     pub fn keys(&self, role: Role) -> Vec<SigningKey> {
-        self.keys.iter().filter(|(r, _)| *r == role).map(|(_, k)| k.clone()).collect()
+        self.keys
+            .iter()
+            .filter(|(r, _)| *r == role)
+            .map(|(_, k)| k.clone())
+            .collect()
     }
 
     /// The operator who proposes.
@@ -136,7 +146,9 @@ impl Fleet {
 
     /// A statement that a node of the fleet believes.
     pub fn verified<T: Statement>(&self, statement: &T) -> Verified<T> {
-        self.trust.verify(&self.sign(statement)).expect("a fixture's statement is believed")
+        self.trust
+            .verify(&self.sign(statement))
+            .expect("a fixture's statement is believed")
     }
 
     /// A `tree` release with one artifact for any platform; its blobs are named after `version`.
@@ -157,7 +169,10 @@ impl Fleet {
                 arch: "any".into(),
                 index: blob("index", 10_000),
                 pack: blob("pack", 3 << 20),
-                carriers: vec![Carrier { kind: CarrierKind::Full, blob: blob("full", 1 << 20) }],
+                carriers: vec![Carrier {
+                    kind: CarrierKind::Full,
+                    blob: blob("full", 1 << 20),
+                }],
                 group_log2: crate::limits::GROUP_LOG2,
                 disk_bytes: 3 << 20,
             }],
@@ -207,8 +222,14 @@ impl Fleet {
             proposer: self.proposer(),
             priority: Priority::Medium,
             salt: Hash::of(id.as_bytes()),
-            targets: Targets { sites: Vec::new(), exclusions: Vec::new() },
-            waves: vec![wave("first", Members::Nodes(first)), wave("rest", Members::Rest)],
+            targets: Targets {
+                sites: Vec::new(),
+                exclusions: Vec::new(),
+            },
+            waves: vec![
+                wave("first", Members::Nodes(first)),
+                wave("rest", Members::Rest),
+            ],
             lease_ttl: Span::from_secs(60),
             created: CREATED,
             not_after: EXPIRES,
@@ -303,7 +324,12 @@ impl Fleet {
         site: Option<SiteId>,
         marks: Vec<crate::orders::Mark>,
     ) -> Verified<Receipt> {
-        self.verified(&Receipt { spec_version: 1, fleet: self.id(), site, marks })
+        self.verified(&Receipt {
+            spec_version: 1,
+            fleet: self.id(),
+            site,
+            marks,
+        })
     }
 }
 

@@ -21,7 +21,10 @@ pub struct ParseIdError {
 }
 
 fn bad(what: &'static str, text: &str) -> ParseIdError {
-    ParseIdError { what, text: text.chars().take(80).collect() }
+    ParseIdError {
+        what,
+        text: text.chars().take(80).collect(),
+    }
 }
 
 macro_rules! bytes32 {
@@ -99,7 +102,9 @@ fn unbase32(text: &str) -> Option<Vec<u8>> {
     if text.bytes().any(|b| b.is_ascii_uppercase()) {
         return None;
     }
-    BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok()
+    BASE32_NOPAD
+        .decode(text.to_ascii_uppercase().as_bytes())
+        .ok()
 }
 
 bytes32!(
@@ -186,7 +191,9 @@ name!(
 
 /// A counter that only rises: first by epoch, then by number. A restored coordinator or a cloned
 /// node opens a new epoch.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
 pub struct Seq {
     /// Rises when the counter's owner lost its memory.
     pub epoch: u32,
@@ -197,7 +204,10 @@ pub struct Seq {
 impl Seq {
     /// The next number of the same epoch.
     pub const fn next(self) -> Seq {
-        Seq { epoch: self.epoch, n: self.n + 1 }
+        Seq {
+            epoch: self.epoch,
+            n: self.n + 1,
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobRef;
 use crate::ids::Hash;
-use crate::limits::{CHUNK_MAX_BYTES, INDEX_ENTRIES_MAX, INDEX_MAX_BYTES, PATH_DEPTH_MAX, PATH_MAX_BYTES};
+use crate::limits::{
+    CHUNK_MAX_BYTES, INDEX_ENTRIES_MAX, INDEX_MAX_BYTES, PATH_DEPTH_MAX, PATH_MAX_BYTES,
+};
 use crate::pieces::Geometry;
 use crate::versioned::Versioned;
 
@@ -79,11 +81,17 @@ fn few_entries<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Entry>, 
         fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
             write!(f, "at most {INDEX_ENTRIES_MAX} entries")
         }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut seq: A,
+        ) -> Result<Self::Value, A::Error> {
             let mut entries = Vec::new();
             while let Some(entry) = seq.next_element()? {
                 if entries.len() == INDEX_ENTRIES_MAX {
-                    return Err(serde::de::Error::invalid_length(INDEX_ENTRIES_MAX + 1, &self));
+                    return Err(serde::de::Error::invalid_length(
+                        INDEX_ENTRIES_MAX + 1,
+                        &self,
+                    ));
                 }
                 entries.push(entry);
             }
@@ -219,27 +227,42 @@ impl Index {
         let mut end = 0u64;
         for chunk in &self.chunks {
             if chunk.length == 0 || chunk.length > CHUNK_MAX_BYTES {
-                return Err(IndexError::Chunks(format!("chunk {} has {} bytes", chunk.hash, chunk.length)));
+                return Err(IndexError::Chunks(format!(
+                    "chunk {} has {} bytes",
+                    chunk.hash, chunk.length
+                )));
             }
             offsets.push(end);
             end += u64::from(chunk.length);
         }
         if end != self.pack.length {
-            return Err(IndexError::Chunks(format!("chunks hold {end} bytes, the pack {}", self.pack.length)));
+            return Err(IndexError::Chunks(format!(
+                "chunks hold {end} bytes, the pack {}",
+                self.pack.length
+            )));
         }
         let pieces = Geometry::of(self.pack.length).pieces();
         if self.piece_cvs.len() != pieces as usize {
-            return Err(IndexError::PieceValues { found: self.piece_cvs.len(), expected: pieces });
+            return Err(IndexError::PieceValues {
+                found: self.piece_cvs.len(),
+                expected: pieces,
+            });
         }
         self.check_entries()?;
-        Ok(CheckedIndex { index: self, offsets })
+        Ok(CheckedIndex {
+            index: self,
+            offsets,
+        })
     }
 
     fn check_entries(&self) -> Result<(), IndexError> {
         let mut seen: BTreeMap<&str, bool> = BTreeMap::new();
         let mut last: Option<&str> = None;
         for Entry { path, kind } in &self.entries {
-            let refuse = |why| IndexError::Path { path: path.clone(), why };
+            let refuse = |why| IndexError::Path {
+                path: path.clone(),
+                why,
+            };
             check_path(path).map_err(refuse)?;
             if last.is_some_and(|last| last >= path.as_str()) {
                 return Err(refuse("it is out of order or stands twice"));
@@ -259,7 +282,10 @@ impl Index {
                 EntryKind::File { length, chunks, .. } => {
                     let mut sum = 0u64;
                     for chunk in chunks {
-                        let chunk = self.chunks.get(*chunk as usize).ok_or_else(|| refuse("it names a chunk that is not there"))?;
+                        let chunk = self
+                            .chunks
+                            .get(*chunk as usize)
+                            .ok_or_else(|| refuse("it names a chunk that is not there"))?;
                         sum += u64::from(chunk.length);
                     }
                     if sum != *length {

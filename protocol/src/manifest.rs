@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobRef;
 use crate::ids::{FleetId, Hash, SiteId};
-use crate::limits::{ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, INDEX_MAX_BYTES, STEPS_MAX};
+use crate::limits::{
+    ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, INDEX_MAX_BYTES, STEPS_MAX,
+};
 use crate::time::{Span, Time};
 use crate::trust::{Role, Statement};
 
@@ -130,20 +132,31 @@ pub struct HealthCheck {
 impl ReleaseManifest {
     /// The artifact for a platform, exact ones before `any`.
     pub fn artifact_for(&self, os: &str, arch: &str) -> Option<&Artifact> {
-        let fits = |a: &&Artifact| (a.os == os || a.os == "any") && (a.arch == arch || a.arch == "any");
-        self.artifacts.iter().filter(fits).max_by_key(|a| (a.os == os, a.arch == arch))
+        let fits =
+            |a: &&Artifact| (a.os == os || a.os == "any") && (a.arch == arch || a.arch == "any");
+        self.artifacts
+            .iter()
+            .filter(fits)
+            .max_by_key(|a| (a.os == os, a.arch == arch))
     }
 }
 
 impl Artifact {
     /// The carrier that decodes alone.
     pub fn full_carrier(&self) -> Option<&BlobRef> {
-        self.carriers.iter().find(|c| c.kind == CarrierKind::Full).map(|c| &c.blob)
+        self.carriers
+            .iter()
+            .find(|c| c.kind == CarrierKind::Full)
+            .map(|c| &c.blob)
     }
 }
 
 fn check_argv(argv: &[String]) -> Result<(), String> {
-    if argv.is_empty() || argv.len() > ARGV_MAX || argv[0].is_empty() || argv.iter().any(|w| w.contains('\0')) {
+    if argv.is_empty()
+        || argv.len() > ARGV_MAX
+        || argv[0].is_empty()
+        || argv.iter().any(|w| w.contains('\0'))
+    {
         return Err("an argv is empty, too long or holds a zero byte".into());
     }
     Ok(())
@@ -165,7 +178,11 @@ impl Statement for ReleaseManifest {
             return Err("a release has 1 to 64 artifacts".into());
         }
         for a in &self.artifacts {
-            let carriers = a.carriers.iter().map(|c| c.blob.length).chain([a.pack.length]);
+            let carriers = a
+                .carriers
+                .iter()
+                .map(|c| c.blob.length)
+                .chain([a.pack.length]);
             if a.group_log2 != GROUP_LOG2
                 || a.index.length > INDEX_MAX_BYTES
                 || a.carriers.len() > ARTIFACTS_MAX
@@ -174,11 +191,21 @@ impl Statement for ReleaseManifest {
                 return Err("an artifact is over its limits or of an unknown group size".into());
             }
         }
-        if let Install::Command { steps, detect, undo, .. } = &self.install {
+        if let Install::Command {
+            steps,
+            detect,
+            undo,
+            ..
+        } = &self.install
+        {
             if steps.is_empty() || steps.len() > STEPS_MAX || undo.len() > STEPS_MAX {
                 return Err("a command recipe has 1 to 64 steps".into());
             }
-            steps.iter().chain(undo).chain([detect]).try_for_each(|argv| check_argv(argv))?;
+            steps
+                .iter()
+                .chain(undo)
+                .chain([detect])
+                .try_for_each(|argv| check_argv(argv))?;
         }
         if let Some(health) = &self.health_check {
             check_argv(&health.argv)?;

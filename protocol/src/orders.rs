@@ -118,7 +118,9 @@ impl OrderBody {
     pub fn subject(&self) -> Subject {
         match self {
             OrderBody::GoLease { rollout, .. } => Subject::Lease(rollout.clone()),
-            OrderBody::Halt { rollout, .. } | OrderBody::Resume { rollout } => Subject::Hold(rollout.clone()),
+            OrderBody::Halt { rollout, .. } | OrderBody::Resume { rollout } => {
+                Subject::Hold(rollout.clone())
+            }
             OrderBody::Recall { rollout, .. } => Subject::Recall(rollout.clone()),
             OrderBody::Bulletin(_) => Subject::Bulletin,
         }
@@ -149,9 +151,15 @@ impl Statement for Order {
     }
     fn check(&self) -> Result<(), String> {
         match &self.body {
-            OrderBody::Halt { reason, .. } if reason.len() > TEXT_MAX_BYTES => Err("the reason is too long".into()),
-            OrderBody::Bulletin(b) if b.rollouts.len() > ROLLOUTS_MAX => Err("the bulletin has too many rollouts".into()),
-            OrderBody::Bulletin(b) if b.origins.len() + b.coordinators.len() > 64 => Err("the bulletin has too many contacts".into()),
+            OrderBody::Halt { reason, .. } if reason.len() > TEXT_MAX_BYTES => {
+                Err("the reason is too long".into())
+            }
+            OrderBody::Bulletin(b) if b.rollouts.len() > ROLLOUTS_MAX => {
+                Err("the bulletin has too many rollouts".into())
+            }
+            OrderBody::Bulletin(b) if b.origins.len() + b.coordinators.len() > 64 => {
+                Err("the bulletin has too many contacts".into())
+            }
             _ => Ok(()),
         }
     }

@@ -19,7 +19,10 @@ impl Geometry {
     pub fn of(length: u64) -> Geometry {
         let aim = length.div_ceil(PIECES_AIM).max(1).next_power_of_two();
         let piece = aim.clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
-        Geometry { length, piece_log2: piece.trailing_zeros() as u8 }
+        Geometry {
+            length,
+            piece_log2: piece.trailing_zeros() as u8,
+        }
     }
 
     /// The blob's length in bytes.
@@ -86,12 +89,18 @@ pub struct PieceSet {
 impl PieceSet {
     /// No piece of `len`.
     pub fn empty(len: u32) -> PieceSet {
-        PieceSet { len, words: vec![0; len.div_ceil(64) as usize] }
+        PieceSet {
+            len,
+            words: vec![0; len.div_ceil(64) as usize],
+        }
     }
 
     /// All of `len` pieces.
     pub fn full(len: u32) -> PieceSet {
-        let mut set = PieceSet { len, words: vec![u64::MAX; len.div_ceil(64) as usize] };
+        let mut set = PieceSet {
+            len,
+            words: vec![u64::MAX; len.div_ceil(64) as usize],
+        };
         if let (Some(last), rest @ 1..) = (set.words.last_mut(), len % 64) {
             *last = (1 << rest) - 1;
         }
@@ -171,6 +180,7 @@ impl PieceSet {
     /// Whether the bitmap is as long as it says and holds nothing beyond; ask it of foreign sets.
     pub fn well_formed(&self) -> bool {
         self.words.len() == self.len.div_ceil(64) as usize
-            && (self.len.is_multiple_of(64) || self.words.last().is_none_or(|w| w >> (self.len % 64) == 0))
+            && (self.len.is_multiple_of(64)
+                || self.words.last().is_none_or(|w| w >> (self.len % 64) == 0))
     }
 }

@@ -114,7 +114,8 @@ pub struct Gate {
 impl RolloutPlan {
     /// The number of the wave that has `node`, counted from 0; `None` if the plan does not concern it.
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
-        let targeted = self.targets.sites.is_empty() || site.is_some_and(|s| self.targets.sites.contains(s));
+        let targeted =
+            self.targets.sites.is_empty() || site.is_some_and(|s| self.targets.sites.contains(s));
         if !targeted || self.targets.exclusions.contains(node) {
             return None;
         }
@@ -125,7 +126,10 @@ impl RolloutPlan {
             Members::PositionBelow(bound) => at < *bound,
             Members::Rest => true,
         };
-        self.waves.iter().position(|wave| has(&wave.members)).map(|i| i as u32)
+        self.waves
+            .iter()
+            .position(|wave| has(&wave.members))
+            .map(|i| i as u32)
     }
 }
 
@@ -147,17 +151,37 @@ impl Statement for RolloutPlan {
         if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
             return Err(format!("a plan has 1 to {WAVES_MAX} waves"));
         }
-        let named: usize = self.waves.iter().map(|w| if let Members::Nodes(n) = &w.members { n.len() } else { 0 }).sum();
+        let named: usize = self
+            .waves
+            .iter()
+            .map(|w| {
+                if let Members::Nodes(n) = &w.members {
+                    n.len()
+                } else {
+                    0
+                }
+            })
+            .sum();
         if named + self.targets.exclusions.len() > PLAN_NODES_MAX {
-            return Err(format!("a plan names at most {PLAN_NODES_MAX} nodes one by one"));
+            return Err(format!(
+                "a plan names at most {PLAN_NODES_MAX} nodes one by one"
+            ));
         }
         if self.lease_ttl == Span::ZERO {
             return Err("a lease must live for some time".into());
         }
-        if self.waves.iter().any(|w| w.gate.min_success_ppm > 1_000_000 || w.name.len() > TEXT_MAX_BYTES) {
+        if self
+            .waves
+            .iter()
+            .any(|w| w.gate.min_success_ppm > 1_000_000 || w.name.len() > TEXT_MAX_BYTES)
+        {
             return Err("a wave's gate or name is out of range".into());
         }
-        if self.waves.windows(2).any(|w| w[1].not_before < w[0].not_before) {
+        if self
+            .waves
+            .windows(2)
+            .any(|w| w[1].not_before < w[0].not_before)
+        {
             return Err("a later wave may not start before an earlier one".into());
         }
         Ok(())

@@ -8,7 +8,10 @@ use crate::ids::{Hash, NodeId};
 
 /// `H(salt, release, node)` as a number in `0..2^64`: the node's place in the rollout.
 pub fn position(salt: &Hash, release: &Hash, node: &NodeId) -> u64 {
-    keyed("tidegate 2026 wave position v1", &[&salt.0, &release.0, &node.0])
+    keyed(
+        "tidegate 2026 wave position v1",
+        &[&salt.0, &release.0, &node.0],
+    )
 }
 
 /// The weight of `node` for the question `about` of the kind `purpose`; lowest comes first.

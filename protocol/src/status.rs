@@ -156,7 +156,11 @@ pub fn bucket(state: State, reachability: Reachability) -> Bucket {
     match (state, reachability) {
         (State::Succeeded | State::AlreadyInstalled, _) => Bucket::Applied,
         (
-            State::Failed | State::RollingBack | State::RolledBack | State::RollbackFailed | State::MissingReport,
+            State::Failed
+            | State::RollingBack
+            | State::RolledBack
+            | State::RollbackFailed
+            | State::MissingReport,
             _,
         ) => Bucket::Failed,
         (
@@ -171,15 +175,22 @@ pub fn bucket(state: State, reachability: Reachability) -> Bucket {
             | State::Held,
             Reachability::Reachable | Reachability::Unreachable,
         ) => Bucket::Open,
-        (State::NotReceived, Reachability::Reachable | Reachability::Unreachable) => Bucket::NotReceived,
-        (State::NotApplicable | State::Exempt | State::Cancelled | State::Superseded, _) => Bucket::Out,
+        (State::NotReceived, Reachability::Reachable | Reachability::Unreachable) => {
+            Bucket::NotReceived
+        }
+        (State::NotApplicable | State::Exempt | State::Cancelled | State::Superseded, _) => {
+            Bucket::Out
+        }
     }
 }
 
 impl State {
     /// Whether the node has begun to change itself for this rollout and the outcome is open.
     pub fn started(self) -> bool {
-        matches!(self, State::Installing | State::PendingRestart | State::Restarting | State::Verifying)
+        matches!(
+            self,
+            State::Installing | State::PendingRestart | State::Restarting | State::Verifying
+        )
     }
     /// Whether nothing more is to come without a new order.
     pub fn ended(self) -> bool {
@@ -238,7 +249,10 @@ impl NodeStatus {
     /// Signs the status with the node's key.
     pub fn sign(&self, key: &SigningKey) -> SignedStatus {
         let body = self.to_bytes();
-        let sig = key.sign(&[SIGNING_CONTEXT, &body].concat()).to_bytes().to_vec();
+        let sig = key
+            .sign(&[SIGNING_CONTEXT, &body].concat())
+            .to_bytes()
+            .to_vec();
         SignedStatus { body, sig }
     }
 }
@@ -253,23 +267,39 @@ impl SignedStatus {
         if status.fleet != fleet {
             return Err(StatusError::Fleet(status.fleet));
         }
-        if status.reason.len() > TEXT_MAX_BYTES || status.output_tail.len() > OUTPUT_TAIL_BYTES + 4 {
+        if status.reason.len() > TEXT_MAX_BYTES || status.output_tail.len() > OUTPUT_TAIL_BYTES + 4
+        {
             return Err(StatusError::TooLong(status.node));
         }
-        if !verify(status.node.into(), &[SIGNING_CONTEXT, &self.body].concat(), &self.sig) {
+        if !verify(
+            status.node.into(),
+            &[SIGNING_CONTEXT, &self.body].concat(),
+            &self.sig,
+        ) {
             return Err(StatusError::Signature(status.node));
         }
         let envelope = Envelope {
             payload_type: "application/vnd.tidegate.status".into(),
             payload: self.body.clone(),
-            signatures: vec![crate::envelope::KeySignature { keyid: status.node.into(), sig: self.sig.clone() }],
+            signatures: vec![crate::envelope::KeySignature {
+                keyid: status.node.into(),
+                sig: self.sig.clone(),
+            }],
         };
         Ok(Verified::new(status, envelope))
     }
 
     /// The signed form of a status that was verified before.
     pub fn of(status: &Verified<NodeStatus>) -> SignedStatus {
-        let sig = status.envelope().signatures.first().map(|s| s.sig.clone()).unwrap_or_default();
-        SignedStatus { body: status.envelope().payload.clone(), sig }
+        let sig = status
+            .envelope()
+            .signatures
+            .first()
+            .map(|s| s.sig.clone())
+            .unwrap_or_default();
+        SignedStatus {
+            body: status.envelope().payload.clone(),
+            sig,
+        }
     }
 }

@@ -86,7 +86,10 @@ pub trait Statement: Serialize + DeserializeOwned {
 
     /// An unsigned envelope around this statement.
     fn to_envelope(&self) -> Envelope {
-        Envelope::unsigned(Self::PAYLOAD_TYPE, serde_json::to_vec(self).expect("a statement is plain data"))
+        Envelope::unsigned(
+            Self::PAYLOAD_TYPE,
+            serde_json::to_vec(self).expect("a statement is plain data"),
+        )
     }
 }
 
@@ -172,7 +175,11 @@ pub struct Verified<T> {
 
 impl<T> Verified<T> {
     pub(crate) fn new(value: T, envelope: Envelope) -> Verified<T> {
-        Verified { digest: envelope.digest(), value, envelope }
+        Verified {
+            digest: envelope.digest(),
+            value,
+            envelope,
+        }
     }
     /// The digest of the payload: the statement's name.
     pub fn digest(&self) -> Hash {
@@ -202,22 +209,37 @@ impl Root {
 
     /// An unsigned envelope around this root.
     pub fn to_envelope(&self) -> Envelope {
-        Envelope::unsigned(Self::PAYLOAD_TYPE, serde_json::to_vec(self).expect("a root is plain data"))
+        Envelope::unsigned(
+            Self::PAYLOAD_TYPE,
+            serde_json::to_vec(self).expect("a root is plain data"),
+        )
     }
 
     fn parse(envelope: &Envelope) -> Result<Root, TrustError> {
         envelope.within_limits()?;
         if envelope.payload_type != Self::PAYLOAD_TYPE {
-            return Err(TrustError::PayloadType { found: envelope.payload_type.clone(), expected: Self::PAYLOAD_TYPE });
+            return Err(TrustError::PayloadType {
+                found: envelope.payload_type.clone(),
+                expected: Self::PAYLOAD_TYPE,
+            });
         }
-        let root: Root = serde_json::from_slice(&envelope.payload).map_err(|e| TrustError::Malformed(e.to_string()))?;
+        let root: Root = serde_json::from_slice(&envelope.payload)
+            .map_err(|e| TrustError::Malformed(e.to_string()))?;
         if root.spec_version != 1 {
             return Err(TrustError::SpecVersion(root.spec_version));
         }
-        for role in [Role::Root, Role::Releases, Role::Plans, Role::Topology, Role::Coordinator] {
+        for role in [
+            Role::Root,
+            Role::Releases,
+            Role::Plans,
+            Role::Topology,
+            Role::Coordinator,
+        ] {
             let mut found = root.roles.iter().filter(|r| r.role == role);
             let (Some(keys), None) = (found.next(), found.next()) else {
-                return Err(TrustError::Malformed(format!("role {role:?} must stand exactly once")));
+                return Err(TrustError::Malformed(format!(
+                    "role {role:?} must stand exactly once"
+                )));
             };
             let mut unique = keys.keys.clone();
             unique.sort_unstable();
@@ -227,7 +249,9 @@ impl Root {
                 && keys.threshold >= 1
                 && keys.threshold as usize <= keys.keys.len();
             if !fine {
-                return Err(TrustError::Malformed(format!("role {role:?} has no sound keys and threshold")));
+                return Err(TrustError::Malformed(format!(
+                    "role {role:?} has no sound keys and threshold"
+                )));
             }
         }
         Ok(root)
@@ -253,10 +277,16 @@ impl Trust {
         }
         let root = Root::parse(&envelope)?;
         if root.version != 1 || root.fleet.is_some() {
-            return Err(TrustError::RootGap { found: root.version, trusted: 0 });
+            return Err(TrustError::RootGap {
+                found: root.version,
+                trusted: 0,
+            });
         }
         count_signers(&envelope, &root, Role::Root, &[])?;
-        Ok(Trust { fleet: pinned, root: Verified::new(root, envelope) })
+        Ok(Trust {
+            fleet: pinned,
+            root: Verified::new(root, envelope),
+        })
     }
 
     /// Steps to the next root version: signed by both thresholds, one version further.
@@ -266,7 +296,10 @@ impl Trust {
     pub fn update(&mut self, envelope: Envelope) -> Result<(), TrustError> {
         let next = Root::parse(&envelope)?;
         if next.version != self.root.version + 1 {
-            return Err(TrustError::RootGap { found: next.version, trusted: self.root.version });
+            return Err(TrustError::RootGap {
+                found: next.version,
+                trusted: self.root.version,
+            });
         }
         if next.fleet != Some(self.fleet) {
             return Err(TrustError::Fleet(next.fleet.unwrap_or(FleetId([0; 32]))));
@@ -302,20 +335,34 @@ impl Trust {
     ///
     /// # Errors
     /// When the payload itself is not acceptable.
-    pub fn progress<T: Statement>(&self, envelope: &Envelope) -> Result<(T, Vec<PublicKey>, u32), TrustError> {
+    pub fn progress<T: Statement>(
+        &self,
+        envelope: &Envelope,
+    ) -> Result<(T, Vec<PublicKey>, u32), TrustError> {
         let value = self.read::<T>(envelope)?;
-        let role = self.root.role(T::ROLE).ok_or(TrustError::Signature(T::ROLE))?;
+        let role = self
+            .root
+            .role(T::ROLE)
+            .ok_or(TrustError::Signature(T::ROLE))?;
         let excluded = value.excluded();
-        let signers = envelope.valid_signers().into_iter().filter(|k| role.keys.contains(k) && !excluded.contains(k)).collect();
+        let signers = envelope
+            .valid_signers()
+            .into_iter()
+            .filter(|k| role.keys.contains(k) && !excluded.contains(k))
+            .collect();
         Ok((value, signers, role.threshold))
     }
 
     fn read<T: Statement>(&self, envelope: &Envelope) -> Result<T, TrustError> {
         envelope.within_limits()?;
         if envelope.payload_type != T::PAYLOAD_TYPE {
-            return Err(TrustError::PayloadType { found: envelope.payload_type.clone(), expected: T::PAYLOAD_TYPE });
+            return Err(TrustError::PayloadType {
+                found: envelope.payload_type.clone(),
+                expected: T::PAYLOAD_TYPE,
+            });
         }
-        let value: T = serde_json::from_slice(&envelope.payload).map_err(|e| TrustError::Malformed(e.to_string()))?;
+        let value: T = serde_json::from_slice(&envelope.payload)
+            .map_err(|e| TrustError::Malformed(e.to_string()))?;
         if value.spec_version() != T::SPEC_VERSION {
             return Err(TrustError::SpecVersion(value.spec_version()));
         }
@@ -327,12 +374,25 @@ impl Trust {
     }
 }
 
-fn count_signers(envelope: &Envelope, root: &Root, role: Role, excluded: &[PublicKey]) -> Result<(), TrustError> {
+fn count_signers(
+    envelope: &Envelope,
+    root: &Root,
+    role: Role,
+    excluded: &[PublicKey],
+) -> Result<(), TrustError> {
     let keys = root.role(role).ok_or(TrustError::Signature(role))?;
-    let valid = envelope.valid_signers().iter().filter(|k| keys.keys.contains(k) && !excluded.contains(k)).count() as u32;
+    let valid = envelope
+        .valid_signers()
+        .iter()
+        .filter(|k| keys.keys.contains(k) && !excluded.contains(k))
+        .count() as u32;
     match valid {
         0 => Err(TrustError::Signature(role)),
-        v if v < keys.threshold => Err(TrustError::Threshold { role, valid: v, needed: keys.threshold }),
+        v if v < keys.threshold => Err(TrustError::Threshold {
+            role,
+            valid: v,
+            needed: keys.threshold,
+        }),
         _ => Ok(()),
     }
 }

@@ -25,11 +25,20 @@ pub trait Versioned: Serialize + DeserializeOwned {
     /// # Errors
     /// When the bytes are too long, of another format or version, truncated, or followed by more.
     fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let what = core::any::type_name::<Self>().rsplit("::").next().unwrap_or("value");
+        let what = core::any::type_name::<Self>()
+            .rsplit("::")
+            .next()
+            .unwrap_or("value");
         if bytes.len() > Self::MAX_BYTES {
-            return Err(DecodeError::TooLong { what, length: bytes.len(), max: Self::MAX_BYTES });
+            return Err(DecodeError::TooLong {
+                what,
+                length: bytes.len(),
+                max: Self::MAX_BYTES,
+            });
         }
-        let body = bytes.strip_prefix(&Self::MAGIC).ok_or(DecodeError::Magic { what })?;
+        let body = bytes
+            .strip_prefix(&Self::MAGIC)
+            .ok_or(DecodeError::Magic { what })?;
         let (&version, body) = body.split_first().ok_or(DecodeError::Malformed { what })?;
         if version != Self::VERSION {
             return Err(DecodeError::Version { what, version });
