@@ -1,6 +1,5 @@
 //! Bad input gets one clear line and exit code 1.
 
-use redb::ReadableTable;
 use tidegate_tests::programs::{failure_line, run, success};
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};

@@ -135,7 +135,7 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
         .context("failed to make a token")?;
     let settings = crate::directory::Directory::new(&ask.at.dir).settings()?;
     let installer = serde_json::json!({
-        "coordinator": format!("https://{}", settings.api),
+        "coordinator": format!("https://{}", settings.public_api()),
         "token": made.token.to_string(),
         "root_digest": made.root,
     });
@@ -150,7 +150,7 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
     if ask.json {
         return output::json(&installer);
     }
-    output::line(&format!("coordinator  https://{}", settings.api))?;
+    output::line(&format!("coordinator  https://{}", settings.public_api()))?;
     output::line(&format!("token        {}", made.token))?;
     output::line(&format!("root digest  {}", made.root))
 }

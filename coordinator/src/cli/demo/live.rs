@@ -77,7 +77,7 @@ impl Live {
                     shown.present = None;
                 }
             }
-            Mode::Lines => drop(shown.say_once(format!("{here} of {all} nodes reported"))),
+            Mode::Lines => shown.say_once(format!("{here} of {all} nodes reported")),
             Mode::Silent => {}
         }
     }
@@ -86,7 +86,7 @@ impl Live {
     pub async fn rollout(&self, view: &RolloutView, fleet: &Fleet, carrier_bytes: u64) {
         match self.mode {
             Mode::Silent => {}
-            Mode::Lines => drop(self.shown.borrow_mut().say_once(one_line(view))),
+            Mode::Lines => self.shown.borrow_mut().say_once(one_line(view)),
             Mode::Bars => {
                 let missing = missing_by_site(view, fleet, carrier_bytes).await;
                 let mut shown = self.shown.borrow_mut();

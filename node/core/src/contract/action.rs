@@ -1,0 +1,205 @@
+//! What the brain tells the body.
+
+use super::Record;
+use super::RecordKey;
+use super::Ticket;
+use protocol::BlobRef;
+use protocol::Hash;
+use protocol::NodeId;
+use protocol::SiteId;
+use protocol::Verified;
+use protocol::manifest::ReleaseManifest;
+use protocol::status::NodeStatus;
+use protocol::wire::Class;
+use protocol::wire::Contact;
+use protocol::wire::ControlReply;
+use protocol::wire::ControlRequest;
+use protocol::wire::Notice;
+use protocol::wire::SiteMessage;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// What the brain tells the body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Make it durable before the next action.
+    Remember(Box<Record>),
+    /// Drop it durably before the next action.
+    Forget(RecordKey),
+    /// Gossip it in the site.
+    Gossip(SiteMessage),
+    /// Sign and gossip this node's own status in the site.
+    GossipStatus(NodeStatus),
+    /// Take part in the gossip of this site only (or of none).
+    JoinSite(Option<SiteId>),
+    /// Have a control connection to this contact.
+    Connect(Contact),
+    /// The control connection to this node is not needed any more.
+    Disconnect(NodeId),
+    /// Ask a node on the control plane; connects if need be.
+    Ask {
+        /// Names the answer.
+        ticket: Ticket,
+        /// Whom.
+        to: Contact,
+        /// What.
+        request: ControlRequest,
+        /// This node's own statuses to sign and put into an uplink.
+        own_statuses: Vec<NodeStatus>,
+    },
+    /// Answer a request.
+    Reply {
+        /// The request's ticket.
+        ticket: Ticket,
+        /// The answer.
+        reply: ControlReply,
+    },
+    /// Send a notice on the data plane.
+    Notify {
+        /// To whom.
+        to: Contact,
+        /// What.
+        notice: Notice,
+    },
+    /// Open (or make) a blob's files.
+    OpenBlob {
+        /// Names the answer.
+        ticket: Ticket,
+        /// The blob.
+        blob: BlobRef,
+    },
+    /// Nobody needs this blob any more: drop its files.
+    DropBlob(BlobRef),
+    /// Fetch pieces: every group of them that is not yet on disk.
+    Fetch {
+        /// Names the answer.
+        ticket: Ticket,
+        /// From whom.
+        from: Contact,
+        /// The blob.
+        blob: BlobRef,
+        /// Pieces, rising.
+        pieces: Vec<u32>,
+        /// How urgent.
+        class: Class,
+        /// Over the WAN: paced and counted.
+        wan: bool,
+        /// Why these bytes come this way.
+        reason: FetchReason,
+        /// Take no more than this, bytes a second; 0: no limit.
+        max_bytes_per_s: u64,
+    },
+    /// Stop a fetch; it is answered with `Cancelled`.
+    CancelFetch(Ticket),
+    /// Read and check the index of a release, whose blob is complete, against the artifact's pack.
+    ReadIndex {
+        /// Names the answer.
+        ticket: Ticket,
+        /// The index blob.
+        index: BlobRef,
+        /// The pack that it must describe.
+        pack: BlobRef,
+    },
+    /// Copy chunks of an open pack from the packs and trees of older releases.
+    Reuse {
+        /// Names the answer.
+        ticket: Ticket,
+        /// The index of the pack.
+        index: BlobRef,
+        /// The pack to fill.
+        pack: BlobRef,
+        /// Index and pack of releases that may have chunks.
+        donors: Vec<(BlobRef, BlobRef)>,
+    },
+    /// Read the frame table of a carrier, whose first piece is complete.
+    ReadFrames {
+        /// Names the answer.
+        ticket: Ticket,
+        /// The carrier.
+        carrier: BlobRef,
+        /// The pack that it must unfold to.
+        pack: BlobRef,
+    },
+    /// Decode one frame, whose carrier bytes are complete, into the pack.
+    Decode {
+        /// Names the answer.
+        ticket: Ticket,
+        /// The carrier.
+        carrier: BlobRef,
+        /// The index, for the pieces' chaining values.
+        index: BlobRef,
+        /// The pack.
+        pack: BlobRef,
+        /// The frame.
+        frame: u32,
+    },
+    /// Take one step of an installation.
+    Step {
+        /// Names the answer.
+        ticket: Ticket,
+        /// Which installation; given to hooks.
+        install_id: Hash,
+        /// The release.
+        release: Box<Verified<ReleaseManifest>>,
+        /// What was installed before, if anything.
+        before: Option<Box<Verified<ReleaseManifest>>>,
+        /// The step.
+        step: Step,
+    },
+    /// Never talk to this peer again, for [`protocol::limits::BAN`].
+    Ban {
+        /// The peer.
+        peer: NodeId,
+        /// The event's short name, e.g. `poisoned`.
+        event: &'static str,
+    },
+    /// As a source, send to all nodes of this site together no more than this, bytes a second;
+    /// `None`: no limit. As a node, the same for what the own site takes and gives.
+    Pace {
+        /// The site of the asker.
+        site: SiteId,
+        /// Bytes a second at the socket.
+        bytes_per_s: Option<u64>,
+    },
+    /// A typed event for the log: a short name, and one line.
+    Note {
+        /// Short name, e.g. `metadata_rollback`.
+        event: &'static str,
+        /// One line with the culprit and what was done.
+        line: String,
+    },
+}
+
+/// Why bytes came the way they came.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FetchReason {
+    /// From a peer in the site.
+    Peer,
+    /// The site's first copy, by its owner.
+    FirstCopy,
+    /// The owner made no progress; next in rank.
+    LeaseExpired,
+    /// The node has no site, or is alone in it.
+    NoPeer,
+    /// What came first failed verification.
+    VerificationFailed,
+}
+
+/// One step of an installation. The body performs it idempotently.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Verify that every byte of the release is on disk and, for a tree, write the new version's
+    /// slot completely and durably. For a command recipe, unpack into the staging directory.
+    WriteSlot,
+    /// `tree`: rename `current` to the new version. `command`: run the steps.
+    Switch,
+    /// Is the release what is installed? Decides after a crash.
+    Detect,
+    /// Run the health check once.
+    CheckHealth,
+    /// `tree`: rename `current` back and drop the slot. `command`: run the undo steps.
+    RollBack,
+    /// Drop what an older installation left, beyond the version to go back to.
+    CleanUp,
+}

@@ -1,0 +1,82 @@
+//! What the brain is told once, at its start.
+
+use protocol::FleetId;
+use protocol::Hash;
+use protocol::NodeId;
+use protocol::Span;
+use protocol::wire::Contact;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Ties an answer to its question.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Ticket(pub u64);
+
+/// What the brain is told once, at its start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Who I am.
+    pub node: NodeId,
+    /// Whose orders I take.
+    pub fleet: FleetId,
+    /// What I am for.
+    pub role: NodeRole,
+    /// `std::env::consts::OS` of this machine.
+    pub os: String,
+    /// `std::env::consts::ARCH` of this machine.
+    pub arch: String,
+    /// Where others reach me.
+    pub contact: Contact,
+    /// The epoch of my own counters, given at enrolment.
+    pub epoch: u32,
+    /// Names this boot of the machine; leases do not outlive it.
+    pub boot_id: Hash,
+    /// Known from enrolment, until a bulletin says otherwise.
+    pub coordinators: Vec<Contact>,
+    /// Known from enrolment, until a bulletin says otherwise.
+    pub origins: Vec<Contact>,
+    /// Intervals; [`Tempo::default`] in production.
+    pub tempo: Tempo,
+    /// Seeds the brain's random streams.
+    pub seed: u64,
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeRole {
+    /// Fetches, installs, serves its site.
+    Endpoint,
+    /// Holds every blob and serves them; installs nothing.
+    Origin,
+}
+
+/// Intervals, from [`protocol::limits`] unless a test or a scenario says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tempo {
+    /// Presence is gossiped this often.
+    pub presence: Span,
+    /// Unheard for so long, a member is gone.
+    pub presence_lifetime: Span,
+    /// Haves are batched for this long.
+    pub have: Span,
+    /// A claim waits this long for a better one.
+    pub claim_wait: Span,
+    /// Without progress for this long, a claim lapses.
+    pub claim_lease: Span,
+    /// A delegate asks the coordinator this often.
+    pub uplink: Span,
+}
+
+impl Default for Tempo {
+    fn default() -> Tempo {
+        use protocol::limits as l;
+        Tempo {
+            presence: l::PRESENCE_INTERVAL,
+            presence_lifetime: l::PRESENCE_LIFETIME,
+            have: l::HAVE_INTERVAL,
+            claim_wait: l::CLAIM_WAIT,
+            claim_lease: l::CLAIM_LEASE,
+            uplink: l::UPLINK_INTERVAL,
+        }
+    }
+}

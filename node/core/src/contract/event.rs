@@ -1,0 +1,186 @@
+//! What the body tells the brain.
+
+use super::Failure;
+use super::Ticket;
+use core::net::IpAddr;
+use protocol::Hash;
+use protocol::NodeId;
+use protocol::Verified;
+use protocol::index::CheckedIndex;
+use protocol::manifest::ReleaseManifest;
+use protocol::orders::Order;
+use protocol::orders::Receipt;
+use protocol::pieces::PieceSet;
+use protocol::plan::Recall;
+use protocol::plan::RolloutPlan;
+use protocol::status::NodeStatus;
+use protocol::topology::Topology;
+use protocol::trust::Root;
+use protocol::wire::Claim;
+use protocol::wire::Contact;
+use protocol::wire::ControlReply;
+use protocol::wire::ControlRequest;
+use protocol::wire::Notice;
+use protocol::wire::Presence;
+
+/// What the body tells the brain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed in one by one, never kept in numbers"
+)]
+pub enum Event {
+    /// The root changed (or was just loaded).
+    Root(Verified<Root>),
+    /// A topology.
+    Topology(Verified<Topology>),
+    /// A release manifest.
+    Release(Verified<ReleaseManifest>),
+    /// A plan.
+    Plan(Verified<RolloutPlan>),
+    /// An order, with the recall inside it, if it has one and that was believed.
+    Order(Verified<Order>, Option<Verified<Recall>>),
+    /// A receipt.
+    Receipt(Verified<Receipt>),
+    /// A status of another node, for handing on.
+    Status(Verified<NodeStatus>),
+    /// A revocation list with this digest is held and in force.
+    Revocations(Hash),
+
+    /// The machine's addresses, at the start and when they change.
+    Addresses(Vec<IpAddr>),
+    /// The machine moved: others reach it here now.
+    Moved(Contact),
+    /// Battery, metered or VPN links: the node owns nothing and serves nobody while true.
+    Roaming(bool),
+    /// The process is about to end: the last chance to say so to the site.
+    Leaving,
+
+    /// A member of the site said that it is here (by gossip, or handed on by the coordinator).
+    Presence(Presence),
+    /// A control connection to a node stands.
+    Connected(NodeId),
+    /// The control connection to a node is gone.
+    Disconnected(NodeId),
+    /// A fetcher's claim.
+    Claim(Claim),
+    /// A notice of a peer on the data plane.
+    Notice(NodeId, Notice),
+
+    /// An answer to [`Action::Ask`]; statements inside it came as events of their own before.
+    Answered {
+        /// The question.
+        ticket: Ticket,
+        /// The answer; `None` if there was none.
+        reply: Option<ControlReply>,
+    },
+    /// A peer pulls orders: answer with [`Action::Reply`].
+    Asked {
+        /// Ties the reply to the request.
+        ticket: Ticket,
+        /// Who asks.
+        from: NodeId,
+        /// What is asked. Documents and roots are answered by the body from its store.
+        request: ControlRequest,
+    },
+
+    /// A blob's files are open.
+    BlobOpened {
+        /// The question.
+        ticket: Ticket,
+        /// Complete pieces on disk; `None` if the blob cannot be kept (see the reason in the log).
+        have: Option<PieceSet>,
+    },
+    /// Some groups of a fetch were verified and written.
+    FetchProgress {
+        /// The fetch.
+        ticket: Ticket,
+        /// Payload bytes since the last progress.
+        bytes: u64,
+    },
+    /// A fetch ended.
+    FetchEnded {
+        /// The fetch.
+        ticket: Ticket,
+        /// How.
+        outcome: FetchOutcome,
+    },
+    /// The index was read and checked.
+    IndexRead {
+        /// The question.
+        ticket: Ticket,
+        /// `None` if it broke its rules.
+        index: Option<std::sync::Arc<CheckedIndex>>,
+    },
+    /// Chunks that the node holds were copied into the pack.
+    Reused {
+        /// The question.
+        ticket: Ticket,
+        /// Complete pieces of the pack now on disk.
+        have: PieceSet,
+        /// Bytes copied.
+        bytes: u64,
+    },
+    /// The carrier's frame table was read and checked.
+    FramesRead {
+        /// The question.
+        ticket: Ticket,
+        /// Carrier bytes of each frame; `None` if the table broke its rules.
+        frames: Option<FrameMap>,
+    },
+    /// A frame was decoded, its pieces checked against the index and written to the pack.
+    FrameDecoded {
+        /// The question.
+        ticket: Ticket,
+        /// Whether it was right; a wrong one is the release's fault, not a peer's.
+        ok: bool,
+    },
+    /// A step of an installation ended.
+    StepEnded {
+        /// The question.
+        ticket: Ticket,
+        /// How.
+        outcome: StepOutcome,
+    },
+}
+
+/// Where the frames of a carrier lie.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FrameMap {
+    /// Carrier bytes `[start, end)` of each frame.
+    pub coded: Vec<(u64, u64)>,
+    /// Plain bytes of every frame but the last.
+    pub frame_plain: u64,
+}
+
+/// How a fetch ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FetchOutcome {
+    /// Every group asked for is verified and written.
+    Complete,
+    /// The peer does not hold it.
+    NotHeld,
+    /// The peer has no room now.
+    Busy,
+    /// The peer sent bytes that failed verification.
+    Poisoned,
+    /// Below the minimum rate.
+    Slow,
+    /// The connection broke or could not be made.
+    Broken,
+    /// Cancelled by the brain.
+    Cancelled,
+    /// This machine could not write (disk full, read-only).
+    Storage,
+}
+
+/// How a step ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StepOutcome {
+    /// Done (or found done already).
+    Done,
+    /// For [`Step::Detect`]: the release is not installed.
+    Absent,
+    /// Not done.
+    Failed(Failure),
+}
