@@ -5,8 +5,8 @@
 //! proposes, two approve. A good release goes through its waves; then a release whose health check
 //! fails is halted in its first wave and rolled back there.
 //!
-//! [`payload`] makes what is distributed, [`fleet`] raises the processes, [`rollout`] takes a release
-//! from build to end, [`live`] shows it meanwhile, [`summary`] says what came of it.
+//! `payload` makes what is distributed, `fleet` raises the processes, `rollout` takes a release
+//! from build to end, `live` shows it meanwhile, `summary` says what came of it.
 
 mod fleet;
 mod live;
