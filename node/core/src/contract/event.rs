@@ -67,14 +67,14 @@ pub enum Event {
     /// A notice of a peer on the data plane.
     Notice(NodeId, Notice),
 
-    /// An answer to [`Action::Ask`]; statements inside it came as events of their own before.
+    /// An answer to [`super::Action::Ask`]; statements inside it came as events of their own before.
     Answered {
         /// The question.
         ticket: Ticket,
         /// The answer; `None` if there was none.
         reply: Option<ControlReply>,
     },
-    /// A peer pulls orders: answer with [`Action::Reply`].
+    /// A peer pulls orders: answer with [`super::Action::Reply`].
     Asked {
         /// Ties the reply to the request.
         ticket: Ticket,
@@ -179,7 +179,7 @@ pub enum FetchOutcome {
 pub enum StepOutcome {
     /// Done (or found done already).
     Done,
-    /// For [`Step::Detect`]: the release is not installed.
+    /// For [`super::Step::Detect`]: the release is not installed.
     Absent,
     /// Not done.
     Failed(Failure),

@@ -6,7 +6,7 @@
 //! - Every action that carries a [`Ticket`] is answered by exactly one event with that ticket, even
 //!   when it was cancelled or failed. After a restart of the process no old ticket is answered.
 //! - Bytes never cross. What the body fetched it has verified against the blob's name and written
-//!   before it says so; what it hands in as a statement is [`Verified`].
+//!   before it says so; what it hands in as a statement is [`protocol::Verified`].
 //! - A completed step of an installation is idempotent: after a crash the brain asks for the same
 //!   step again and the body finds out what is already done.
 
