@@ -375,6 +375,12 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// What a running node says of itself: `tidegate-node status --json`; `None` while it does not answer.
+    pub fn node_report(&self, number: usize) -> Option<serde_json::Value> {
+        let dir = &self.nodes[number].dir;
+        self.runtime.block_on(node::driver::status::read(dir)).ok()
+    }
+
     /// The last lines of every log, for a test that fails.
     pub fn logs(&self) -> String {
         let mut all = String::new();
