@@ -518,6 +518,7 @@ impl Brain {
             out: &mut self.out,
             shared: &shared,
             busy: false,
+            rival: false,
             over: Vec::new(),
         };
         act(&mut self.rollouts, self.membership.site(), &mut rooms)

@@ -88,6 +88,25 @@ impl Install {
         install.advance(task, rooms)
     }
 
+    /// Takes back what an earlier installation left, of which no journal tells any more.
+    pub(crate) fn take_back(task: &Task, reason: &str, rooms: &mut Rooms<'_>) -> Install {
+        let journal = JournalRecord {
+            rollout: task.rollout().clone(),
+            release: task.release.digest(),
+            install_id: task.install_id,
+            attempt: 1,
+            at: Boundary::Reported,
+            before: None,
+            switched_at: Some(rooms.now.wall),
+            failure: None,
+        };
+        let install = Install {
+            journal,
+            awaits: Awaits::Nothing,
+        };
+        install.go_back(recalled(reason), task, rooms)
+    }
+
     /// Goes on where the journal stands.
     pub(crate) fn resume(journal: JournalRecord, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         let at = journal.at;
@@ -414,8 +433,7 @@ impl Install {
         let committed = matches!(self.awaits, Awaits::Receipt | Awaits::Nothing);
         if let Some(recall) = rooms.orders.recalled(task.rollout()) {
             let replaced = rooms.installed.release(&task.release.product) != Some(release);
-            return (!committed || !replaced)
-                .then(|| failure(&format!("recalled: {}", recall.reason)));
+            return (!committed || !replaced).then(|| recalled(&recall.reason));
         }
         let begun = self.journal.switched_at.is_some();
         (!begun && !task.alive(rooms.orders)).then(|| failure(ROLLOUT_ENDED))
@@ -527,6 +545,10 @@ impl Install {
         }
         self.with(Awaits::Receipt)
     }
+}
+
+fn recalled(reason: &str) -> Failure {
+    failure(&format!("recalled: {reason}"))
 }
 
 fn failure(reason: &str) -> Failure {

@@ -166,6 +166,17 @@ impl Rollout {
     }
 
     fn await_turn(&mut self, rooms: &mut Rooms<'_>) -> Stage {
+        if let Some(recall) = rooms.orders.recalled(self.task.rollout())
+            && rooms.installed.release(&self.task.release.product)
+                == Some(self.task.release.digest())
+        {
+            // It was installed and retired since: nothing but the release itself tells of it.
+            return if rooms.rival {
+                Stage::Waiting
+            } else {
+                Stage::Installing(Install::take_back(&self.task, &recall.reason, rooms))
+            };
+        }
         if let Some((state, why)) = self.unneeded(rooms) {
             self.task.say(state, &why, 1, rooms);
             return Stage::Ended;

@@ -70,11 +70,13 @@ impl Rollouts {
         self.make_way(rooms);
         for (_, id) in order {
             rooms.busy = self.holds_up(&id);
+            rooms.rival = self.has_rival(&id);
             if let Some(rollout) = self.rollouts.get_mut(&id) {
                 rollout.advance(rooms);
             }
         }
         rooms.busy = false;
+        rooms.rival = false;
         self.forget_what_is_over(rooms);
     }
 
@@ -88,6 +90,14 @@ impl Rollouts {
             .any(|(_, r)| {
                 r.is_busy() || r.awaits_leave() && Some(&r.task.release.product) == product
             })
+    }
+
+    /// Whether another installation of the same product is under way.
+    fn has_rival(&self, id: &RolloutId) -> bool {
+        let product = self.rollouts.get(id).map(|r| &r.task.release.product);
+        let others = self.rollouts.iter().filter(|(other, _)| *other != id);
+        let mut rivals = others.filter(|(_, r)| Some(&r.task.release.product) == product);
+        rivals.any(|(_, r)| r.is_busy())
     }
 
     /// An installation without leave, halted for instance, gives way to a newer release of its

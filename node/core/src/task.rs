@@ -33,6 +33,8 @@ pub(crate) struct Rooms<'a> {
     pub(crate) shared: &'a BTreeSet<Hash>,
     /// Another installation is under way.
     pub(crate) busy: bool,
+    /// Another installation of the same product is under way: its end decides what is installed.
+    pub(crate) rival: bool,
     /// Rollouts whose orders are to be forgotten.
     pub(crate) over: Vec<RolloutId>,
     pub(crate) out: &'a mut Outbox,

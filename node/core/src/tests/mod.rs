@@ -5,6 +5,7 @@ mod checker;
 mod crashes;
 mod interleavings;
 mod leases;
+mod recalls;
 mod site;
 
 mod world;
