@@ -53,7 +53,7 @@ impl Tally {
         self.votes.bad += u32::from(votes && in_bucket == Bucket::Failed);
         self.ended += u32::from(t.state.ended());
         self.in_flight += u32::from(t.state.started() || t.state == State::RollingBack);
-        self.taken_back += u32::from(t.state.ended() && t.state != State::Succeeded);
+        self.taken_back += u32::from(is_back(t.state));
     }
 
     fn remove(&mut self, t: &Target) {
@@ -71,6 +71,16 @@ impl Tally {
         self.in_flight -= one.in_flight;
         self.taken_back -= one.taken_back;
     }
+}
+
+/// Whether a recall has nothing more to do at a target. One that fell silent or got stuck on its way
+/// back may still have the release; one that had it before the rollout keeps it.
+fn is_back(state: State) -> bool {
+    let still_there = matches!(
+        state,
+        State::Succeeded | State::MissingReport | State::RollbackFailed
+    );
+    state.ended() && !still_there
 }
 
 /// Where a wave stands.
@@ -397,7 +407,8 @@ impl Rollout {
         }
         let tally = self.tally();
         let settled = match self.state {
-            S::Finished | S::Recalled => tally.ended == tally.targets,
+            S::Finished => tally.ended == tally.targets,
+            S::Recalled => tally.taken_back == tally.targets,
             S::Aborted => tally.in_flight == 0,
             _ => false,
         };
