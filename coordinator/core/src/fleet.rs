@@ -121,23 +121,17 @@ impl Fleet {
         (node.site != presence.site).then(|| (presence.contact.node, presence.site.clone()))
     }
 
-    /// A delegate of `site` sees this member. Returns the site if that is news; the node's own fresh
-    /// word wins over a delegate's.
+    /// A delegate of `site` sees this member. Returns the site if the node had none: one that has a
+    /// place leaves it by its own word only, or a single machine could empty the waves of others.
     pub fn witnessed(
         &mut self,
         member: &NodeId,
         site: Option<&SiteId>,
         now: Now,
-        fresh: Span,
     ) -> Option<(NodeId, Option<SiteId>)> {
         let node = self.nodes.get_mut(member).filter(|n| !n.revoked)?;
-        let own_word = node.presence.is_some()
-            && node
-                .heard
-                .is_some_and(|heard| now.boot.since(heard.boot) < fresh);
         node.heard = Some(now);
-        (!own_word && site.is_some() && node.site.as_ref() != site)
-            .then(|| (*member, site.cloned()))
+        (node.site.is_none() && site.is_some()).then(|| (*member, site.cloned()))
     }
 
     /// Whether a node is heard of.
@@ -205,29 +199,29 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_own_fresh_word_wins_over_a_delegates() {
-        let fresh = Span::from_secs(60);
+    fn a_delegate_places_who_has_no_place_and_moves_nobody() {
         let mut fleet = Fleet::default();
         fleet.enrol(&enrolled(1, None));
-        let s1 = site("s1");
-        assert_eq!(
-            fleet.introduced(&presence(1, "s1", 5), at(1)),
-            Some((node(1), Some(s1.clone())))
-        );
+        let (s1, s2) = (site("s1"), site("s2"));
+        let placed = fleet.witnessed(&node(1), Some(&s1), at(1));
+        assert_eq!(placed, Some((node(1), Some(s1.clone()))));
         fleet.nodes.get_mut(&node(1)).expect("enrolled").site = Some(s1.clone());
+        for seconds in [2, 200_000] {
+            let moved = fleet.witnessed(&node(1), Some(&s2), at(seconds));
+            assert_eq!(moved, None, "however long the node said nothing itself");
+        }
         assert_eq!(
-            fleet.introduced(&presence(1, "s2", 4), at(2)),
+            fleet.introduced(&presence(1, "s2", 5), at(200_001)),
+            Some((node(1), Some(s2))),
+            "its own word"
+        );
+        assert_eq!(
+            fleet.introduced(&presence(1, "s3", 4), at(200_002)),
             None,
             "an older word"
         );
         assert_eq!(
-            fleet.witnessed(&node(1), Some(&site("s2")), at(3), fresh),
-            None
-        );
-        let moved = fleet.witnessed(&node(1), Some(&site("s2")), at(200), fresh);
-        assert_eq!(moved, Some((node(1), Some(site("s2")))));
-        assert_eq!(
-            fleet.witnessed(&node(2), Some(&s1), at(3), fresh),
+            fleet.witnessed(&node(2), Some(&s1), at(3)),
             None,
             "not enrolled"
         );

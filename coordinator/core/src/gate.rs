@@ -2,7 +2,7 @@
 //!
 //! One vote a node. The ratio is judged once the minimum sample is in (all of the wave if that is
 //! smaller); what the sample cannot show any more fails early; whatever is inconclusive waits. A wave
-//! without voters passes. A wave that passed is judged on, so late failures still stop the rollout.
+//! without voters passes, unless those in it came too late to vote: they prove nothing. A wave that passed is judged on, so late failures still stop the rollout.
 
 use protocol::Span;
 use protocol::plan::Gate;
@@ -18,6 +18,8 @@ pub(crate) struct Votes {
     pub good: u32,
     /// Of them, those where it does not.
     pub bad: u32,
+    /// Nodes that joined too late to vote.
+    pub late: u32,
 }
 
 impl Votes {
@@ -31,17 +33,31 @@ impl Votes {
     fn outcomes(&self) -> u32 {
         self.good + self.bad
     }
+
+    /// Nobody may vote, and that says nothing of the release.
+    fn is_mute(&self) -> bool {
+        self.voters == 0 && self.late > 0
+    }
 }
 
 /// Whether the sample is in and the ratio holds: from that moment the wave soaks.
 pub(crate) fn holds(gate: &Gate, votes: Votes) -> bool {
-    votes.outcomes() >= votes.needed(gate) && reaches(gate, votes.good, votes.outcomes())
+    !votes.is_mute()
+        && votes.outcomes() >= votes.needed(gate)
+        && reaches(gate, votes.good, votes.outcomes())
 }
 
 /// What the gate says about a wave whose ratio has held for `held`, and one sentence why.
 pub(crate) fn judge(gate: &Gate, votes: Votes, held: Option<Span>) -> (Verdict, String) {
     let needed = votes.needed(gate);
     let outcomes = votes.outcomes();
+    if votes.is_mute() {
+        let why = format!(
+            "none of the {} nodes in it was there at the start; halt the rollout and propose it anew",
+            votes.late
+        );
+        return (Verdict::Wait, why);
+    }
     if votes.voters == 0 {
         return (Verdict::Pass, "the wave has no voters".into());
     }
@@ -136,7 +152,12 @@ mod tests {
         ];
         for case in cases {
             let (ppm, sample, voters, good, bad, held, expected) = case;
-            let votes = Votes { voters, good, bad };
+            let votes = Votes {
+                voters,
+                good,
+                bad,
+                late: 0,
+            };
             let (verdict, why) = judge(&gate(ppm, sample), votes, held.map(Span::from_secs));
             assert_eq!(verdict, expected, "{case:?}: {why}");
             if expected == Pass && voters > 0 {
@@ -146,11 +167,32 @@ mod tests {
     }
 
     #[test]
+    fn late_joiners_alone_prove_nothing() {
+        let votes = |voters, good, late| Votes {
+            voters,
+            good,
+            bad: 0,
+            late,
+        };
+        let gate = gate(900_000, 2);
+        for (votes, expected) in [
+            (votes(0, 0, 3), Wait),
+            (votes(0, 0, 0), Pass),
+            (votes(2, 2, 3), Pass),
+        ] {
+            let (verdict, why) = judge(&gate, votes, Some(Span::from_secs(10)));
+            assert_eq!(verdict, expected, "{votes:?}: {why}");
+            assert_eq!(holds(&gate, votes), expected == Pass, "{votes:?}");
+        }
+    }
+
+    #[test]
     fn a_sentence_names_counts_and_ratio() {
         let votes = Votes {
             voters: 4,
             good: 3,
             bad: 1,
+            late: 0,
         };
         let (_, why) = judge(&gate(900_000, 4), votes, None);
         assert_eq!(why, "3 of 4 outcomes are good (75.0 %), 90.0 % are needed");
@@ -158,6 +200,7 @@ mod tests {
             voters: 4,
             good: 0,
             bad: 1,
+            late: 0,
         };
         let (_, why) = judge(&gate(900_000, 4), votes, None);
         assert_eq!(

@@ -96,13 +96,13 @@ impl Conductor {
             return;
         }
         self.introduced(me);
-        let (now, fresh) = (self.now, self.config.unreachable_after);
+        let now = self.now;
         for member in members
             .iter()
             .take(MEMBERS_MAX)
             .filter(|m| **m != me.contact.node)
         {
-            let moved = self.fleet.witnessed(member, site.as_ref(), now, fresh);
+            let moved = self.fleet.witnessed(member, site.as_ref(), now);
             self.moved(moved);
         }
         let marks = self.take_statuses(statuses);

@@ -51,6 +51,7 @@ impl Tally {
         self.votes.voters += u32::from(votes);
         self.votes.good += u32::from(votes && in_bucket == Bucket::Applied);
         self.votes.bad += u32::from(votes && in_bucket == Bucket::Failed);
+        self.votes.late += u32::from(!t.votes);
         self.ended += u32::from(t.state.ended());
         self.in_flight += u32::from(t.state.started() || t.state == State::RollingBack);
         self.taken_back += u32::from(is_back(t.state));
@@ -67,6 +68,7 @@ impl Tally {
         self.votes.voters -= one.votes.voters;
         self.votes.good -= one.votes.good;
         self.votes.bad -= one.votes.bad;
+        self.votes.late -= one.votes.late;
         self.ended -= one.ended;
         self.in_flight -= one.in_flight;
         self.taken_back -= one.taken_back;

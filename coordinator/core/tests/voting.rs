@@ -1,0 +1,82 @@
+//! Who has a say at a gate: nobody opens the next wave with nodes that are not his own.
+
+mod support;
+
+use protocol::fixtures::{self, rollout, site};
+use protocol::plan::Selector::{Rest, Site};
+use protocol::status::State;
+use support::{Bench, draft, gate};
+use tidegate_coordinator_core::contract::{Command, Event, RolloutState as S, Ticket};
+
+/// Sites one after the other: nodes 0 and 3 first, then the rest.
+fn site_first() -> Vec<protocol::plan::WaveDraft> {
+    vec![
+        draft("first", Site(site("s1")), gate(1_000_000, 2, 0)),
+        draft("rest", Rest, gate(0, 1, 0)),
+    ]
+}
+
+fn targets(bench: &Bench) -> Vec<u32> {
+    bench.view("r").waves.iter().map(|w| w.targets).collect()
+}
+
+fn is_open(bench: &Bench, wave: usize) -> bool {
+    bench.view("r").waves[wave].opened_at.is_some()
+}
+
+#[test]
+fn a_delegate_cannot_empty_a_wave_of_its_voters() {
+    let mut bench = Bench::with_nodes(6);
+    bench.start("r", site_first());
+    assert_eq!(targets(&bench), [2, 4]);
+    let me = bench.presence(1, "s2");
+    bench.handle(Event::Uplink {
+        ticket: Ticket(1 << 40),
+        me,
+        members: vec![fixtures::node(0), fixtures::node(3)],
+        statuses: Vec::new(),
+    });
+    bench.wait(600);
+    assert_eq!(
+        targets(&bench),
+        [2, 4],
+        "they stay where they said they are"
+    );
+    assert!(!is_open(&bench, 1));
+    assert_eq!(bench.state("r"), S::Running);
+}
+
+#[test]
+fn a_wave_of_late_joiners_waits() {
+    let mut bench = Bench::with_nodes(6);
+    let plan = bench.start("r", site_first());
+    bench.enrol(6);
+    for n in [0, 3] {
+        let me = bench.presence(n, "s2");
+        bench.handle(Event::Located(me));
+        let open = is_open(&bench, 1);
+        assert!(!open, "after node {n} moved away");
+    }
+    assert_eq!(targets(&bench), [1, 6]);
+    bench.report(&plan, &[6], State::Succeeded);
+    bench.wait(60);
+    assert!(!is_open(&bench, 1), "who joined late has no vote");
+    assert_eq!(bench.view("r").waves[0].state, "running");
+}
+
+#[test]
+fn forgiven_failures_and_empty_waves_let_the_rest_go_on() {
+    let mut bench = Bench::with_nodes(6);
+    let plan = bench.start("r", site_first());
+    bench.report(&plan, &[0, 3], State::Failed);
+    assert_eq!(bench.state("r"), S::Held);
+    bench.done(Command::Resume(rollout("r")));
+    bench.wait(1);
+    assert!(is_open(&bench, 1), "an operator looked at the failures");
+
+    let mut bench = Bench::with_nodes(6);
+    let plan = bench.start("r", site_first());
+    bench.report(&plan, &[0, 3], State::NotApplicable);
+    bench.wait(1);
+    assert!(is_open(&bench, 1), "nobody is in the first wave any more");
+}
