@@ -327,6 +327,8 @@ impl Install {
         }
         task.say(State::Installing, "the switch is due", attempt, rooms);
         self.journal.switched_at = Some(rooms.now.wall);
+        // The slot may have stood for long: another release may have been taken back meanwhile.
+        self.journal.before = rooms.installed.release(&task.release.product);
         let install = self.journalled(Boundary::SwitchIntent, rooms);
         let ticket = install.step(Step::Switch, task, rooms);
         install.with(Awaits::Switch(ticket))
@@ -433,7 +435,8 @@ impl Install {
         let committed = matches!(self.awaits, Awaits::Receipt | Awaits::Nothing);
         if let Some(recall) = rooms.orders.recalled(task.rollout()) {
             let replaced = rooms.installed.release(&task.release.product) != Some(release);
-            return (!committed || !replaced).then(|| recalled(&recall.reason));
+            // While a successor is being installed, its end decides whether this one is replaced.
+            return (!committed || !replaced && !rooms.rival).then(|| recalled(&recall.reason));
         }
         let begun = self.journal.switched_at.is_some();
         (!begun && !task.alive(rooms.orders)).then(|| failure(ROLLOUT_ENDED))

@@ -1,6 +1,8 @@
 //! The `tree` installer: a slot for each version, and one link that says which is in use.
 
 use node_core::contract::{Failure, Step, StepOutcome};
+use protocol::Verified;
+use protocol::manifest::ReleaseManifest;
 
 use super::{Content, Job, io_failure, lasting_failure, slots};
 use crate::content::tree;
@@ -81,8 +83,12 @@ impl Job {
             before,
             install_id,
         } = &self;
+        let current = places.current_version()?;
+        let names =
+            |manifest: &Verified<ReleaseManifest>| current.as_ref() == Some(&manifest.version);
         match before {
-            Some(before) => {
+            // A link to a third version was set by another installation and is not ours to move.
+            Some(before) if names(release) || names(before) || current.is_none() => {
                 if !places.holds_release(before)? {
                     let slot = places.slot(&before.version);
                     return Err(lasting_failure(format!(
@@ -92,10 +98,8 @@ impl Job {
                 }
                 places.point_current(&before.version, install_id)?;
             }
-            None if places.current_version()?.as_ref() == Some(&release.version) => {
-                places.drop_current()?
-            }
-            None => {}
+            None if names(release) => places.drop_current()?,
+            _ => {}
         }
         let is_before = before
             .as_ref()

@@ -48,6 +48,22 @@ async fn a_release_is_installed_upgraded_rolled_back_and_cleaned_up_after() {
 }
 
 #[tokio::test]
+async fn rolling_back_a_release_that_was_replaced_leaves_its_successor_in_use() {
+    let machine = Machine::new();
+    let (one, two, three) = (
+        machine.tree("1.0"),
+        machine.tree("2.0"),
+        machine.tree("3.0"),
+    );
+    machine.done(&one, None, &[WriteSlot, Switch]).await;
+    machine.done(&two, Some(&one), &[WriteSlot, Switch]).await;
+    machine.done(&three, Some(&two), &[WriteSlot, Switch]).await;
+    machine.done(&two, Some(&one), &[RollBack]).await;
+    assert_eq!(machine.current().as_deref(), Some("3.0"));
+    assert_eq!(machine.versions(), ["1.0", "3.0"]);
+}
+
+#[tokio::test]
 async fn rolling_back_a_first_installation_leaves_nothing() {
     let machine = Machine::new();
     let one = machine.tree("1.0");
