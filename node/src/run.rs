@@ -124,7 +124,9 @@ pub async fn run_until(
     let admission = Arc::new(Admission::new(driver::issuing_cas(trust.root()))?);
     let identity = Arc::new(Identity::load(dir, admission.clone())?);
     if let Some(own) = identity.chain().first() {
-        clock.raise(driver::issued_at(own));
+        let issued = driver::issued_at(own);
+        clock.raise(issued);
+        admission.own_issued(issued);
     }
     admission.floor_time(clock.floor());
     let revocations = match records.revocations()? {

@@ -257,6 +257,7 @@ impl Intake {
         }
         if keys(&self.trust) != before {
             self.clock.reset();
+            self.admission.reset_floor();
             self.changes.push(Change::Floor(Time(0)));
         }
         self.changes

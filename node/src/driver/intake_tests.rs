@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use protocol::fixtures::{self, Fleet};
 use protocol::trust::RoleKeys;
 use protocol::wire::{Claim, Presence};
-use protocol::{PublicKey, Seq};
+use protocol::{PublicKey, Seq, Span};
 
 use super::*;
 use crate::net::identity::issue::{IssuingCa, Validity};
@@ -30,6 +30,29 @@ fn order(fleet: &Fleet) -> Verified<Order> {
     let release = fleet.verified(&fleet.release("app", "1.0", 1));
     let plan = fleet.verified(&fleet.plan("r1", &release, Vec::new()));
     fleet.order(1, fleet.lease(&plan, 0))
+}
+
+/// One order by whoever holds the online key, dated far ahead, must not end every connection.
+#[test]
+fn peers_are_still_admitted_after_an_order_issued_two_years_ahead() {
+    let fleet = Fleet::new(1);
+    let ca = IssuingCa::create("ca", &fixtures::key("ca", 1), VALID).unwrap();
+    let mut intake = intake_with(&fleet, vec![ca.certificate().clone()]);
+    let now = intake.admission.now();
+    let year = Span::from_secs(365 * 86_400);
+    let validity = Validity {
+        not_before: VALID.not_before,
+        not_after: now + year,
+    };
+    let peer = [ca.node(fixtures::node(2), 2, validity).unwrap()];
+    let ahead = Order {
+        issued: now + year + year,
+        ..(*order(&fleet)).clone()
+    };
+    let ahead = fleet.verified(&ahead);
+    intake.order(fixtures::node(1), ahead.envelope());
+    assert_eq!(intake.clock.floor(), ahead.issued, "it was believed");
+    assert_eq!(intake.admission.admit(&peer), Ok(fixtures::node(2)));
 }
 
 fn presence(n: u64) -> Presence {

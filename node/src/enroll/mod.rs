@@ -198,7 +198,7 @@ pub fn adopt(
     let admission = Arc::new(Admission::new(issuing_cas(trust.root()))?);
     let certificates = certificates(reply)?;
     if let Some(own) = certificates.first() {
-        admission.floor_time(issued_at(own));
+        admission.own_issued(issued_at(own));
     }
     let node = NodeId(key.verifying_key().to_bytes());
     let found = admission.admit(&certificates)?;

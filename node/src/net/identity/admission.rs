@@ -1,7 +1,7 @@
 //! Who is admitted: one verdict for both planes.
 //!
 //! A peer is admitted by its leaf certificate alone: an issuing CA of the root signed it, it is valid
-//! by the floored clock, it may be used by clients, its serial stands in no list of its CA, and its
+//! by the clock, it may be used by clients, its serial stands in no list of its CA, and its
 //! one name is the base32 of its key. What else a peer sends in its chain decides nothing, so a new
 //! CA certificate over the same key costs no node its place.
 
@@ -26,6 +26,8 @@ use super::key::ed25519_subject;
 pub struct Admission {
     issuers: ArcSwap<Vec<Issuer>>,
     floor: AtomicU64,
+    /// When our own certificate was issued: a system clock before this one is wrong.
+    own_issued: AtomicU64,
     seen: Mutex<Seen>,
     changing: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -65,10 +67,10 @@ pub enum AdmissionError {
     /// Signed by no issuing CA of our root.
     #[error("the certificate was issued by no CA of this fleet's root")]
     UnknownIssuer,
-    /// It is past its end, by the floored clock.
+    /// It is past its end, by the clock.
     #[error("the certificate has expired: renew it with the coordinator")]
     Expired,
-    /// It is not valid yet, by the floored clock.
+    /// It is not valid yet, by the clock.
     #[error("the certificate is not valid yet: check this machine's clock")]
     NotYetValid,
     /// Its serial stands in the revocation list.
@@ -131,6 +133,7 @@ impl Admission {
         Ok(Admission {
             issuers: ArcSwap::from_pointee(issuers),
             floor: AtomicU64::new(0),
+            own_issued: AtomicU64::new(0),
             seen: Mutex::default(),
             changing: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -209,19 +212,35 @@ impl Admission {
         Ok(Revocations::Taken)
     }
 
-    /// The clock never judges by a time before this one (the newest signed time seen).
+    /// The newest signed time seen (Unix time). It stands in for a system clock that is clearly wrong.
     pub fn floor_time(&self, wall: Time) {
         self.floor.fetch_max(wall.as_millis(), Ordering::Relaxed);
     }
 
-    /// The time that certificates are judged by: the system's, or the floor if that is later.
+    /// Our own certificate was issued then (Unix time): a system clock before it is wrong.
+    pub fn own_issued(&self, at: Time) {
+        self.own_issued.fetch_max(at.as_millis(), Ordering::Relaxed);
+    }
+
+    /// The keys behind the floor lost their role: what they signed floors nothing any more.
+    pub fn reset_floor(&self) {
+        self.floor.store(0, Ordering::Relaxed);
+    }
+
+    /// The time (Unix time) that certificates are judged by: the system's. Only a system clock that
+    /// lies before our own certificate gives way to the newest signed time, because whoever holds the
+    /// online key could date one order far ahead and end every connection by it.
     pub fn now(&self) -> Time {
         let system = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| {
                 u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
             });
-        Time(system.max(self.floor.load(Ordering::Relaxed)))
+        let own_issued = self.own_issued.load(Ordering::Relaxed);
+        if system >= own_issued {
+            return Time(system);
+        }
+        Time(own_issued.max(self.floor.load(Ordering::Relaxed)))
     }
 
     /// Ticks whenever a peer that was admitted might no longer be.
