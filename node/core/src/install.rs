@@ -464,6 +464,9 @@ impl Install {
     }
 
     fn way_back(self, tries: u32, task: &Task, rooms: &mut Rooms<'_>) -> Install {
+        if let Some(lost) = self.lost_way_back(rooms) {
+            return self.stay(&lost, task, rooms);
+        }
         if let Some(failure) = self
             .journal
             .failure
@@ -481,6 +484,27 @@ impl Install {
         }
         let ticket = self.step(Step::RollBack, task, rooms);
         self.with(Awaits::WayBack(ticket, tries))
+    }
+
+    /// Without its manifest, which a new release key may have made void, nothing says how to bring
+    /// the release before back; to drop the one in use for nothing would leave no software at all.
+    fn lost_way_back(&self, rooms: &Rooms<'_>) -> Option<Failure> {
+        let before = self.journal.before?;
+        let lost = self.journal.switched_at.is_some() && rooms.library.release(&before).is_none();
+        lost.then(|| {
+            failure(&format!(
+                "no way back: the manifest of the release before ({before}) is not trusted any more; \
+                 roll out a newer release"
+            ))
+        })
+    }
+
+    /// The way back failed for good: what is in use stays.
+    fn stay(self, failure: &Failure, task: &Task, rooms: &mut Rooms<'_>) -> Install {
+        let attempt = self.journal.attempt;
+        let (state, why) = (State::RollbackFailed, &failure.reason);
+        task.say_with(state, why, attempt, Some(failure), rooms);
+        self.with(Awaits::Nothing)
     }
 
     /// Before the switch there is only a slot to drop, and the failure says it all.
@@ -503,15 +527,7 @@ impl Install {
                     tries + 1,
                 ));
             }
-            let attempt = self.journal.attempt;
-            task.say_with(
-                State::RollbackFailed,
-                &failure.reason,
-                attempt,
-                Some(&failure),
-                rooms,
-            );
-            return self.with(Awaits::Nothing);
+            return self.stay(&failure, task, rooms);
         }
         let (product, release) = (&task.release.product, task.release.digest());
         let before = self.journal.before;

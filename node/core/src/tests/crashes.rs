@@ -7,7 +7,7 @@ use protocol::status::State;
 use protocol::{Hash, Span};
 
 use super::{World, failure};
-use crate::contract::{Boundary, Step, StepOutcome};
+use crate::contract::{Boundary, Record, RecordKey, Step, StepOutcome};
 
 /// What the story is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +155,38 @@ fn a_slot_that_cannot_be_written_is_a_failure_without_a_switch() {
     assert_eq!(world.reported(), Some(State::Failed));
     assert_eq!(world.steps, [Step::WriteSlot, Step::RollBack]);
     assert_eq!(world.installed, Some(world.old.digest()));
+}
+
+/// A new release key made the manifest of the release before void while its successor was watched.
+#[test]
+fn without_a_manifest_to_go_back_to_what_is_in_use_stays() {
+    let mut world = World::new();
+    world.held = Some(Step::CheckHealth);
+    world.open();
+    world.run(|w| !w.held_answers.is_empty());
+    let counters = world.disk[&RecordKey::Counters].clone();
+    world.disk.remove(&RecordKey::Release(world.old.digest()));
+    world.held = None;
+    world.healthy = false;
+    world.crash();
+    world.run(|w| w.reported() == Some(State::RollbackFailed));
+    world.run_for(Span::from_secs(30));
+    assert_eq!(world.reported(), Some(State::RollbackFailed));
+    assert!(
+        world.statuses[&world.plan.rollout]
+            .reason
+            .contains("no way back")
+    );
+    assert!(!world.steps.contains(&Step::RollBack), "{:?}", world.steps);
+    assert_eq!(world.installed, Some(world.new.digest()));
+    let releases = |record: &Record| match record {
+        Record::Counters(counters) => counters.releases.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        releases(&world.disk[&RecordKey::Counters]),
+        releases(&counters)
+    );
 }
 
 #[test]
