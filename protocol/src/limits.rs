@@ -217,6 +217,8 @@ pub const API_BODY_MAX_BYTES: usize = 8 << 20;
 pub const TOKENS_MAX: usize = 10_000;
 /// Nodes of a fleet.
 pub const NODES_MAX: usize = 1_000_000;
+/// Nodes that one entry of the ledger names, far below the longest entry; more take several entries.
+pub const LEDGERED_NODES_MAX: usize = 10_000;
 /// A bulletin's life; it is renewed at half of it.
 pub const BULLETIN_LIFE: Span = Span::from_secs(86_400);
 /// A reason, a label or another short text of a person.

@@ -1,7 +1,7 @@
 //! Operators' commands: check, record, answer. What follows from them is decided in the round after.
 
 use protocol::envelope::Envelope;
-use protocol::limits::ROLLOUTS_MAX;
+use protocol::limits::{LEDGERED_NODES_MAX, ROLLOUTS_MAX};
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::OrderBody;
 use protocol::plan::{Proposal, Recall, RolloutPlan};
@@ -143,11 +143,13 @@ impl Conductor {
             .all_admitted()
             .filter_map(|(n, node)| Some((*n, rollout.wave_of(n, node.site.as_ref())?)))
             .collect();
-        self.record(LedgerEvent::Targets {
-            rollout: id.clone(),
-            joined,
-            left: Vec::new(),
-        });
+        for joined in joined.chunks(LEDGERED_NODES_MAX) {
+            self.record(LedgerEvent::Targets {
+                rollout: id.clone(),
+                joined: joined.to_vec(),
+                left: Vec::new(),
+            });
+        }
         self.set_state(id, RolloutState::Running, "started");
         Ok(Answer::Done)
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::envelope::Envelope;
+use protocol::limits::LEDGERED_NODES_MAX;
 use protocol::plan::RolloutPlan;
 use protocol::status::{Bucket, Reachability, State, bucket};
 use protocol::trust::Statement;
@@ -402,6 +403,7 @@ impl Rollout {
             .awaited
             .iter()
             .take_while(|(at, _)| *at <= now.boot)
+            .take(LEDGERED_NODES_MAX)
             .map(|(_, id)| *id)
             .collect();
         if !silent.is_empty() {

@@ -6,11 +6,12 @@ mod support;
 use proptest::prelude::*;
 use protocol::Verified;
 use protocol::fixtures::{self, rollout};
+use protocol::limits::LEDGERED_NODES_MAX;
 use protocol::plan::RolloutPlan;
 use protocol::plan::Selector::{Count, Percent, Rest};
 use protocol::status::{State, WaitingFor};
 use support::{Bench, adds_up, draft, gate};
-use tidegate_coordinator_core::contract::{Command, Event, RolloutState};
+use tidegate_coordinator_core::contract::{Command, Event, LedgerEvent, RolloutState};
 
 #[derive(Clone, Debug)]
 enum Do {
@@ -130,4 +131,23 @@ proptest! {
         }
         bench.restart();
     }
+}
+
+#[test]
+fn a_large_fleets_start_takes_several_entries_of_a_bounded_size() {
+    // the origin of the bench is one of these numbers, and no target
+    let mut bench = Bench::with_nodes(LEDGERED_NODES_MAX as u64 + 4);
+    bench.audit = false;
+    bench.start("r", vec![draft("all", Rest, gate(0, 1, 0))]);
+    let sizes: Vec<usize> = bench
+        .ledger
+        .iter()
+        .filter_map(|event| match event {
+            LedgerEvent::Targets { joined, .. } => Some(joined.len()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sizes, [LEDGERED_NODES_MAX, 3]);
+    assert_eq!(bench.view("r").targets as usize, LEDGERED_NODES_MAX + 3);
+    bench.check();
 }
