@@ -75,8 +75,18 @@ impl Checker {
     /// again, and then anew.
     pub(crate) fn crashed(&mut self, disk: &BTreeMap<RecordKey, Record>) {
         self.leases.retain(|rollout, lease| {
-            matches!(disk.get(&RecordKey::Lease(rollout.clone())),
-                Some(Record::Lease(kept)) if kept.seq == lease.0)
+            let Some(Record::Lease(kept)) = disk.get(&RecordKey::Lease(rollout.clone())) else {
+                return false;
+            };
+            // The one before may have been remembered when the newest was lost.
+            *lease = (
+                kept.seq,
+                kept.wave,
+                kept.received,
+                kept.boot_id,
+                kept.not_after,
+            );
+            true
         });
         let seq_of = |key: RecordKey| match disk.get(&key) {
             Some(Record::Order(order)) => Some(order.seq),
