@@ -433,7 +433,7 @@ impl Install {
     fn stopped(&self, task: &Task, rooms: &Rooms<'_>) -> Option<Failure> {
         let release = task.release.digest();
         let committed = matches!(self.awaits, Awaits::Receipt | Awaits::Nothing);
-        if let Some(recall) = rooms.orders.recalled(task.rollout()) {
+        if let Some(recall) = rooms.orders.recalled(&task.plan) {
             let replaced = rooms.installed.release(&task.release.product) != Some(release);
             // While a successor is being installed, its end decides whether this one is replaced.
             return (!committed || !replaced && !rooms.rival).then(|| recalled(&recall.reason));
@@ -450,7 +450,7 @@ impl Install {
         self.journal.failure = Some(failure.clone());
         let install = self.journalled(Boundary::RollingBack, rooms);
         let attempt = install.journal.attempt;
-        let recalled = rooms.orders.recalled(task.rollout()).is_some();
+        let recalled = rooms.orders.recalled(&task.plan).is_some();
         if !recalled && failure.reason != ROLLOUT_ENDED && failure.reason != GAVE_WAY {
             task.say_with(
                 State::Failed,
@@ -509,7 +509,7 @@ impl Install {
 
     /// Before the switch there is only a slot to drop, and the failure says it all.
     fn shows_way_back(&self, task: &Task, rooms: &Rooms<'_>) -> bool {
-        self.journal.switched_at.is_some() || rooms.orders.recalled(task.rollout()).is_some()
+        self.journal.switched_at.is_some() || rooms.orders.recalled(&task.plan).is_some()
     }
 
     fn came_back(

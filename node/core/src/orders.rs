@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use protocol::envelope::Envelope;
 use protocol::limits::{CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, ORDERS_MAX};
 use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead, Subject};
-use protocol::plan::Recall;
+use protocol::plan::{Recall, RolloutPlan};
 use protocol::wire::SiteMessage;
 use protocol::{Hash, RolloutId, Seq, Verified};
 
@@ -91,8 +91,7 @@ impl Orders {
                 out.note("threshold", line);
                 return Taken::Ignored;
             };
-            out.remember(Record::Recall(recall.clone()));
-            self.recalls.insert(rollout.clone(), recall);
+            self.keep_recall(recall, out);
         }
         out.remember(Record::Order(order.clone()));
         if encoded_bytes(order.envelope()) <= GOSSIP_MAX_BYTES {
@@ -205,9 +204,12 @@ impl Orders {
         }
     }
 
-    /// The believed recall of a rollout.
-    pub(crate) fn recalled(&self, rollout: &RolloutId) -> Option<&Verified<Recall>> {
-        self.recalls.get(rollout)
+    /// The believed recall of a rollout under this plan. A plan that was approved after the recall
+    /// begins the rollout anew.
+    pub(crate) fn recalled(&self, plan: &Verified<RolloutPlan>) -> Option<&Verified<Recall>> {
+        let recall = self.recalls.get(&plan.rollout)?;
+        let meant = recall.plan == plan.digest() || plan.created <= recall.created;
+        meant.then_some(recall)
     }
 
     /// Rollouts that any kept order is about.
@@ -215,15 +217,32 @@ impl Orders {
         self.kept.values().filter_map(|o| o.body.rollout())
     }
 
-    /// Drops everything about a rollout that is over.
+    /// Drops the orders about a rollout that is over. Its recall stays: whoever holds the online key
+    /// could else make the nodes forget it, and name the plan again.
     pub(crate) fn forget(&mut self, rollout: &RolloutId, out: &mut Outbox) {
         for subject in subjects(rollout) {
             if self.kept.remove(&subject).is_some() {
                 out.forget(RecordKey::Order(subject));
             }
         }
-        if self.recalls.remove(rollout).is_some() {
-            out.forget(RecordKey::Recall(rollout.clone()));
+    }
+
+    /// Keeps the newest recall of a rollout; only approved ones come here, so nobody fills the room
+    /// with the online key alone.
+    fn keep_recall(&mut self, recall: Verified<Recall>, out: &mut Outbox) {
+        let held = self.recalls.get(&recall.rollout);
+        if held.is_some_and(|held| held.created > recall.created) {
+            return;
+        }
+        out.remember(Record::Recall(recall.clone()));
+        self.recalls.insert(recall.rollout.clone(), recall);
+        while self.recalls.len() > ORDERS_MAX {
+            let Some(oldest) = self.recalls.values().min_by_key(|r| r.created) else {
+                return;
+            };
+            let oldest = oldest.rollout.clone();
+            self.recalls.remove(&oldest);
+            out.forget(RecordKey::Recall(oldest));
         }
     }
 
@@ -234,10 +253,6 @@ impl Orders {
                 return;
             };
             self.kept.remove(&oldest);
-            if let Subject::Recall(rollout) = &oldest {
-                self.recalls.remove(rollout);
-                out.forget(RecordKey::Recall(rollout.clone()));
-            }
             out.forget(RecordKey::Order(oldest));
         }
     }
@@ -315,9 +330,14 @@ mod tests {
             orders.take(fleet.order(7, recall), Some(believed), &mut out),
             Taken::New
         );
-        assert!(orders.recalled(&rollout("r")).is_some());
+        assert!(orders.recalled(&plan).is_some());
         orders.forget(&rollout("r"), &mut out);
         assert_eq!(orders.rollouts().count(), 0);
+        assert!(orders.recalled(&plan).is_some(), "it outlives the orders");
+        let mut later = fleet.plan("r", &release, vec![node(1)]);
+        later.created = later.created + protocol::Span::from_secs(1);
+        let later = fleet.verified(&later);
+        assert!(orders.recalled(&later).is_none(), "approved afterwards");
     }
 
     #[test]

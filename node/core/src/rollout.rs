@@ -166,7 +166,7 @@ impl Rollout {
     }
 
     fn await_turn(&mut self, rooms: &mut Rooms<'_>) -> Stage {
-        if let Some(recall) = rooms.orders.recalled(self.task.rollout())
+        if let Some(recall) = rooms.orders.recalled(&self.task.plan)
             && rooms.installed.release(&self.task.release.product)
                 == Some(self.task.release.digest())
         {
@@ -218,7 +218,7 @@ impl Rollout {
     /// Why nothing is to be installed, if so.
     fn unneeded(&self, rooms: &mut Rooms<'_>) -> Option<(State, String)> {
         let release = &self.task.release;
-        if let Some(recall) = rooms.orders.recalled(self.task.rollout()) {
+        if let Some(recall) = rooms.orders.recalled(&self.task.plan) {
             return Some((
                 State::Cancelled,
                 format!("recalled before its turn: {}", recall.reason),
@@ -298,7 +298,7 @@ impl Rollout {
     fn serve(&mut self, rooms: &mut Rooms<'_>) {
         let here =
             rooms.installed.release(&self.task.release.product) == Some(self.task.release.digest());
-        if rooms.orders.recalled(self.task.rollout()).is_some() {
+        if rooms.orders.recalled(&self.task.plan).is_some() {
             if !here && !self.is_busy() {
                 self.let_go(rooms);
             }

@@ -101,3 +101,28 @@ fn a_recalled_release_whose_successor_is_sick_is_taken_back_after_it() {
     assert_eq!(world.installed, Some(world.old.digest()));
     assert_eq!(world.installed_record(), Some(world.old.digest()));
 }
+
+/// Whoever holds the online key can drop the rollout from the bulletin and name it again.
+#[test]
+fn a_recall_outlives_its_rollout_and_the_plan_cannot_be_named_again() {
+    let mut world = World::new();
+    world.open();
+    world.run(|w| w.reported() == Some(State::Succeeded));
+    world.renewing = false;
+    recall(&mut world);
+    world.run(|w| w.journal() == Some(Boundary::Reported) && w.installed == Some(w.old.digest()));
+    world.bulletin(0, |b| b.rollouts.clear());
+    world.run(|w| w.journal().is_none());
+    world.orders.retain(|_, (_, recall)| recall.is_none());
+    let commits = world.commits;
+    for restarted in [false, true] {
+        if restarted {
+            world.crash();
+        }
+        world.open();
+        world.run(|w| w.reported() == Some(State::Cancelled));
+        world.run_for(Span::from_secs(30));
+        assert_eq!(world.commits, commits);
+        assert_eq!(world.installed, Some(world.old.digest()));
+    }
+}
