@@ -168,7 +168,9 @@ impl Reports {
                 .find(|(_, o)| o.acknowledged)
                 .map(|(key, _)| key.clone());
             // Without room the newcomer waits: its node says it again until it has a receipt.
-            let Some(spare) = spare else { return };
+            let Some(spare) = spare.or_else(|| self.hoarded(&key.0)) else {
+                return;
+            };
             self.others.remove(&spare);
         }
         self.others.insert(
@@ -179,6 +181,19 @@ impl Reports {
                 offer_at: Time(0),
             },
         );
+    }
+
+    /// A register of the node that has most of them, if it has more than `newcomer` would have: no
+    /// node takes the room of all others by inventing rollouts.
+    fn hoarded(&self, newcomer: &NodeId) -> Option<(NodeId, RolloutId)> {
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (node, _) in self.others.keys() {
+            *counts.entry(*node).or_default() += 1;
+        }
+        let own = counts.get(newcomer).copied().unwrap_or_default();
+        let (most, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        let mut keys = self.others.keys().filter(|(node, _)| *node == most);
+        keys.next_back().filter(|_| count > own + 1).cloned()
     }
 
     /// Own statuses that the coordinator has not acknowledged, at most `max`.
@@ -338,6 +353,26 @@ mod tests {
             seq(3),
             "the highest number wins"
         );
+    }
+
+    #[test]
+    fn a_node_that_fills_all_the_room_gives_way_to_others() {
+        let fleet = Fleet::new(1);
+        let mut out = Outbox::default();
+        let mut reports = Reports::default();
+        let signed = |number, name: &str| {
+            let status = status(&fleet, number, name, 1).sign(&node_key(number));
+            status.verify(fleet.id()).expect("signed")
+        };
+        for i in 0..STATUSES_MAX {
+            reports.hear(signed(2, &format!("r{i}")), &mut out);
+        }
+        reports.hear(signed(3, "r"), &mut out);
+        reports.hear(signed(2, "one-more"), &mut out);
+        assert_eq!(reports.others.len(), STATUSES_MAX);
+        assert!(reports.others.contains_key(&(node(3), rollout("r"))));
+        let more = (node(2), rollout("one-more"));
+        assert!(!reports.others.contains_key(&more));
     }
 
     #[test]
