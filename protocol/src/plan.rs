@@ -278,7 +278,7 @@ pub struct Recall {
     pub rollout: RolloutId,
     /// Digest of its plan.
     pub plan: Hash,
-    /// Who asked for it; this key's signature never counts.
+    /// Who asked for it; this key must sign and its signature never counts.
     pub proposer: PublicKey,
     /// Why, for people.
     pub reason: String,
@@ -299,5 +299,8 @@ impl Statement for Recall {
     }
     fn excluded(&self) -> Vec<PublicKey> {
         vec![self.proposer]
+    }
+    fn signs_too(&self) -> Option<PublicKey> {
+        Some(self.proposer)
     }
 }

@@ -76,6 +76,11 @@ pub trait Statement: Serialize + DeserializeOwned {
     fn excluded(&self) -> Vec<PublicKey> {
         Vec::new()
     }
+    /// Who must have signed with a key of the role whatever the threshold says. Somebody who is named
+    /// but did not sign would lend a place among those that count to whoever named him.
+    fn signs_too(&self) -> Option<PublicKey> {
+        None
+    }
     /// Rules inside the statement, checked after its signatures.
     ///
     /// # Errors
@@ -120,6 +125,9 @@ pub enum TrustError {
         /// Keys that must.
         needed: u32,
     },
+    /// The one who asks for it must sign it with a key of the role.
+    #[error("signature: key {0} asks for it but did not sign it with a key of its role")]
+    Proposer(PublicKey),
     /// The signed payload does not parse or breaks its own rules.
     #[error("malformed: {0}")]
     Malformed(String),
@@ -154,7 +162,7 @@ impl TrustError {
             TrustError::Envelope(EnvelopeError::TooLong(_)) => "too_long",
             TrustError::Envelope(_) | TrustError::Malformed(_) => "malformed",
             TrustError::PayloadType { .. } => "wrong_target",
-            TrustError::Signature(_) => "signature",
+            TrustError::Signature(_) | TrustError::Proposer(_) => "signature",
             TrustError::Threshold { .. } => "threshold",
             TrustError::SpecVersion(_) => "spec_version",
             TrustError::Fleet(_) => "scope",
@@ -327,7 +335,16 @@ impl Trust {
     pub fn verify<T: Statement>(&self, envelope: &Envelope) -> Result<Verified<T>, TrustError> {
         let value = self.read::<T>(envelope)?;
         count_signers(envelope, &self.root, T::ROLE, &value.excluded())?;
-        Ok(Verified::new(value, envelope.clone()))
+        let in_role = |key| {
+            let role = self.root.role(T::ROLE);
+            role.is_some_and(|role| role.keys.contains(key))
+        };
+        match value.signs_too() {
+            Some(key) if !in_role(&key) || !envelope.valid_signers().contains(&key) => {
+                Err(TrustError::Proposer(key))
+            }
+            _ => Ok(Verified::new(value, envelope.clone())),
+        }
     }
 
     /// How many distinct keys of the role have signed so far, and how many must. For collecting

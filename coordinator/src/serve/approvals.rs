@@ -134,7 +134,7 @@ fn run_all(desk: &mut Desk, (commands, progress): (Vec<Command>, Progress), repl
     });
 }
 
-/// An operator's signature on a recall. The one who asks for it signs, too, but does not count.
+/// An operator's signature on a recall. The one who asks for it signs first, and does not count.
 ///
 /// # Errors
 /// When the signature is no operator's or the conductor refuses.
@@ -209,6 +209,10 @@ fn collect_recall(
         .chain(proposed.then_some(recall.proposer))
     {
         add(&mut collected, offered, key);
+    }
+    let first = recall.proposer;
+    if !collected.valid_signers().contains(&first) {
+        return Err(TrustError::Proposer(first).into());
     }
     waiting.push(collected.clone());
     let surplus = waiting.len().saturating_sub(limits::RECALLS_WAITING_MAX);

@@ -136,6 +136,28 @@ fn a_recall_counts_under_its_own_role() {
     assert_eq!(intake.events, expected);
 }
 
+/// Two people do not recall in the name of a third who knows nothing of it.
+#[test]
+fn a_recall_counts_only_if_its_proposer_signed_it() {
+    let fleet = Fleet::new(1);
+    let mut intake = intake(&fleet);
+    let release = fleet.verified(&fleet.release("app", "1.0", 1));
+    let plan = fleet.verified(&fleet.plan("r1", &release, Vec::new()));
+    let (_, recall) = fleet.recall(&plan);
+    let mut without = recall.envelope().clone();
+    without.signatures.retain(|s| s.keyid != recall.proposer);
+    let rollout = plan.rollout.clone();
+    let order = fleet.order(
+        1,
+        OrderBody::Recall {
+            rollout,
+            statement: without,
+        },
+    );
+    intake.order(fixtures::node(1), order.envelope());
+    assert_eq!(intake.events, vec![Event::Order(order, None)]);
+}
+
 #[test]
 fn a_document_is_the_one_that_was_asked_for_or_nothing() {
     let fleet = Fleet::new(1);

@@ -79,7 +79,9 @@ impl From<StoreError> for Failure {
 impl From<TrustError> for Failure {
     fn from(e: TrustError) -> Failure {
         let status = match e {
-            TrustError::Signature(_) | TrustError::Threshold { .. } => StatusCode::FORBIDDEN,
+            TrustError::Signature(_) | TrustError::Proposer(_) | TrustError::Threshold { .. } => {
+                StatusCode::FORBIDDEN
+            }
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Failure::new(status, format!("the statement is not accepted: {e}"))

@@ -401,6 +401,17 @@ async fn a_recall_collects_its_threshold_and_survives_a_restart_meanwhile() {
             .unwrap(),
         Progress { have: 0, need: 2 }
     );
+    let in_carols_name = Recall {
+        proposer: keys::public(&town.key("carol")),
+        ..recall.clone()
+    };
+    let two = town.signed(&in_carols_name, &["alice", "bob"]);
+    let (status, line) = refusal(town.client.recall(&rollout, &two).await);
+    assert_eq!(
+        (status, line.contains("did not sign")),
+        (403, true),
+        "{line}"
+    );
     town.restart().await;
     for (by, have) in [("bob", 1), ("bob", 1), ("carol", 2)] {
         let mut pending = town
