@@ -227,6 +227,8 @@ pub const TEXT_MAX_BYTES: usize = 1024;
 pub const RECALLS_WAITING_MAX: usize = 8;
 /// An enrolment token lives at most so long; a longer one is refused.
 pub const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
+/// Certificates that one token gives one node, so that a repeated enrolment succeeds; one more is refused.
+pub const REISSUES_MAX: usize = 8;
 /// Labels of one node; more are refused at its enrolment.
 pub const LABELS_MAX: usize = 64;
 /// Orders that wait to be pushed; more are left to the delegates' uplinks.

@@ -27,7 +27,8 @@ pub struct List {
 pub struct Certificates {
     ca: Arc<IssuingCa>,
     admission: Arc<Admission>,
-    serials: BTreeMap<NodeId, Vec<u64>>,
+    /// What a node was given: serials, each with the token that it cost.
+    serials: BTreeMap<NodeId, Vec<(u64, String)>>,
     revoked: BTreeSet<NodeId>,
     revocations: u64,
     last: Time,
@@ -56,7 +57,7 @@ impl Certificates {
                 self.serials
                     .entry(enrolled.node)
                     .or_default()
-                    .extend(serial.ok());
+                    .extend(serial.ok().map(|serial| (serial, enrolled.token.clone())));
             }
             LedgerEvent::Revoked { node, .. } => {
                 self.revoked.insert(*node);
@@ -76,7 +77,7 @@ impl Certificates {
             .revoked
             .iter()
             .flat_map(|node| self.serials.get(node).into_iter().flatten())
-            .copied()
+            .map(|(serial, _)| *serial)
             .collect();
         let validity = Validity {
             not_before: self.last,
@@ -121,5 +122,18 @@ impl Certificates {
         self.serials
             .get(node)
             .map_or(0, |serials| serials.len() as u32)
+    }
+
+    /// Whether a certificate may leave: the ledger has it, so that a list can, and its node was not
+    /// revoked.
+    pub fn may_leave(&self, node: &NodeId, serial: u64) -> bool {
+        let mut known = self.serials.get(node).into_iter().flatten();
+        !self.is_revoked(node) && known.any(|(held, _)| *held == serial)
+    }
+
+    /// How often a token enrolled a node.
+    pub fn enrolments_by(&self, node: &NodeId, token: &str) -> usize {
+        let known = self.serials.get(node).into_iter().flatten();
+        known.filter(|(_, by)| by == token).count()
     }
 }

@@ -11,7 +11,7 @@ use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
 use protocol::{Hash, NodeId, Span};
 
 use super::House;
-use super::desk::DeskError;
+use super::desk::{DeskError, Insight};
 use super::store::{TokenError, TokenRow};
 use crate::api::messages::{NewToken, TokenMade};
 use crate::init::{FIRST_EPOCH, SKEW, serial};
@@ -32,6 +32,14 @@ pub enum EnrolmentError {
     /// The node was revoked.
     #[error("node {0} was revoked; enrol the machine anew in an empty directory")]
     Revoked(NodeId),
+    /// It was enrolled often enough by this token.
+    #[error(
+        "node {0} has used up its enrolments with this token; make a new one with `tidegate token`"
+    )]
+    Again(NodeId),
+    /// The ledger did not take it in.
+    #[error("node {0} is not taken in: the fleet is full")]
+    Full(NodeId),
     /// The token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -92,17 +100,22 @@ pub async fn enroll(
 ) -> Result<EnrollReply, EnrolmentError> {
     check(&request)?;
     let node = request.node;
-    let (revoked, before) = house
+    let asked_with = request.token_id.clone();
+    let (revoked, before, by_token) = house
         .desk
         .view(move |i| {
             (
                 i.certificates.is_revoked(&node),
                 i.certificates.enrolments(&node),
+                i.certificates.enrolments_by(&node, &asked_with),
             )
         })
         .await?;
     if revoked {
         return Err(EnrolmentError::Revoked(node));
+    }
+    if by_token >= limits::REISSUES_MAX {
+        return Err(EnrolmentError::Again(node));
     }
     let now = house.clock.now().wall;
     let store = house.store.clone();
@@ -129,8 +142,17 @@ pub async fn enroll(
         token: request.token_id,
     };
     // The certificate leaves only once the ledger says that it exists: what it does not know it
-    // could not revoke.
+    // could not revoke. A revocation that came meanwhile has a list without it.
     house.desk.tell(Event::Enrolled(enrolled)).await?;
+    let look = move |i: &Insight<'_>| {
+        let revoked = i.certificates.is_revoked(&node);
+        (revoked, i.certificates.may_leave(&node, serial))
+    };
+    match house.desk.view(look).await? {
+        (true, _) => return Err(EnrolmentError::Revoked(node)),
+        (false, false) => return Err(EnrolmentError::Full(node)),
+        (false, true) => {}
+    }
     Ok(EnrollReply {
         spec_version: 1,
         fleet: house.settings.fleet,

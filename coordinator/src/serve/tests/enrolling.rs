@@ -44,6 +44,48 @@ async fn one_enrolment_that_is_sent_twice_uses_the_token_once_and_opens_a_new_ep
 }
 
 #[tokio::test]
+async fn one_token_gives_one_node_a_bounded_number_of_certificates() {
+    let mut town = Town::new().await;
+    let token = town.token(1, HOUR).await;
+    let key = keys::generate();
+    for _ in 0..protocol::limits::REISSUES_MAX {
+        town.client.enroll(&request(&token, &key)).await.unwrap();
+    }
+    let entries = town.client.audit_head().await.unwrap().entries;
+    let (status, line) = refusal(town.client.enroll(&request(&token, &key)).await);
+    assert_eq!(
+        (status, line.contains("tidegate token")),
+        (403, true),
+        "{line}"
+    );
+    assert_eq!(town.client.audit_head().await.unwrap().entries, entries);
+    let fresh = town.token(1, HOUR).await;
+    town.client.enroll(&request(&fresh, &key)).await.unwrap();
+    town.close().await;
+}
+
+/// Whoever wins: a certificate that left is one that the list, made after it, names.
+#[tokio::test]
+async fn a_revocation_in_the_middle_of_an_enrolment_leaves_no_valid_certificate() {
+    let mut town = Town::new().await;
+    for _ in 0..6 {
+        let token = town.token(1, HOUR).await;
+        let key = keys::generate();
+        town.client.enroll(&request(&token, &key)).await.unwrap();
+        let id = NodeId(keys::public(&key).0);
+        let asked = request(&token, &key);
+        let (again, revoked) =
+            tokio::join!(town.client.enroll(&asked), town.client.revoke(id, "lost"));
+        revoked.unwrap();
+        if again.is_err() {
+            assert_eq!(refusal(again).0, 403);
+        }
+        assert_eq!(refusal(town.client.enroll(&asked).await).0, 403);
+    }
+    town.close().await;
+}
+
+#[tokio::test]
 async fn what_does_not_enrol_leaves_no_trace() {
     let mut town = Town::new().await;
     let entries = town.client.audit_head().await.unwrap().entries;
