@@ -99,8 +99,11 @@ pub const CONTROL_WAITING_MAX_BYTES: usize = 64 << 20;
 pub const CONTROL_EVENTS_MAX: usize = 1024;
 /// Contacts that a node keeps connections to; one more is refused and logged.
 pub const CONTACTS_MAX: usize = 256;
-/// Admitted control connections of a node; one more is refused. A coordinator grants more.
+/// Admitted control connections of a node; one more is refused. See [`COORDINATOR_CONNECTIONS_MAX`].
 pub const CONNECTIONS_MAX: u32 = 512;
+/// Admitted control connections of a coordinator: a delegate of each of so many sites. One more is
+/// refused, and its delegate goes on asking until a place is free. Each takes a file descriptor.
+pub const COORDINATOR_CONNECTIONS_MAX: u32 = 16_384;
 /// Peers whose last certificate is remembered, to close their connections when it is revoked; the
 /// one unseen for longest falls out. More than any node's connections.
 pub const ADMITTED_MAX: usize = 65_536;

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let listener = TcpListener::bind(settings.api).await.map_err(listen)?;
 
     let (control_plane, control_events) =
-        Control::start(ControlConfig::at(settings.control), identity).await?;
+        Control::start(control_config(settings.control), identity).await?;
     let signer = Arc::new(Signer::new(settings.fleet, online));
     let log = Arc::new(EventLog::new());
     let (pushes, pushed) = mpsc::channel(limits::PUSHES_WAITING_MAX);
@@ -291,6 +292,14 @@ fn plain(e: &io::Error) -> String {
     }
 }
 
+/// Every site's delegates connect to a coordinator, so it grants more places than a node.
+fn control_config(address: SocketAddr) -> ControlConfig {
+    ControlConfig {
+        connections: limits::COORDINATOR_CONNECTIONS_MAX,
+        ..ControlConfig::at(address)
+    }
+}
+
 /// Holds the directory for this process; released by the system at its end, however it comes.
 fn lock(dir: &Directory) -> Result<File, ServeError> {
     let path = dir.lock_file();
@@ -323,4 +332,18 @@ fn lock(dir: &Directory) -> Result<File, ServeError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(unreadable)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coordinator_has_places_for_delegates_of_many_sites() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (ours, nodes) = (control_config(address), ControlConfig::at(address));
+        assert_eq!(ours.listen, nodes.listen);
+        assert_eq!(ours.connections, 16_384);
+        assert!(ours.connections > 8 * nodes.connections);
+    }
 }
