@@ -148,6 +148,10 @@ pub const NOTICE_MAX_BYTES: usize = (PIECES_MAX / 8) as usize + 1024;
 pub const FETCHES_PER_PEER_MAX: usize = 4;
 /// Fetches that a node has under way in all.
 pub const FETCHES_MAX: usize = 32;
+/// Requests that are served at the same time; one more is answered with `Busy`.
+pub const UPLOADS_MAX: usize = 512;
+/// Of them, requests of one peer: room for those that it gave up and that we have not noticed yet.
+pub const UPLOADS_PER_PEER_MAX: usize = 2 * FETCHES_PER_PEER_MAX;
 /// Streams that a peer may hold open towards us.
 pub const STREAMS_PER_PEER_MAX: u32 = 64;
 /// A fetch below this rate for [`SLOW_AFTER`] is cut and tried elsewhere.

@@ -13,6 +13,7 @@ mod endpoint;
 mod fetch;
 mod pace;
 mod peers;
+mod places;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 use self::count::Tallies;
 use self::pace::Paces;
 use self::peers::{GOODBYE, Peers};
+use self::places::Places;
 use crate::net::identity::Identity;
 use crate::store::blobs::{Blob, Blobs};
 
@@ -44,7 +46,8 @@ pub struct DataConfig {
     pub slow_bytes_per_s: u64,
     /// See `slow_bytes_per_s`; also how long a peer may take to answer at all.
     pub slow_after: Duration,
-    /// Requests served at the same time; one more is answered with `Busy`.
+    /// Requests served at the same time, of which one peer gets
+    /// [`protocol::limits::UPLOADS_PER_PEER_MAX`]; one more is answered with `Busy`.
     pub uploads_max: usize,
 }
 
@@ -55,7 +58,7 @@ impl DataConfig {
             listen,
             slow_bytes_per_s: protocol::limits::SLOW_BYTES_PER_S,
             slow_after: protocol::limits::SLOW_AFTER.as_duration(),
-            uploads_max: 64,
+            uploads_max: protocol::limits::UPLOADS_MAX,
         }
     }
 }
@@ -79,7 +82,7 @@ struct Inner {
     peers: Arc<Peers>,
     tallies: Arc<Tallies>,
     paces: Paces,
-    uploads: Arc<Semaphore>,
+    uploads: Arc<Places>,
     fetches: Semaphore,
     wan_payload_in: AtomicU64,
     events: mpsc::Sender<DataEvent>,
@@ -209,7 +212,7 @@ impl DataPlane {
             peers: peers.clone(),
             paces: Paces::new(tallies.clone()),
             tallies,
-            uploads: Arc::new(Semaphore::new(config.uploads_max)),
+            uploads: Places::new(config.uploads_max),
             fetches: Semaphore::new(FETCHES_MAX),
             wan_payload_in: AtomicU64::new(0),
             events,

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use protocol::NodeId;
-use protocol::limits::PACED_WRITE_MAX_BYTES;
+use protocol::limits::{PACED_WRITE_MAX_BYTES, SLOW_BYTES_PER_S};
 use protocol::wire::{Class, DataReply, DataRequest};
 use quinn::{Connection, Incoming, VarInt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::codec::{self, Gate};
 use super::pace::{Bucket, SitePace};
 use super::peers::{INCOMING_MAX, NOT_ADMITTED, node_of};
+use super::places::Place;
 use super::{DataEvent, Inner};
 use crate::store::blobs::{Blob, Encoder};
 
@@ -25,7 +25,7 @@ const CUT: VarInt = VarInt::from_u32(1);
 pub(super) async fn accept(inner: Arc<Inner>) {
     let open = Arc::new(AtomicUsize::new(0));
     while let Some(incoming) = inner.peers.endpoint().accept().await {
-        let place = Place::take(&open);
+        let room = Room::take(&open);
         if open.load(Ordering::Relaxed) > INCOMING_MAX {
             incoming.refuse();
             continue;
@@ -35,22 +35,22 @@ pub(super) async fn accept(inner: Arc<Inner>) {
             if let Err(error) = connection(inner, incoming).await {
                 tracing::debug!(%error, "an incoming data connection was not taken");
             }
-            drop(place);
+            drop(room);
         });
     }
 }
 
-/// A place among the incoming connections, given back when dropped.
-struct Place(Arc<AtomicUsize>);
+/// Room among the incoming connections, given back when dropped.
+struct Room(Arc<AtomicUsize>);
 
-impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Place {
+impl Room {
+    fn take(open: &Arc<AtomicUsize>) -> Room {
         open.fetch_add(1, Ordering::Relaxed);
-        Place(open.clone())
+        Room(open.clone())
     }
 }
 
-impl Drop for Place {
+impl Drop for Room {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -69,18 +69,18 @@ async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String>
     inner.peers.make_room_for(&node);
     inner.peers.track(node, &connection);
     tokio::join!(
-        requests(&inner, &connection),
+        requests(&inner, &connection, node),
         notices(&inner, &connection, node)
     );
     Ok(())
 }
 
-async fn requests(inner: &Arc<Inner>, connection: &Connection) {
+async fn requests(inner: &Arc<Inner>, connection: &Connection, node: NodeId) {
     // quinn bounds how many of these streams are open at the same time.
     while let Ok((mut to, mut from)) = connection.accept_bi().await {
         let (inner, connection) = (inner.clone(), connection.clone());
         tokio::spawn(async move {
-            match answer(&inner, &connection, &mut to, &mut from).await {
+            match answer(&inner, &connection, node, &mut to, &mut from).await {
                 Ok(()) => drop(to.finish()),
                 Err(error) => {
                     tracing::debug!(peer = %connection.remote_address(), %error, "a request was cut");
@@ -117,6 +117,7 @@ async fn notices(inner: &Arc<Inner>, connection: &Connection, node: NodeId) {
 async fn answer(
     inner: &Arc<Inner>,
     connection: &Connection,
+    node: NodeId,
     to: &mut quinn::SendStream,
     from: &mut quinn::RecvStream,
 ) -> Result<(), codec::ExchangeError> {
@@ -132,7 +133,7 @@ async fn answer(
             return Ok(codec::write_reply(to, DataReply::Refused).await?);
         }
     };
-    let (blob, _permit) = match admit(inner, &request).await {
+    let (blob, _place) = match admit(inner, node, &request).await {
         Ok(admitted) => admitted,
         Err(reply) => return Ok(codec::write_reply(to, reply).await?),
     };
@@ -160,13 +161,10 @@ async fn answer(
 /// The blob and a place among the uploads, or why not.
 async fn admit(
     inner: &Arc<Inner>,
+    node: NodeId,
     request: &DataRequest,
-) -> Result<(Arc<Blob>, OwnedSemaphorePermit), DataReply> {
-    let permit = inner
-        .uploads
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| DataReply::Busy)?;
+) -> Result<(Arc<Blob>, Place), DataReply> {
+    let place = inner.uploads.take(node).ok_or(DataReply::Busy)?;
     let (blobs, root) = (inner.blobs.clone(), request.blob.root);
     let blob = spawn_blocking(move || blobs.get(&root))
         .await
@@ -179,7 +177,7 @@ async fn admit(
                 .iter()
                 .all(|(start, end)| blob.holds(*start..*end))
     })
-    .map(|blob| (blob, permit))
+    .map(|blob| (blob, place))
     .ok_or(DataReply::NotHeld)
 }
 
@@ -205,9 +203,14 @@ impl SendGate {
         SendGate {
             theirs: pace(&theirs.site),
             ours: pace(&ours.site),
-            wish: (max_bytes_per_s > 0).then(|| Bucket::new(max_bytes_per_s, 0)),
+            wish: wished(max_bytes_per_s).map(|rate| Bucket::new(rate, 0)),
         }
     }
+}
+
+/// A wish for less than a fetch must bring is no wish to fetch, but to keep a place.
+fn wished(max_bytes_per_s: u64) -> Option<u64> {
+    (max_bytes_per_s > 0).then_some(max_bytes_per_s.max(SLOW_BYTES_PER_S))
 }
 
 impl Gate for SendGate {
@@ -230,5 +233,17 @@ impl Gate for SendGate {
         if let Some(theirs) = &self.theirs {
             theirs.take(bytes, true).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_keeps_no_place_for_ever() {
+        assert_eq!(wished(0), None);
+        assert_eq!(wished(1), Some(SLOW_BYTES_PER_S));
+        assert_eq!(wished(250_000), Some(250_000));
     }
 }
