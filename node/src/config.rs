@@ -301,6 +301,47 @@ mod tests {
     }
 
     #[test]
+    fn a_config_is_read_and_written_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let least = NodeConfig {
+            listen: Listen {
+                address: Ipv4Addr::new(127, 1, 0, 1).into(),
+                control_port: 4001,
+                data_port: 4002,
+            },
+            ..sample(dir.path())
+        };
+        let whole = NodeConfig {
+            role: Role::Origin,
+            site: Some("s1".parse().unwrap()),
+            listen: Listen {
+                address: std::net::Ipv6Addr::LOCALHOST.into(),
+                ..least.listen
+            },
+            coordinators: vec![protocol::fixtures::contact(1)],
+            origins: vec![Contact {
+                data: None,
+                ..protocol::fixtures::contact(2)
+            }],
+            epoch: 3,
+            ..least.clone()
+        };
+        let write = |config: &NodeConfig| {
+            config.store(dir.path()).unwrap();
+            fs::read(NodeConfig::path(dir.path())).unwrap()
+        };
+        let samples = [
+            ("endpoint.json".into(), write(&least)),
+            ("origin.json".into(), write(&whole)),
+        ];
+        crate::golden::check("node-config", &samples, |bytes| {
+            fs::write(NodeConfig::path(dir.path()), bytes).unwrap();
+            let config = NodeConfig::load(dir.path()).map_err(|e| e.to_string())?;
+            Ok(write(&config))
+        });
+    }
+
+    #[test]
     fn says_what_is_wrong_with_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         assert!(

@@ -15,3 +15,7 @@ pub mod net;
 pub mod reach;
 pub mod run;
 pub mod store;
+
+#[cfg(test)]
+#[path = "../../protocol/tests/support/golden.rs"]
+mod golden;

@@ -225,3 +225,26 @@ pub(super) fn names(directory: &Path) -> Result<Vec<String>, Failure> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_and_written_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let version: SiteId = "1.2.3".parse().unwrap();
+        let places = Places::new(dir.path(), &"app".parse().unwrap());
+        fs::create_dir_all(places.slot(&version)).unwrap();
+        let write = |release| {
+            places.mark(&version, release).unwrap();
+            fs::read(places.marker(&version)).unwrap()
+        };
+        let sample = write(Hash::of(b"release"));
+        crate::golden::check("marker", &[("1.json".into(), sample)], |bytes| {
+            fs::write(places.marker(&version), bytes).unwrap();
+            let release = places.holds(&version).map_err(|e| e.reason)?;
+            release.map(write).ok_or("no marker".to_owned())
+        });
+    }
+}

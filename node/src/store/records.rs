@@ -390,3 +390,7 @@ fn restore(bytes: &[u8], trust: &Trust) -> Result<Record, (&'static str, String)
 #[cfg(test)]
 #[path = "records_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "records_golden.rs"]
+mod golden_bytes;

@@ -9,7 +9,8 @@ use protocol::status::{NodeStatus, State};
 
 use super::*;
 
-fn everything(fleet: &Fleet) -> Vec<Record> {
+/// One record of every kind, two orders.
+pub(super) fn everything(fleet: &Fleet) -> Vec<Record> {
     let release = fleet.verified(&fleet.release("app", "1.0", 1));
     let plan = fleet.verified(&fleet.plan("r1", &release, vec![fixtures::node(1)]));
     let (recall_body, recall) = fleet.recall(&plan);

@@ -159,4 +159,21 @@ mod tests {
         let long = vec![0; CONTROL_MAX_BYTES + 1];
         assert!(block_on(write(&mut Cursor::new(Vec::new()), &long)).is_err());
     }
+
+    #[test]
+    fn a_frame_is_read_and_written_as_ever() {
+        let framed = |body: &[u8]| {
+            let mut wire = Cursor::new(Vec::new());
+            block_on(write(&mut wire, body)).unwrap();
+            wire.into_inner()
+        };
+        let samples = [
+            ("empty.bin".to_owned(), framed(b"")),
+            ("body.bin".to_owned(), framed(&[7; 300])),
+        ];
+        crate::golden::check("control-frame", &samples, |bytes| {
+            let body = block_on(read(&mut Cursor::new(bytes))).map_err(|e| e.to_string())?;
+            Ok(framed(&body))
+        });
+    }
 }

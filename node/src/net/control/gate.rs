@@ -492,3 +492,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "gate_golden.rs"]
+mod golden_bytes;

@@ -76,6 +76,72 @@ fn requests_and_replies_come_out_as_they_went_in() {
     });
 }
 
+crate::golden::variants!(every_reply_of of DataReply: Sending, NotHeld, Busy, Refused);
+
+#[test]
+fn framed_requests_and_reply_bytes_are_read_and_written_as_ever() {
+    let runtime = runtime();
+    let framed = |request: &DataRequest| {
+        let mut wire = Vec::new();
+        runtime.block_on(write_request(&mut wire, request)).unwrap();
+        wire
+    };
+    let request = [("request.bin".to_owned(), framed(&request()))];
+    crate::golden::check("data-request", &request, |mut bytes| {
+        let request = runtime
+            .block_on(read_request(&mut bytes))
+            .map_err(|e| e.to_string())?;
+        Ok(framed(&request))
+    });
+
+    let byte = |reply: DataReply| {
+        let mut wire = Vec::new();
+        runtime.block_on(write_reply(&mut wire, reply)).unwrap();
+        wire
+    };
+    let replies = [
+        DataReply::Sending,
+        DataReply::NotHeld,
+        DataReply::Busy,
+        DataReply::Refused,
+    ];
+    every_reply_of(&replies);
+    let samples = replies.map(|reply| (format!("{reply:?}.bin"), byte(reply)));
+    crate::golden::check("data-reply", &samples, |mut bytes| {
+        let reply = runtime
+            .block_on(read_reply(&mut bytes))
+            .map_err(|e| e.to_string())?;
+        Ok(byte(reply))
+    });
+}
+
+/// The bytes behind `Sending`: bao's encoding of a blob's ranges, as it was when this was written.
+#[test]
+fn an_encoding_is_sent_and_taken_as_ever() {
+    let runtime = runtime();
+    let pair = pair();
+    let groups = [(1, 2), (6, 7)];
+    let sent = |blob: Arc<Blob>| {
+        let mut wire = Vec::new();
+        runtime
+            .block_on(send(&mut wire, Encoder::new(blob, &groups), &Free, |_| {}))
+            .unwrap();
+        wire
+    };
+    let sample = [("ranges.bin".to_owned(), sent(pair.full.clone()))];
+    crate::golden::check("data-encoding", &sample, |mut bytes| {
+        let blob = pair.blobs.open_blob(pair.full.name()).unwrap();
+        let (result, _) = runtime.block_on(transfer(&mut bytes, blob.clone(), &groups));
+        let again = match result {
+            Ok(()) => Ok(sent(blob.clone())),
+            Err(stopped) => Err(format!("{stopped:?}")),
+        };
+        drop(blob);
+        pair.blobs.drop_blob(&pair.full.name().root).unwrap();
+        again
+    });
+}
+
 #[test]
 fn an_endless_notice_is_cut() {
     runtime().block_on(async {
