@@ -158,6 +158,7 @@ async fn enroll(args: EnrollArgs) -> Result<(), String> {
     ) {
         (Some(path), ..) => InstallerFile::read(&path)?,
         (None, Some(coordinator), Some(token), Some(root_digest)) => InstallerFile {
+            spec_version: InstallerFile::VERSION,
             coordinator,
             token,
             root_digest,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use node::enroll::InstallerFile;
 use node::run::RunOptions;
 
 use super::args::{Audit, Init, InternalNode, Serve, Token};
@@ -134,11 +135,12 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
         .await
         .context("failed to make a token")?;
     let settings = crate::directory::Directory::new(&ask.at.dir).settings()?;
-    let installer = serde_json::json!({
-        "coordinator": format!("https://{}", settings.public_api()),
-        "token": made.token.to_string(),
-        "root_digest": made.root,
-    });
+    let installer = InstallerFile {
+        spec_version: InstallerFile::VERSION,
+        coordinator: format!("https://{}", settings.public_api()),
+        token: made.token.to_string(),
+        root_digest: made.root.to_string(),
+    };
     if let Some(path) = ask.installer {
         node::config::write_durably(&path, &serde_json::to_vec_pretty(&installer)?, 0o600)
             .context("failed to write the installer file")?;

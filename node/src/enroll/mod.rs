@@ -19,7 +19,7 @@ use protocol::limits::API_BODY_MAX_BYTES;
 use protocol::trust::TrustError;
 use protocol::{FleetId, NodeId, Time};
 use rustls::pki_types::CertificateDer;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ListenAsked, NodeConfig, Role};
 use crate::driver::{issued_at, issuing_cas, random_bytes};
@@ -49,9 +49,12 @@ pub struct EnrollOptions {
 }
 
 /// What an installer file holds, as JSON.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstallerFile {
+    /// Format version, 1.
+    #[serde(default = "first_version")]
+    pub spec_version: u32,
     /// The coordinator's address.
     pub coordinator: String,
     /// The token, as text.
@@ -360,7 +363,15 @@ fn innermost(error: &dyn std::error::Error) -> String {
     at.to_string()
 }
 
+/// Files that name no version are of the first.
+fn first_version() -> u32 {
+    1
+}
+
 impl InstallerFile {
+    /// The version that is written and read.
+    pub const VERSION: u32 = 1;
+
     /// Reads an installer file.
     ///
     /// # Errors
@@ -368,7 +379,14 @@ impl InstallerFile {
     pub fn read(path: &Path) -> Result<InstallerFile, String> {
         let name = path.display();
         let text = fs::read(path).map_err(|e| format!("{name}: {e}"))?;
-        serde_json::from_slice(&text).map_err(|e| format!("{name} is no installer file: {e}"))
+        let file: InstallerFile = serde_json::from_slice(&text)
+            .map_err(|e| format!("{name} is no installer file: {e}"))?;
+        match file.spec_version {
+            InstallerFile::VERSION => Ok(file),
+            other => Err(format!(
+                "{name} has spec_version {other}, which this program does not know: update it"
+            )),
+        }
     }
 
     /// What it asks for, beside what the command line adds.
@@ -392,5 +410,38 @@ impl InstallerFile {
             labels,
             listen,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installer_file_is_read_and_written_as_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("installer.json");
+        let file = InstallerFile {
+            spec_version: InstallerFile::VERSION,
+            coordinator: "https://127.0.0.1:7443".into(),
+            token: "token".into(),
+            root_digest: "00".repeat(32),
+        };
+        let write = |file: &InstallerFile| serde_json::to_vec_pretty(file).unwrap();
+        let read = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            InstallerFile::read(&path)
+        };
+        let samples = [("1.json".to_owned(), write(&file))];
+        crate::golden::check("installer", &samples, |bytes| {
+            read(bytes).map(|f| write(&f))
+        });
+
+        let mut value = serde_json::to_value(&file).unwrap();
+        value["spec_version"] = 2.into();
+        let error = read(value.to_string().as_bytes()).unwrap_err();
+        assert!(error.contains("spec_version 2"), "{error}");
+        value.as_object_mut().unwrap().remove("spec_version");
+        assert_eq!(read(value.to_string().as_bytes()), Ok(file));
     }
 }
