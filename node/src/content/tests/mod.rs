@@ -1,5 +1,6 @@
 //! The whole way of a release: tree, blobs, tree.
 
+mod description;
 mod hostile;
 mod round_trip;
 mod tree_rows;
