@@ -38,6 +38,11 @@ pub struct Draft {
     pub health_check: Option<HealthCheck>,
 }
 
+impl Draft {
+    /// The version that is written and read.
+    pub const VERSION: u32 = 1;
+}
+
 /// File name of the [`Draft`].
 pub const DRAFT: &str = "release.json";
 /// File name of the signed manifest.
@@ -154,7 +159,7 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
     let built = build(&ask.path, &ask.out, BuildOptions { level: ask.level })
         .context("failed to build the release")?;
     let draft = Draft {
-        spec_version: 1,
+        spec_version: Draft::VERSION,
         product: ask.product.clone(),
         version: ask.version.clone(),
         vendor_severity: match ask.severity {
@@ -271,6 +276,13 @@ fn fresh_manifest(
     })?;
     let draft: Draft = serde_json::from_slice(&text)
         .with_context(|| format!("failed to read {}", path.display()))?;
+    if draft.spec_version != Draft::VERSION {
+        bail!(
+            "failed to read {}: spec_version {} is not known to this program; build the release again",
+            path.display(),
+            draft.spec_version
+        );
+    }
     let now = units::wall_now();
     Ok(ReleaseManifest {
         spec_version: 1,
