@@ -88,9 +88,9 @@ impl Live {
             Mode::Silent => {}
             Mode::Lines => self.shown.borrow_mut().say_once(one_line(view)),
             Mode::Bars => {
-                let missing = missing_by_site(view, fleet, carrier_bytes).await;
+                let held = held_by_site(view, fleet, carrier_bytes).await;
                 let mut shown = self.shown.borrow_mut();
-                for (site, (missing, all)) in missing {
+                for (site, (held, all)) in held {
                     let bar = shown.sites.entry(site.clone()).or_insert_with(|| {
                         self.bar(
                             site.as_str(),
@@ -98,7 +98,7 @@ impl Live {
                             "{bytes}/{total_bytes} in the site's nodes",
                         )
                     });
-                    bar.set_position(all.saturating_sub(missing));
+                    bar.set_position(held);
                 }
                 for wave in &view.waves {
                     if shown.waves.len() <= wave.number as usize {
@@ -167,8 +167,8 @@ impl Shown {
     }
 }
 
-/// For each site: bytes that its nodes still miss, and all that they need.
-async fn missing_by_site(
+/// For each site: bytes that its nodes have, and all that they need.
+async fn held_by_site(
     view: &RolloutView,
     fleet: &Fleet,
     carrier_bytes: u64,
@@ -178,20 +178,22 @@ async fn missing_by_site(
         let entry = sites.entry(node.site.clone()).or_default();
         entry.1 += carrier_bytes;
         let Ok(report) = node::driver::status::read(&node.dir).await else {
-            entry.0 += carrier_bytes;
             continue;
         };
-        let standings = report["snapshot"]["standings"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let mine = standings
-            .iter()
-            .find(|s| s["rollout"] == view.rollout.as_str());
-        entry.0 += mine
-            .and_then(|s| s["missing_bytes"].as_u64())
-            .unwrap_or(carrier_bytes)
-            .min(carrier_bytes);
+        let standings = report["snapshot"]["standings"].as_array();
+        let mut standings = standings.into_iter().flatten();
+        let Some(mine) = standings.find(|s| s["rollout"] == view.rollout.as_str()) else {
+            continue;
+        };
+        let fetching = ["NotReceived", "Received", "Downloading"];
+        entry.0 += match mine["state"].as_str() {
+            Some(state) if fetching.contains(&state) => {
+                let by_reason = mine["bytes"].as_object().into_iter().flatten();
+                let fetched: u64 = by_reason.filter_map(|(_, bytes)| bytes.as_u64()).sum();
+                fetched.min(carrier_bytes)
+            }
+            _ => carrier_bytes,
+        };
     }
     sites
 }
