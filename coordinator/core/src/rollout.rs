@@ -433,12 +433,17 @@ impl Rollout {
 
     fn judge(&mut self, now: Now) -> Option<Move> {
         let mut passed = None;
+        let last = self.plan.waves.len() - 1;
         for (number, stand) in self.waves.iter_mut().enumerate() {
             if stand.opened_at.is_none() {
                 continue;
             }
             let gate = &self.plan.waves[number].gate;
-            let votes = stand.tally.votes;
+            let mut votes = stand.tally.votes;
+            // Nothing opens behind the last wave, so late joiners alone need not hold it.
+            if number == last {
+                votes.late = 0;
+            }
             stand.holds_since = match gate::holds(gate, votes) {
                 true => stand.holds_since.or(Some(now.boot)),
                 false => None,

@@ -65,6 +65,25 @@ fn a_wave_of_late_joiners_waits() {
 }
 
 #[test]
+fn late_joiners_in_the_last_wave_hold_no_rollout_open() {
+    let mut bench = Bench::with_nodes(2);
+    let waves = vec![
+        draft("first", Site(site("s1")), gate(0, 1, 0)),
+        draft("second", Site(site("s2")), gate(0, 1, 0)),
+        draft("rest", Rest, gate(0, 1, 0)),
+    ];
+    let plan = bench.start("r", waves);
+    bench.enrol(2);
+    assert_eq!(targets(&bench), [1, 1, 1], "the third joined late");
+    for node in [0, 1] {
+        bench.report(&plan, &[node], State::Succeeded);
+        bench.wait(5);
+    }
+    assert_eq!(bench.state("r"), S::Finished);
+    assert_eq!(bench.view("r").counts.not_received, 1);
+}
+
+#[test]
 fn forgiven_failures_and_empty_waves_let_the_rest_go_on() {
     let mut bench = Bench::with_nodes(6);
     let plan = bench.start("r", site_first());
