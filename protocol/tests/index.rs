@@ -158,10 +158,10 @@ proptest! {
     #[test]
     fn a_path_that_passes_stays_below_what_it_is_joined_to(path in "[a./\\\\\u{0}é]{0,12}") {
         if check_path(&path).is_ok() {
-            let joined = std::path::Path::new("/root/dir").join(&path);
-            prop_assert!(joined.starts_with("/root/dir") && joined != std::path::Path::new("/root/dir"));
+            let joined = std::path::Path::new("/srv/dir").join(&path);
+            prop_assert!(joined.starts_with("/srv/dir") && joined != std::path::Path::new("/srv/dir"));
             prop_assert!(joined.components().all(|c| !matches!(c, std::path::Component::ParentDir)));
-            prop_assert_eq!(joined.strip_prefix("/root/dir").unwrap().to_str(), Some(path.as_str()));
+            prop_assert_eq!(joined.strip_prefix("/srv/dir").unwrap().to_str(), Some(path.as_str()));
         }
     }
 }
