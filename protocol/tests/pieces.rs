@@ -37,6 +37,7 @@ fn lengths() -> impl Strategy<Value = u64> {
         0..64u64 << 20,
         (1..300u64).prop_map(|n| n * PIECE_MIN_BYTES),
     ]
+    .prop_map(|length: u64| length.min(BLOB_MAX_BYTES))
 }
 
 proptest! {
