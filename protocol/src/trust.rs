@@ -173,36 +173,53 @@ impl TrustError {
 }
 
 /// A statement whose signatures held, with the envelope to hand on. There is no other way to make
-/// one than [`Trust::verify`] and its siblings in this crate.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// one than [`Trust::verify`] and its siblings in this crate. Clones share what they say: a topology
+/// of thousands of sites is kept once, however many rooms hold it.
+#[derive(PartialEq, Eq, Debug)]
 pub struct Verified<T> {
+    said: std::sync::Arc<Said<T>>,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+struct Said<T> {
     value: T,
     digest: Hash,
     envelope: Envelope,
 }
 
+impl<T> Clone for Verified<T> {
+    fn clone(&self) -> Verified<T> {
+        Verified {
+            said: self.said.clone(),
+        }
+    }
+}
+
 impl<T> Verified<T> {
     pub(crate) fn new(value: T, envelope: Envelope) -> Verified<T> {
+        let digest = envelope.digest();
         Verified {
-            digest: envelope.digest(),
-            value,
-            envelope,
+            said: std::sync::Arc::new(Said {
+                value,
+                digest,
+                envelope,
+            }),
         }
     }
     /// The digest of the payload: the statement's name.
     pub fn digest(&self) -> Hash {
-        self.digest
+        self.said.digest
     }
     /// The envelope, to store or to hand on.
     pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+        &self.said.envelope
     }
 }
 
 impl<T> core::ops::Deref for Verified<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.value
+        &self.said.value
     }
 }
 
