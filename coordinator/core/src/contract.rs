@@ -45,10 +45,6 @@ pub struct Config {
 
 /// What the body tells the brain.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, moved once, never kept"
-)]
 pub enum Event {
     /// An operator's command, already authenticated, its statements verified.
     Command(Ticket, Command),
