@@ -1,6 +1,18 @@
 //! Checkers: apart from the cores and from the workload, they look at what happened and know only the
 //! rules that may never be broken.
 
+pub mod bans;
+pub mod counts;
+pub mod findings;
+pub mod gates;
+pub mod halts;
+pub mod leases;
+pub mod limits;
+pub mod liveness;
+pub mod rates;
+pub mod verified;
+pub mod waves;
+
 use coordinator_core::Conductor;
 use protocol::limits::{FETCHES_MAX, FETCHES_PER_PEER_MAX};
 use protocol::orders::{Order, OrderBody};
