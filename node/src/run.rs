@@ -181,6 +181,7 @@ pub async fn run_until(
         coordinators: config.coordinators.clone(),
         origins: config.origins.clone(),
         tempo: options.tempo,
+        grain: node_core::contract::Grain::default(),
         seed: u64::from_le_bytes(driver::random_bytes()[..8].try_into().expect("8 bytes")),
     };
     let parts = Parts {

@@ -169,6 +169,8 @@ pub const PACED_WRITE_MAX_BYTES: usize = 64 << 10;
 pub const SWARM_BLOBS_MAX: usize = 256;
 /// Blobs not tracked here whose askers are remembered; more are not.
 pub const STRANGE_BLOBS_MAX: usize = 64;
+/// Peers to which a node turns for a blob, beside its likely fetchers.
+pub const SWARM_NEIGHBOURS_MAX: usize = 8;
 /// Peers whose pieces of one blob are known; more are not listened to.
 pub const HOLDERS_MAX: usize = 4 * NEIGHBOURS_MAX;
 /// Peers that hear of pieces won of one blob; later ones are answered once.

@@ -17,8 +17,15 @@ pub struct Geometry {
 impl Geometry {
     /// The cut of a blob of `length` bytes.
     pub fn of(length: u64) -> Geometry {
-        let aim = length.div_ceil(PIECES_AIM).max(1).next_power_of_two();
-        let piece = aim.clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
+        Geometry::aimed(length, PIECES_AIM, PIECE_MAX_BYTES)
+    }
+
+    /// The cut of a blob of `length` bytes into about `aim` pieces of at most `piece_max` bytes (powers
+    /// of two). Nodes that cut differently do not understand each other: for a pretend fleet whose
+    /// pieces are coarser than real ones.
+    pub fn aimed(length: u64, aim: u64, piece_max: u64) -> Geometry {
+        let even = length.div_ceil(aim.max(1)).max(1).next_power_of_two();
+        let piece = even.clamp(PIECE_MIN_BYTES, piece_max.max(PIECE_MIN_BYTES));
         Geometry {
             length,
             piece_log2: piece.trailing_zeros() as u8,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use node_core::contract::FrameMap;
+use node_core::contract::{FrameMap, Grain};
 use protocol::carrier::{Coding, FrameTable};
 use protocol::index::{CheckedIndex, Chunk, Entry, EntryKind, Index};
-use protocol::limits::{CHUNK_AVG_BYTES, FRAME_PLAIN_MAX_BYTES, GROUP_LOG2};
+use protocol::limits::{CHUNK_AVG_BYTES, GROUP_LOG2};
 use protocol::manifest::{
     Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity,
 };
@@ -15,7 +15,7 @@ use protocol::versioned::Versioned;
 use protocol::{BlobRef, FleetId, Hash, Span};
 
 use crate::fleet::{BEGINNING, EXPIRES};
-use crate::scenario::ReleaseSpec;
+use crate::scenario::{GrainSpec, ReleaseSpec};
 
 /// A release as the world keeps it.
 pub struct Content {
@@ -31,6 +31,8 @@ pub struct Content {
     pub checked: Arc<CheckedIndex>,
     /// Where the carrier's frames lie.
     pub frames: FrameMap,
+    /// How its blobs are cut.
+    pub grain: Grain,
     /// On so many of a hundred nodes its health check fails.
     pub sick_percent: u32,
 }
@@ -40,13 +42,18 @@ impl Content {
     ///
     /// # Errors
     /// When a name is malformed or the index breaks its own rules.
-    pub fn make(fleet: FleetId, number: usize, spec: &ReleaseSpec) -> Result<Content> {
+    pub fn make(
+        fleet: FleetId,
+        number: usize,
+        spec: &ReleaseSpec,
+        grain: &GrainSpec,
+    ) -> Result<Content> {
         let name = |what: &str, length| BlobRef {
             root: Hash::of(format!("{what} of simulated release {number}").as_bytes()),
             length,
         };
         let pack = name("pack", spec.pack_mib << 20);
-        let table = frame_table(pack.length, spec.carrier_mib << 20);
+        let table = frame_table(pack.length, spec.carrier_mib << 20, grain.frame_plain());
         let ranges = table.frame_ranges();
         let carrier_length = ranges.last().map_or(table.head_bytes(), |r| r.end);
         let carrier = name("carrier", carrier_length);
@@ -91,6 +98,7 @@ impl Content {
                 coded: ranges.iter().map(|r| (r.start, r.end)).collect(),
                 frame_plain: table.frame_plain,
             },
+            grain: grain.grain(),
             sick_percent: spec.sick_percent,
         })
     }
@@ -104,7 +112,7 @@ impl Content {
     pub fn pieces_of_frame(&self, frame: u32) -> core::ops::Range<u32> {
         let start = u64::from(frame) * self.frames.frame_plain;
         let end = (start + self.frames.frame_plain).min(self.pack.length);
-        Geometry::of(self.pack.length).pieces_of_bytes(start..end)
+        self.grain.cut(self.pack.length).pieces_of_bytes(start..end)
     }
 
     /// Pieces of the carrier that a frame's coded bytes touch.
@@ -112,16 +120,18 @@ impl Content {
         let Some((start, end)) = self.frames.coded.get(frame as usize) else {
             return 0..0;
         };
-        Geometry::of(self.carrier.length).pieces_of_bytes(*start..*end)
+        self.grain
+            .cut(self.carrier.length)
+            .pieces_of_bytes(*start..*end)
     }
 }
 
-fn frame_table(plain: u64, coded: u64) -> FrameTable {
-    let frames = plain.div_ceil(FRAME_PLAIN_MAX_BYTES);
-    let each = (coded / frames.max(1)).clamp(1, FRAME_PLAIN_MAX_BYTES);
+fn frame_table(plain: u64, coded: u64, frame_plain: u64) -> FrameTable {
+    let frames = plain.div_ceil(frame_plain);
+    let each = (coded / frames.max(1)).clamp(1, frame_plain);
     FrameTable {
         coding: Coding::Zstd,
-        frame_plain: FRAME_PLAIN_MAX_BYTES,
+        frame_plain,
         plain,
         coded: vec![each as u32; frames as usize],
     }

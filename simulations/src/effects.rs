@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use node_core::contract::{Event, Failure, Step, StepOutcome, Ticket};
-use protocol::pieces::{Geometry, PieceSet};
+use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Span};
 
 use crate::machine::Stored;
@@ -42,7 +42,7 @@ impl World {
         let content = |blob: &BlobRef| self.contents.iter().find(|c| c.blobs().contains(blob));
         let event = match effect {
             Effect::Open(blob) => {
-                let pieces = Geometry::of(blob.length).pieces();
+                let pieces = self.grain.cut(blob.length).pieces();
                 let empty = || Stored {
                     have: PieceSet::empty(pieces),
                     partial: BTreeMap::new(),
@@ -64,7 +64,7 @@ impl World {
                 }
             }
             Effect::Reuse(pack) => {
-                let none = || PieceSet::empty(Geometry::of(pack.length).pieces());
+                let none = || PieceSet::empty(self.grain.cut(pack.length).pieces());
                 let have = machine
                     .disk
                     .get(&pack)

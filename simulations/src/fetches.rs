@@ -1,7 +1,6 @@
 //! Fetches: from a brain's wish to a flow, and back to what is on disk.
 
 use node_core::contract::{Event, FetchOutcome, Ticket};
-use protocol::pieces::Geometry;
 use protocol::{NodeId, Span};
 
 use crate::flows::{Flow, Link};
@@ -99,7 +98,7 @@ impl World {
             return;
         };
         self.count_wan(flow.wan, &fetch.blob, fetch.reason, bytes);
-        let cut = Geometry::of(fetch.blob.length);
+        let cut = self.grain.cut(fetch.blob.length);
         let Some(stored) = self.machines[n].disk.get_mut(&fetch.blob) else {
             return;
         };

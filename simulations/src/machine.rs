@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use node_core::Brain;
 use node_core::contract::{
-    Action, Config, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey, Step,
-    Tempo, Ticket,
+    Action, Config, Event, FetchOutcome, FetchReason, Grain, Memory, NodeRole, Record, RecordKey,
+    Step, Tempo, Ticket,
 };
 use protocol::envelope::Envelope;
-use protocol::pieces::{Geometry, PieceSet};
+use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
@@ -80,6 +80,7 @@ impl Machine {
         fleet: &Fleet,
         number: usize,
         place: Option<(usize, SiteId, u32)>,
+        (tempo, grain): (Tempo, Grain),
         boots: &mut ChaCha8Rng,
     ) -> Machine {
         let address = place
@@ -103,7 +104,8 @@ impl Machine {
             boot_id: Hash::of(format!("boot of {number}").as_bytes()),
             coordinators: Vec::new(),
             origins: Vec::new(),
-            tempo: Tempo::default(),
+            tempo,
+            grain,
             seed: below(boots, u64::MAX),
         };
         Machine {
@@ -152,7 +154,7 @@ impl Machine {
 
     /// Lays a whole blob on its disk.
     pub fn lay(&mut self, blob: BlobRef) {
-        let have = PieceSet::full(Geometry::of(blob.length).pieces());
+        let have = PieceSet::full(self.config.grain.cut(blob.length).pieces());
         self.disk.insert(
             blob,
             Stored {
@@ -191,7 +193,7 @@ impl Machine {
 
     /// Bytes that each piece of a fetch lacks.
     pub(crate) fn missing(&self, fetch: &Fetch) -> Vec<f64> {
-        let cut = Geometry::of(fetch.blob.length);
+        let cut = self.config.grain.cut(fetch.blob.length);
         let stored = self.disk.get(&fetch.blob);
         let left = |piece: &u32| {
             let range = cut.piece_range(*piece);
@@ -398,7 +400,7 @@ impl World {
                 frame,
                 ..
             } => {
-                let plain = protocol::limits::FRAME_PLAIN_MAX_BYTES / DISK_BYTES_PER_MS;
+                let plain = self.scenario.grain.frame_plain() / DISK_BYTES_PER_MS;
                 self.takes(n, ticket, plain, Effect::Decode(pack, frame));
             }
             Action::Step {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use anyhow::Result;
-use node_core::contract::{Event, FetchReason, Ticket};
+use node_core::contract::{Event, FetchReason, Grain, Ticket};
 use protocol::envelope::Envelope;
 use protocol::topology::{Site, Topology};
 use protocol::wire::{Contact, ControlReply, ControlRequest, SiteMessage};
@@ -106,6 +106,7 @@ pub struct World {
     pub(crate) of_node: BTreeMap<NodeId, usize>,
     pub(crate) asked: BTreeMap<(usize, Ticket), (usize, u32, Ticket)>,
     pub(crate) draws: Draws,
+    pub(crate) grain: Grain,
     pub(crate) story: crate::story::Story,
     pub(crate) started: BTreeSet<(RolloutId, NodeId)>,
     now: Time,
@@ -133,19 +134,27 @@ impl World {
         let fleet = Fleet::new(seed, count as u32 + 2)?;
         let contents = scenario.releases.iter().enumerate();
         let contents = contents
-            .map(|(n, spec)| Content::make(fleet.id(), n, spec))
+            .map(|(n, spec)| Content::make(fleet.id(), n, spec, &scenario.grain))
             .collect::<Result<Vec<_>>>()?;
         let coordinator = contact(&fleet, count + 1);
         let origin = contact(&fleet, count);
         let mut machines = Vec::with_capacity(count + 1);
         let mut boots = stream(seed, "boots");
+        let grain = scenario.grain.grain();
+        let pace = (scenario.grain.tempo(), grain);
         for (site, spec) in scenario.sites.iter().enumerate() {
             for host in 0..spec.nodes {
                 let place = Some((site, spec.name.parse::<SiteId>()?, host));
-                machines.push(Machine::new(&fleet, machines.len(), place, &mut boots));
+                machines.push(Machine::new(
+                    &fleet,
+                    machines.len(),
+                    place,
+                    pace,
+                    &mut boots,
+                ));
             }
         }
-        machines.push(Machine::new(&fleet, count, None, &mut boots));
+        machines.push(Machine::new(&fleet, count, None, pace, &mut boots));
         let of_node = machines.iter().map(|m| (m.node(), m.number)).collect();
         let mut flows = Flows::default();
         for machine in &machines {
@@ -178,6 +187,7 @@ impl World {
             of_node,
             asked: BTreeMap::new(),
             draws,
+            grain,
             story: crate::story::Story::default(),
             started: BTreeSet::new(),
             now: Time(0),

@@ -2,6 +2,7 @@
 
 mod draws;
 mod faults;
+mod grain;
 mod release;
 mod rollout;
 mod site;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 pub use draws::{below, stream};
 pub use faults::Faults;
+pub use grain::GrainSpec;
 pub use release::ReleaseSpec;
 pub use rollout::{RolloutSpec, WaveSpec};
 pub use site::SiteSpec;
@@ -39,6 +41,9 @@ pub struct Scenario {
     pub releases: Vec<ReleaseSpec>,
     /// How each is rolled out.
     pub rollout: RolloutSpec,
+    /// How fine the nodes' work is cut.
+    #[serde(default)]
+    pub grain: GrainSpec,
     /// What goes wrong beside sick releases.
     #[serde(default)]
     pub faults: Faults,

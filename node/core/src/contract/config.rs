@@ -4,6 +4,7 @@ use protocol::FleetId;
 use protocol::Hash;
 use protocol::NodeId;
 use protocol::Span;
+use protocol::pieces::Geometry;
 use protocol::wire::Contact;
 use serde::Deserialize;
 use serde::Serialize;
@@ -37,6 +38,8 @@ pub struct Config {
     pub origins: Vec<Contact>,
     /// Intervals; [`Tempo::default`] in production.
     pub tempo: Tempo,
+    /// How fine the swarm's work is cut; [`Grain::default`] in production.
+    pub grain: Grain,
     /// Seeds the brain's random streams.
     pub seed: u64,
 }
@@ -77,6 +80,36 @@ impl Default for Tempo {
             claim_wait: l::CLAIM_WAIT,
             claim_lease: l::CLAIM_LEASE,
             uplink: l::UPLINK_INTERVAL,
+        }
+    }
+}
+
+/// How fine the swarm's work is cut. A simulation of a large fleet takes coarser grain; every node of
+/// a fleet must have the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grain {
+    /// Pieces that a blob is aimed to have.
+    pub pieces: u64,
+    /// Largest piece in bytes, a power of two.
+    pub piece_max_bytes: u64,
+    /// Peers to which a node turns for a blob.
+    pub neighbours: usize,
+}
+
+impl Grain {
+    /// The cut of a blob of `length` bytes.
+    pub fn cut(&self, length: u64) -> Geometry {
+        Geometry::aimed(length, self.pieces, self.piece_max_bytes)
+    }
+}
+
+impl Default for Grain {
+    fn default() -> Grain {
+        use protocol::limits as l;
+        Grain {
+            pieces: l::PIECES_AIM,
+            piece_max_bytes: l::PIECE_MAX_BYTES,
+            neighbours: l::SWARM_NEIGHBOURS_MAX,
         }
     }
 }

@@ -17,7 +17,7 @@ mod record;
 mod standing;
 
 pub use action::{Action, FetchReason, Step};
-pub use config::{Config, NodeRole, Tempo, Ticket};
+pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
 pub use event::{Event, FetchOutcome, FrameMap, StepOutcome};
 pub use record::{
     Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory, Record,

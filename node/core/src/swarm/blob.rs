@@ -86,7 +86,7 @@ pub(super) struct Blob {
 
 impl Blob {
     pub fn open(desk: &mut Desk, name: BlobRef) -> Blob {
-        let cut = Geometry::of(name.length);
+        let cut = desk.grain.cut(name.length);
         let pieces = cut.pieces();
         let ticket = desk.ticket();
         desk.act(Action::OpenBlob { ticket, blob: name });

@@ -11,11 +11,12 @@ use super::Output;
 use super::flights::{Flight, Flights};
 use super::site::Site;
 use super::trouble::Trouble;
-use crate::contract::{Action, FetchReason, Tempo, Ticket};
+use crate::contract::{Action, FetchReason, Grain, Tempo, Ticket};
 
 /// Everything that does not belong to one blob or one release.
 pub(super) struct Desk {
     pub tempo: Tempo,
+    pub grain: Grain,
     pub site: Site,
     pub flights: Flights,
     pub trouble: Trouble,
@@ -37,9 +38,10 @@ pub(super) struct Launch {
 }
 
 impl Desk {
-    pub fn new(me: NodeId, tempo: Tempo, seed: u64) -> Desk {
+    pub fn new(me: NodeId, tempo: Tempo, grain: Grain, seed: u64) -> Desk {
         Desk {
             tempo,
+            grain,
             site: Site::new(me),
             flights: Flights::default(),
             trouble: Trouble::default(),

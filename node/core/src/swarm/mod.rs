@@ -17,7 +17,7 @@ use protocol::wire::{Claim, Class, Contact, Notice};
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Time};
 
 use crate::contract::{
-    Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, NodeRole, Tempo, Ticket,
+    Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, Grain, NodeRole, Tempo, Ticket,
 };
 
 mod answers;
@@ -161,10 +161,10 @@ pub struct Progress {
 
 impl Swarm {
     /// The swarm of node `me`. An [`NodeRole::Origin`] wants nothing. `seed` breaks ties.
-    pub fn new(me: NodeId, role: NodeRole, tempo: Tempo, seed: u64) -> Swarm {
+    pub fn new(me: NodeId, role: NodeRole, tempo: Tempo, grain: Grain, seed: u64) -> Swarm {
         Swarm {
             role,
-            desk: Desk::new(me, tempo, seed),
+            desk: Desk::new(me, tempo, grain, seed),
             blobs: BTreeMap::new(),
             stagings: BTreeMap::new(),
             strangers: Strangers::default(),

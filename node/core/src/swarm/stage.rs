@@ -386,7 +386,7 @@ impl Staging {
         let Step::Known(frames) = &self.table else {
             return None;
         };
-        let pack = protocol::pieces::Geometry::of(self.want.artifact.pack.length);
+        let pack = desk.grain.cut(self.want.artifact.pack.length);
         Some(form::pack_pieces(frames, frame as usize, pack))
     }
 

@@ -97,6 +97,7 @@ impl Site {
             coordinators: vec![contact(9000)],
             origins: vec![contact(9001)],
             tempo: Tempo::default(),
+            grain: crate::contract::Grain::default(),
             seed: n,
         };
         let member = Member {

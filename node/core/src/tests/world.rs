@@ -106,6 +106,7 @@ impl World {
             coordinators: vec![contact(9000)],
             origins: vec![contact(9001)],
             tempo: Tempo::default(),
+            grain: crate::contract::Grain::default(),
             seed: 7,
         };
         let app = old.product.clone();

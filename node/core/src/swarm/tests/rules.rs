@@ -8,7 +8,7 @@ use protocol::wire::{Claim, Class, Notice, SiteMessage};
 use protocol::{BlobRef, Now, Time};
 
 use super::world::{Release, contact, node_id, release};
-use crate::contract::{Action, FetchOutcome, NodeRole, Tempo, Ticket};
+use crate::contract::{Action, FetchOutcome, Grain, NodeRole, Tempo, Ticket};
 use crate::swarm::{Input, Member, Output, Swarm, Want};
 
 fn at(ms: u64) -> Now {
@@ -19,7 +19,13 @@ fn at(ms: u64) -> Now {
 }
 
 fn swarm(me: u64, members: &[u64]) -> Swarm {
-    let mut swarm = Swarm::new(node_id(me), NodeRole::Endpoint, Tempo::default(), me);
+    let mut swarm = Swarm::new(
+        node_id(me),
+        NodeRole::Endpoint,
+        Tempo::default(),
+        Grain::default(),
+        me,
+    );
     swarm.set_site(at(0), Some(("berlin".parse().unwrap(), None)));
     let member = |n: &u64| {
         (
@@ -103,7 +109,13 @@ fn fetches(actions: &[Action]) -> Vec<Ticket> {
 
 #[test]
 fn an_origin_wants_nothing() {
-    let mut swarm = Swarm::new(node_id(1), NodeRole::Origin, Tempo::default(), 1);
+    let mut swarm = Swarm::new(
+        node_id(1),
+        NodeRole::Origin,
+        Tempo::default(),
+        Grain::default(),
+        1,
+    );
     swarm.want(at(0), want(&release(1, 1 << 20, 1 << 19)));
     assert_eq!(actions(&mut swarm), []);
     assert_eq!(swarm.poll_timeout(), None);

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::body::Transfer;
-use crate::contract::{FetchReason, FrameMap, NodeRole, Tempo};
+use crate::contract::{FetchReason, FrameMap, Grain, NodeRole, Tempo};
 use crate::swarm::{Input, Member, Output, Progress, Swarm, Want};
 
 pub const STEP: u64 = 5;
@@ -206,7 +206,13 @@ impl World {
     pub fn start(&mut self, n: usize) {
         let seed = self.rng.next_u64();
         let now = self.clock();
-        let mut swarm = Swarm::new(self.nodes[n].id, NodeRole::Endpoint, self.tempo, seed);
+        let mut swarm = Swarm::new(
+            self.nodes[n].id,
+            NodeRole::Endpoint,
+            self.tempo,
+            Grain::default(),
+            seed,
+        );
         swarm.set_site(now, self.site.map(|site| (site.parse().unwrap(), self.cap)));
         swarm.set_roaming(now, self.nodes[n].roaming);
         swarm.set_origins(now, vec![self.origin.clone()]);
