@@ -225,6 +225,16 @@ impl Membership {
         self.connected.remove(&node);
     }
 
+    /// Whether [`Membership::tick`] has something to do.
+    pub(crate) fn is_due(&self, now: Now) -> bool {
+        self.changed || self.timeout().is_some_and(|at| at <= now.boot)
+    }
+
+    /// Whether this node sees nobody else of its site.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Does what is due; true if the view changed since the last call.
     pub(crate) fn tick(
         &mut self,

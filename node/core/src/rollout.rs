@@ -8,6 +8,7 @@ use protocol::{Hash, Time};
 use crate::contract::{Failure, JournalRecord, Standing, StepOutcome, Ticket};
 use crate::install::{Install, OTHER_UNDER_WAY};
 use crate::lease::LeaseState;
+use crate::precedence::boot_of;
 use crate::report::ended;
 use crate::swarm::Want;
 use crate::task::{Rooms, Task};
@@ -21,6 +22,8 @@ pub(crate) struct Rollout {
     wanted: Option<Class>,
     /// What keeps the swarm from staging it.
     trouble: Option<Failure>,
+    /// Whether it was said that its content is on its way.
+    flowing: bool,
     wake: Option<Time>,
 }
 
@@ -52,6 +55,7 @@ impl Rollout {
             stage,
             wanted: None,
             trouble: None,
+            flowing: false,
             wake: None,
         }
     }
@@ -126,17 +130,13 @@ impl Rollout {
     /// The swarm cannot stage it, for good or for now.
     pub(crate) fn not_staged(&mut self, failure: Failure) {
         self.trouble = Some(failure);
+        self.flowing = false;
     }
 
-    /// Bytes came in: what troubled the swarm is over.
-    pub(crate) fn progressed(&mut self) {
-        if self
-            .trouble
-            .as_ref()
-            .is_some_and(|failure| failure.retryable)
-        {
-            self.trouble = None;
-        }
+    /// Bytes came in: what troubled the swarm is over. True if that was not known.
+    pub(crate) fn progressed(&mut self) -> bool {
+        let trouble = self.trouble.take_if(|failure| failure.retryable).is_some();
+        trouble || self.is_waiting() && !self.task.staged && !self.flowing
     }
 
     /// Takes the answer to a step, if it was asked by this rollout.
@@ -266,6 +266,10 @@ impl Rollout {
     }
 
     fn await_content(&mut self, rooms: &mut Rooms<'_>) -> Stage {
+        let floor = self.floor();
+        if rooms.now.wall < floor && floor != Time::MAX {
+            self.wake = Some(boot_of(floor, rooms.now));
+        }
         match &self.trouble {
             Some(failure) if !failure.retryable => {
                 self.task
@@ -279,6 +283,7 @@ impl Rollout {
             None => {
                 let progress = rooms.swarm.progress(&self.task.release.digest());
                 if progress.is_some_and(|p| !p.bytes.is_empty()) {
+                    self.flowing = true;
                     self.task
                         .say(State::Downloading, "content is on its way", 1, rooms);
                 }
@@ -344,13 +349,16 @@ impl Rollout {
         rooms.swarm.want(rooms.now, want);
     }
 
+    /// Wall time before which the wave does not start.
+    fn floor(&self) -> Time {
+        let wave = self.task.plan.waves.get(self.task.wave as usize);
+        wave.map_or(Time::MAX, |w| w.not_before)
+    }
+
     /// Content for a wave that is not open is staged in the background.
     fn class(&self, rooms: &Rooms<'_>) -> Class {
         let plan = &self.task.plan;
-        let floor = plan
-            .waves
-            .get(self.task.wave as usize)
-            .map_or(Time::MAX, |w| w.not_before);
+        let floor = self.floor();
         let opened = rooms.leases.state(plan, self.task.wave, rooms.now) != LeaseState::NotOpen;
         if !opened || rooms.now.wall < floor || rooms.orders.halted(&plan.rollout).is_some() {
             Class::Background

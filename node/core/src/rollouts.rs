@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::status::State;
-use protocol::{Hash, RolloutId, SiteId, Time};
+use protocol::{Hash, RolloutId, SiteId, Span, Time};
 
 use crate::contract::{Failure, JournalRecord, RecordKey, Standing, StepOutcome, Ticket};
 use crate::library::Library;
@@ -14,6 +14,10 @@ use crate::rollout::Rollout;
 use crate::swarm::Swarm;
 use crate::task::{Rooms, Task};
 
+/// Wall clocks are set and metadata expires, of which no event tells: a rollout that waits is looked
+/// at again this often.
+const LOOK_AGAIN: Span = Span::from_secs(60);
+
 /// The rollouts that concern this node.
 #[derive(Default)]
 pub(crate) struct Rollouts {
@@ -22,6 +26,8 @@ pub(crate) struct Rollouts {
     journals: BTreeMap<RolloutId, JournalRecord>,
     /// Releases of which every byte is here.
     staged: BTreeSet<Hash>,
+    /// When they were advanced last.
+    looked: Time,
 }
 
 impl Rollouts {
@@ -42,9 +48,18 @@ impl Rollouts {
             .for_each(|r| r.not_staged(failure.clone()));
     }
 
-    /// Bytes of a release came in.
-    pub(crate) fn progressed(&mut self, release: Hash) {
-        self.of_release(release).for_each(Rollout::progressed);
+    /// Bytes of a release came in; true if that moves a rollout on.
+    pub(crate) fn progressed(&mut self, release: Hash) -> bool {
+        let rollouts = self.of_release(release);
+        let moved = rollouts.map(Rollout::progressed).filter(|moved| *moved);
+        moved.count() > 0
+    }
+
+    /// What rollouts look at in each other: of each, whether it waits, is busy, awaits its leave, is
+    /// over.
+    pub(crate) fn shape(&self) -> Vec<[bool; 4]> {
+        let shape = |r: &Rollout| [r.is_waiting(), r.is_busy(), r.awaits_leave(), r.is_over()];
+        self.rollouts.values().map(shape).collect()
     }
 
     /// A step of an installation ended.
@@ -62,6 +77,7 @@ impl Rollouts {
     /// Takes up what the bulletin names and this node is concerned by, moves every rollout as far as
     /// it can go, the urgent ones first, and forgets what is over.
     pub(crate) fn advance(&mut self, site: Option<&SiteId>, rooms: &mut Rooms<'_>) {
+        self.looked = rooms.now.boot;
         self.take_up(site, rooms);
         let priority =
             |(id, r): (&RolloutId, &Rollout)| (Reverse(r.task.plan.priority), id.clone());
@@ -127,7 +143,10 @@ impl Rollouts {
 
     /// When time alone may move something on.
     pub(crate) fn timeout(&self) -> Option<Time> {
-        self.rollouts.values().filter_map(Rollout::wake).min()
+        let wakes = self.rollouts.values().filter_map(Rollout::wake);
+        let mut open = self.rollouts.values();
+        let open = open.any(|r| r.is_waiting() || r.awaits_leave());
+        wakes.chain(open.then_some(self.looked + LOOK_AGAIN)).min()
     }
 
     /// Releases that more than one rollout brings.

@@ -1,0 +1,307 @@
+//! The brain: composition and routing. What each room decides is written in that room.
+
+mod questions;
+mod settle;
+
+use std::collections::BTreeSet;
+
+use protocol::limits::GOSSIP_MAX_BYTES;
+use protocol::orders::Receipt;
+use protocol::wire::SiteMessage;
+use protocol::{NodeId, Now, Seq, Time, Verified};
+
+use crate::contract::{Action, Config, Event, Memory, NodeRole, Record, Snapshot};
+use crate::counters::Counters;
+use crate::installed::Installed;
+use crate::lease::Leases;
+use crate::library::Library;
+use crate::membership::Membership;
+use crate::orders::{Orders, Taken, encoded_bytes};
+use crate::outbox::Outbox;
+use crate::pulls::Pulls;
+use crate::report::Reports;
+use crate::rollouts::Rollouts;
+use crate::swarm::{self, Swarm};
+use crate::uplink::Uplink;
+use settle::News;
+
+/// Everything that a node decides.
+///
+/// The body hands in events with [`Brain::handle`], calls [`Brain::handle_timeout`] once the boot
+/// clock has reached [`Brain::poll_timeout`], and after either performs every action that
+/// [`Brain::poll_action`] yields, in that order, until it yields none. Right after [`Brain::new`]
+/// there may be actions too. The body hands in the root in force and the machine's addresses first:
+/// without the one the node installs nothing, without the other it does nothing at all. Nothing here
+/// fails: what cannot be followed is noted.
+pub struct Brain {
+    config: Config,
+    out: Outbox,
+    counters: Counters,
+    library: Library,
+    orders: Orders,
+    leases: Leases,
+    installed: Installed,
+    reports: Reports,
+    rollouts: Rollouts,
+    membership: Membership,
+    pulls: Pulls,
+    uplink: Uplink,
+    swarm: Swarm,
+    /// Whether the machine's addresses were told.
+    addressed: bool,
+    was_uplinker: bool,
+    /// The bulletin whose origins the swarm knows.
+    followed: Option<Seq>,
+    /// The bulletin after which the library was tidied.
+    tidied: Option<Seq>,
+    /// Connections to the coordinator that were made for one question.
+    visits: BTreeSet<NodeId>,
+    /// What the rooms have not looked at yet.
+    news: News,
+}
+
+impl Brain {
+    /// A brain that remembers `memory`; empty for a node that was just enrolled.
+    pub fn new(config: Config, memory: Memory, now: Now) -> Brain {
+        let mut reports = Reports::default();
+        let mut counters = None;
+        for record in &memory.records {
+            match record {
+                Record::Counters(record) => counters = Some(record.clone()),
+                Record::Status(record) => reports.restore(record.clone()),
+                _ => {}
+            }
+        }
+        let counters = Counters::new(counters, reports.highest(), config.epoch);
+        let mut brain = Brain {
+            out: Outbox::default(),
+            library: Library::default(),
+            orders: Orders::new(counters.orders()),
+            leases: Leases::new(config.boot_id),
+            installed: Installed::default(),
+            reports,
+            rollouts: Rollouts::default(),
+            membership: Membership::new(&config),
+            pulls: Pulls::new(config.seed),
+            uplink: Uplink::new(config.tempo),
+            swarm: Swarm::new(
+                config.node,
+                config.role,
+                config.tempo,
+                config.grain,
+                config.seed,
+            ),
+            addressed: false,
+            was_uplinker: false,
+            followed: None,
+            tidied: None,
+            visits: BTreeSet::new(),
+            news: News::ALL,
+            counters,
+            config,
+        };
+        for record in memory.records {
+            match record {
+                Record::Order(order) => brain.orders.restore(order),
+                Record::Recall(recall) => brain.orders.restore_recall(recall),
+                Record::Lease(lease) => brain.leases.restore(lease),
+                Record::Journal(journal) => brain.rollouts.restore(journal),
+                Record::Installed(installed) => brain.installed.restore(installed),
+                Record::Status(_) | Record::Counters(_) => {}
+                document => brain.library.restore(&document),
+            }
+        }
+        brain.settle(now);
+        brain
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Root(root) => {
+                self.library.set_root(&root);
+                self.news = News::ALL;
+            }
+            Event::Revocations(digest) => {
+                self.library.set_revocations(digest);
+                self.news.lacks = true;
+            }
+            Event::Topology(topology) => {
+                let (counters, out) = (&mut self.counters, &mut self.out);
+                if self.library.take_topology(topology, counters, out) {
+                    self.find_site(now, true);
+                }
+                self.documents_came();
+            }
+            Event::Plan(plan) => {
+                let bulletin = self.orders.bulletin();
+                self.library.take_plan(plan, bulletin, &mut self.out);
+                self.documents_came();
+            }
+            Event::Release(release) => {
+                let bulletin = self.orders.bulletin();
+                self.library.take_release(release, bulletin, &mut self.out);
+                self.documents_came();
+            }
+            Event::Order(order, recall) => {
+                if self.orders.take(order.clone(), recall, &mut self.out) != Taken::New {
+                    return;
+                }
+                self.leases.take(&order, now, &mut self.out);
+                self.news.orders = true;
+            }
+            Event::Receipt(receipt) => {
+                if !self.receipt_came(&receipt) {
+                    return;
+                }
+            }
+            Event::Status(status) => {
+                if status.node != self.config.node {
+                    self.reports.hear(status, &mut self.out);
+                }
+                return;
+            }
+            Event::Addresses(addresses) => {
+                self.addressed = true;
+                self.membership.set_addresses(addresses);
+                self.find_site(now, false);
+                self.news = News::ALL;
+            }
+            Event::Moved(contact) => self.membership.set_contact(contact),
+            Event::Roaming(roaming) => {
+                self.membership.set_roaming(roaming);
+                self.swarm.set_roaming(now, roaming);
+            }
+            Event::Leaving => {
+                let head = self.orders.head();
+                self.membership
+                    .leave(head, &mut self.counters, &mut self.out);
+                return;
+            }
+            Event::Presence(presence) => {
+                self.news.lacks |= presence.orders_head > self.orders.head();
+                self.membership.hear(presence, now);
+            }
+            Event::Connected(node) => self.membership.connected(node),
+            Event::Disconnected(node) => self.membership.disconnected(node),
+            Event::Answered { ticket, reply } => self.answered(ticket, reply, now),
+            Event::Asked {
+                ticket,
+                from,
+                request,
+            } => self.asked(ticket, from, &request),
+            Event::StepEnded { ticket, outcome } => {
+                self.with_rooms(now, |rollouts, _, rooms| {
+                    rollouts.step_ended(ticket, &outcome, rooms)
+                });
+                self.news.rollouts = true;
+            }
+            event => self.tell_swarm(now, event),
+        }
+        self.settle(now);
+    }
+
+    /// Does what became due. Calling it early or late is harmless.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.swarm.poll_timeout().is_some_and(|at| at <= now.boot) {
+            self.swarm.handle_timeout(now);
+        }
+        self.settle(now);
+    }
+
+    /// The next thing that the body shall do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop()
+    }
+
+    /// Boot time at which [`Brain::handle_timeout`] wants to be called, if no event comes before.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let due = [self.swarm.poll_timeout(), self.settle_timeout()];
+        due.into_iter().flatten().min()
+    }
+
+    /// Where the node stands, for people and displays.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let (orders, library) = (&self.orders, &self.library);
+        Snapshot {
+            now,
+            site: self.membership.site().cloned(),
+            members: self.membership.members().len() + 1,
+            delegate: self.membership.is_delegate(),
+            orders_head: self.orders.head(),
+            standings: match self.config.role {
+                NodeRole::Origin => Vec::new(),
+                NodeRole::Endpoint => {
+                    self.rollouts
+                        .standings(orders, library, &self.reports, &self.swarm)
+                }
+            },
+        }
+    }
+
+    // ---- what came ---------------------------------------------------------------------------
+
+    fn find_site(&mut self, now: Now, topology_changed: bool) {
+        let topology = self.library.topology().map(|t| &**t);
+        let site_changed = self.addressed && self.membership.find_site(topology, &mut self.out);
+        if !site_changed && !topology_changed {
+            return;
+        }
+        let own = self.membership.site();
+        let own = own.and_then(|id| topology.and_then(|t| t.site(id)));
+        let paced = match self.config.role {
+            NodeRole::Origin => topology.map_or(&[][..], |t| &t.sites[..]),
+            NodeRole::Endpoint => own.map_or(&[][..], std::slice::from_ref),
+        };
+        for site in paced {
+            let bytes_per_s = site.wan_down_bytes_per_s;
+            self.out.push(Action::Pace {
+                site: site.id.clone(),
+                bytes_per_s,
+            });
+        }
+        let site = own.map(|site| (site.id.clone(), site.wan_down_bytes_per_s));
+        self.swarm.set_site(now, site);
+    }
+
+    fn documents_came(&mut self) {
+        self.news.lacks = true;
+        self.news.rollouts = true;
+    }
+
+    /// True if the receipt acknowledged anything that was open.
+    fn receipt_came(&mut self, receipt: &Verified<Receipt>) -> bool {
+        let me = self.config.node;
+        if !self.reports.acknowledge(me, receipt, &mut self.out) {
+            return false;
+        }
+        let fits = encoded_bytes(receipt.envelope()) <= GOSSIP_MAX_BYTES;
+        if fits && self.uplink.is_asking() && self.membership.site().is_some() {
+            let receipt = SiteMessage::Receipt(receipt.envelope().clone());
+            self.out.push(Action::Gossip(receipt));
+        }
+        self.news.rollouts = true;
+        true
+    }
+
+    fn tell_swarm(&mut self, now: Now, event: Event) {
+        if let Some(input) = swarm::Input::of(event) {
+            self.swarm.handle(now, input);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Brain {
+    /// As if the swarm had said that every byte of a release is here.
+    pub(crate) fn content_comes(&mut self, now: Now, release: protocol::Hash) {
+        self.rollouts.staged(release);
+        self.news.rollouts = true;
+        self.settle(now);
+    }
+
+    /// Whether a rollout waits for the bytes of a release.
+    pub(crate) fn wants(&self, release: &protocol::Hash) -> bool {
+        self.rollouts.wants(release)
+    }
+}

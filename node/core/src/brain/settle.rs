@@ -1,0 +1,308 @@
+//! What follows from what came. Each room is entered when something that it depends on changed or
+//! when its time has come, and is left alone otherwise: most of what a node hears concerns one room
+//! or none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::wire::Contact;
+use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Time};
+
+use super::Brain;
+use crate::contract::{Action, NodeRole};
+use crate::membership::Member;
+use crate::pulls::{Sources, Wanted};
+use crate::rollouts::Rollouts;
+use crate::swarm;
+use crate::task::Rooms;
+use crate::uplink::Call;
+
+/// One room's conclusions are another's news; after so many rounds the rest waits for the next call.
+const ROUNDS_MAX: usize = 8;
+
+/// What changed since the rooms were entered last.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// The orders: their head, the bulletin, a gap.
+    pub(super) orders: bool,
+    /// What this node lacks, or whom it may ask for it.
+    pub(super) lacks: bool,
+    /// Anything that a rollout waits for.
+    pub(super) rollouts: bool,
+}
+
+impl News {
+    /// As at the start: everything is new.
+    pub(super) const ALL: News = News {
+        orders: true,
+        lacks: true,
+        rollouts: true,
+    };
+}
+
+impl Brain {
+    /// Brings everything to rest: whatever is due and allowed now is said and done.
+    pub(super) fn settle(&mut self, now: Now) {
+        self.drain_swarm();
+        if !self.addressed {
+            return;
+        }
+        for _ in 0..ROUNDS_MAX {
+            self.follow_orders(now);
+            self.tend_members(now);
+            self.speak_with_coordinator(now);
+            self.pull(now);
+            self.roll_out(now);
+            if self.reports.timeout().is_some_and(|at| at <= now.boot) {
+                self.reports.tick(now, &mut self.counters, &mut self.out);
+            }
+            self.drain_swarm();
+            if self.news == News::default() {
+                break;
+            }
+        }
+        self.counters.flush(&mut self.out);
+    }
+
+    /// When [`Brain::settle`] has something to do, apart from the swarm.
+    pub(super) fn settle_timeout(&self) -> Option<Time> {
+        if !self.addressed {
+            return None;
+        }
+        if self.news != News::default() {
+            return Some(Time(0));
+        }
+        let uplink = self
+            .membership
+            .is_uplinker()
+            .then(|| self.uplink.timeout())
+            .flatten();
+        let due = [
+            self.membership.timeout(),
+            self.pulls.timeout(),
+            self.rollouts.timeout(),
+            self.reports.timeout(),
+            uplink,
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    pub(super) fn drain_swarm(&mut self) {
+        while let Some(output) = self.swarm.poll_output() {
+            match output {
+                swarm::Output::Action(action) => self.out.push(action),
+                swarm::Output::Staged(release) => {
+                    self.rollouts.staged(release);
+                    self.news.rollouts = true;
+                }
+                swarm::Output::Failed(release, failure) => {
+                    self.rollouts.not_staged(release, &failure);
+                    self.news.rollouts = true;
+                }
+                swarm::Output::Progress { release, .. } => {
+                    self.news.rollouts |= self.rollouts.progressed(release);
+                }
+            }
+        }
+    }
+
+    /// Where the coordinator is reached: as the newest bulletin says, or as was known at enrolment.
+    pub(super) fn coordinators(&self) -> &[Contact] {
+        let told = self.orders.bulletin().map(|b| &b.coordinators);
+        told.filter(|c| !c.is_empty())
+            .unwrap_or(&self.config.coordinators)
+    }
+
+    fn follow_orders(&mut self, now: Now) {
+        if !std::mem::take(&mut self.news.orders) {
+            return;
+        }
+        self.news.lacks = true;
+        self.news.rollouts = true;
+        self.counters.raise_orders(self.orders.head());
+        let followed = Some(self.orders.bulletin_seq());
+        if self.followed == followed {
+            return;
+        }
+        self.followed = followed;
+        let told = self
+            .orders
+            .bulletin()
+            .map(|b| &b.origins)
+            .filter(|o| !o.is_empty());
+        let mut origins = told.unwrap_or(&self.config.origins).clone();
+        origins.retain(|origin| origin.node != self.config.node);
+        self.swarm.set_origins(now, origins);
+    }
+
+    fn tend_members(&mut self, now: Now) {
+        if !self.membership.is_due(now) {
+            return;
+        }
+        let coordinators = match self.membership.is_alone() {
+            true => self.coordinators().to_vec(),
+            false => Vec::new(),
+        };
+        let head = self.orders.head();
+        let changed =
+            self.membership
+                .tick(now, &coordinators, head, &mut self.counters, &mut self.out);
+        if changed {
+            self.news.lacks = true;
+            let member = |(node, member): (&NodeId, &Member)| {
+                let contact = member.presence.contact.clone();
+                let roaming = member.presence.roaming;
+                (*node, swarm::Member { contact, roaming })
+            };
+            let members: BTreeMap<_, _> = self.membership.members().iter().map(member).collect();
+            self.swarm.set_members(now, &members);
+        }
+    }
+
+    fn speak_with_coordinator(&mut self, now: Now) {
+        let uplinker = self.membership.is_uplinker();
+        if uplinker != self.was_uplinker {
+            self.news.lacks = true;
+            self.was_uplinker = uplinker;
+            if uplinker {
+                self.uplink.begin();
+            } else {
+                let coordinators: Vec<NodeId> =
+                    self.coordinators().iter().map(|c| c.node).collect();
+                self.visits.extend(coordinators);
+            }
+        }
+        for node in std::mem::take(&mut self.visits) {
+            if !uplinker {
+                self.out.push(Action::Disconnect(node));
+            }
+        }
+        if uplinker && self.uplink.due(now) {
+            let head = self.orders.head();
+            let me = self
+                .membership
+                .presence(self.counters.draw(&mut self.out), head);
+            let others = self.membership.members().keys().copied();
+            let members = others.chain([self.config.node]).collect();
+            let after = self.orders.pull_after();
+            let coordinators = self.coordinators().to_vec();
+            let call = Call { me, members, after };
+            let (reports, out) = (&mut self.reports, &mut self.out);
+            self.uplink.ask(now, call, &coordinators, reports, out);
+        }
+    }
+
+    /// Says anew what is wanted, if that may have changed, and asks what is due.
+    fn pull(&mut self, now: Now) {
+        let uplinker = self.membership.is_uplinker();
+        if std::mem::take(&mut self.news.lacks) {
+            let wanted = self.wanted(uplinker);
+            self.pulls.set(&wanted, now);
+        }
+        if self.pulls.timeout().is_none_or(|at| at > now.boot) {
+            return;
+        }
+        let members = self.membership.members();
+        let contact = |m: &Member| m.presence.contact.clone();
+        let delegates = self.membership.delegates().iter();
+        let sources = Sources {
+            uplinker,
+            coordinators: self.coordinators().to_vec(),
+            delegates: delegates
+                .filter_map(|n| members.get(n))
+                .map(contact)
+                .collect(),
+            members: members
+                .values()
+                .map(|m| (contact(m), m.presence.orders_head))
+                .collect(),
+            after: self.orders.pull_after(),
+        };
+        self.pulls.ask(now, &sources, &mut self.out);
+    }
+
+    fn wanted(&self, uplinker: bool) -> BTreeSet<Wanted> {
+        let head = self.orders.head();
+        let mut wanted = BTreeSet::new();
+        let mut members = self.membership.members().values();
+        let behind = members.any(|m| m.presence.orders_head > head);
+        // The uplink brings orders to those who have one, unless it is down.
+        if (behind || self.orders.has_gaps()) && (!uplinker || self.uplink.is_down()) {
+            wanted.insert(Wanted::Orders);
+        }
+        if let Some(bulletin) = self.orders.bulletin() {
+            let missing = self.library.missing(bulletin, self.config.role);
+            wanted.extend(missing.into_iter().map(Wanted::Document));
+            let root = self.library.root();
+            if let Some(root) = root.filter(|r| r.version < bulletin.root_version) {
+                wanted.insert(Wanted::Root(root.version + 1));
+            }
+        }
+        wanted
+    }
+
+    fn roll_out(&mut self, now: Now) {
+        let due = self.rollouts.timeout().is_some_and(|at| at <= now.boot);
+        if !std::mem::take(&mut self.news.rollouts) && !due {
+            return;
+        }
+        let blind = self.library.topology().is_none()
+            && self.orders.bulletin().is_none_or(|b| b.topology.is_some());
+        // Without the topology a node may take itself for a member of another wave.
+        if self.config.role == NodeRole::Origin || blind {
+            return;
+        }
+        let before = self.rollouts.shape();
+        let over = self.with_rooms(now, |rollouts, site, rooms| {
+            rollouts.advance(site, rooms);
+            std::mem::take(&mut rooms.over)
+        });
+        // One rollout may have waited for another.
+        self.news.rollouts = self.rollouts.shape() != before;
+        for rollout in over {
+            self.tidied = None;
+            self.orders.forget(&rollout, &mut self.out);
+            self.leases.forget(&rollout, &mut self.out);
+            self.news.lacks = true;
+        }
+        self.tidy(now);
+    }
+
+    /// Drops the documents that nothing needs any more.
+    fn tidy(&mut self, now: Now) {
+        let followed = Some(self.orders.bulletin_seq());
+        if self.tidied == followed {
+            return;
+        }
+        self.tidied = followed;
+        let (plans, releases): (BTreeSet<Hash>, BTreeSet<Hash>) =
+            self.with_rooms(now, |rollouts, _, rooms| rollouts.kept(rooms));
+        self.library.keep_only(&plans, &releases, &mut self.out);
+        self.news.lacks = true;
+    }
+
+    pub(super) fn with_rooms<T>(
+        &mut self,
+        now: Now,
+        act: impl FnOnce(&mut Rollouts, Option<&SiteId>, &mut Rooms<'_>) -> T,
+    ) -> T {
+        let shared = self.rollouts.shared();
+        let over: Vec<RolloutId> = Vec::new();
+        let mut rooms = Rooms {
+            now,
+            config: &self.config,
+            orders: &self.orders,
+            leases: &self.leases,
+            library: &self.library,
+            installed: &mut self.installed,
+            counters: &mut self.counters,
+            reports: &mut self.reports,
+            swarm: &mut self.swarm,
+            out: &mut self.out,
+            shared: &shared,
+            busy: false,
+            rival: false,
+            over,
+        };
+        act(&mut self.rollouts, self.membership.site(), &mut rooms)
+    }
+}
