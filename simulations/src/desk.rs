@@ -12,6 +12,7 @@ use protocol::orders::{Mark, Order, Receipt};
 use protocol::wire::{Contact, ControlReply, ControlRequest};
 use protocol::{FleetId, Hash, NodeId, Seq, SiteId, Span, Time};
 
+use crate::traffic;
 use crate::world::{Happening, World};
 
 /// A node that reported so lately is pushed new orders.
@@ -99,6 +100,9 @@ impl World {
 
     /// An operator's command.
     pub(crate) fn command(&mut self, command: Command) -> Option<Answer> {
+        if matches!(command, Command::Propose { .. }) {
+            self.traffic.begin();
+        }
         let ticket = self.desk.ticket();
         self.tell_desk(Event::Command(ticket, command));
         let answer = self.desk.answers.remove(&ticket);
@@ -194,7 +198,11 @@ impl World {
             .iter()
             .filter(|(_, at)| now.boot.since(**at) < FEED);
         let fed: Vec<usize> = fed.map(|(n, _)| *n).collect();
+        let push = ControlRequest::Push {
+            orders: vec![(*envelope).clone()],
+        };
         for to in fed {
+            self.traffic.pushed("pushed orders", &push);
             let delay = self.delay(None, self.machines[to].site);
             self.after(
                 delay,
@@ -235,6 +243,8 @@ impl World {
         if !self.desk.up {
             return self.reply(from, None, None);
         }
+        self.traffic.asked(&request);
+        let kind = traffic::kind(&request);
         let reply = match request {
             ControlRequest::PullOrders { after } => ControlReply::Orders(self.orders_after(after)),
             ControlRequest::PullDocument { digest } => {
@@ -274,6 +284,7 @@ impl World {
             }
             ControlRequest::Push { .. } => ControlReply::Refused("nobody pushes here".into()),
         };
+        self.traffic.answered(kind, &reply);
         self.reply(from, None, Some(reply));
     }
 

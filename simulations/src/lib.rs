@@ -16,6 +16,7 @@ pub mod machine;
 pub mod report;
 pub mod scenario;
 pub mod story;
+pub mod traffic;
 pub mod wires;
 pub mod world;
 

@@ -7,6 +7,7 @@ use node_core::contract::FetchReason;
 use protocol::status::{Bucket, Reachability, bucket};
 use serde::Serialize;
 
+use crate::traffic::Traffic;
 use crate::world::World;
 
 /// What came of a scenario.
@@ -39,6 +40,10 @@ pub struct Report {
     pub orders: u64,
     /// Entries of its ledger.
     pub ledger_entries: u64,
+    /// Bytes to and from the coordinator since the first rollout was proposed, for each node and rollout.
+    pub coordinator_bytes_per_node: f64,
+    /// The same by kind of message.
+    pub coordinator_traffic: Traffic,
     /// Rules that were broken.
     pub violations: Vec<String>,
 }
@@ -144,6 +149,12 @@ impl Report {
             installed: installed(world),
             orders: world.desk.conductor.orders_head().n,
             ledger_entries: world.desk.ledger.len() as u64,
+            coordinator_bytes_per_node: round(
+                world.traffic.bytes() as f64
+                    / f64::from(world.scenario.nodes().max(1))
+                    / world.story.rollouts.len().max(1) as f64,
+            ),
+            coordinator_traffic: world.traffic.clone(),
             violations: world.checks.violations(),
         }
     }

@@ -22,6 +22,7 @@ use crate::fleet::{BEGINNING, Fleet};
 use crate::flows::{Flows, Link};
 use crate::machine::Machine;
 use crate::scenario::{Scenario, below, stream};
+use crate::traffic::Traffic;
 
 /// Happenings that may wait at once, for each node.
 const QUEUE_PER_NODE_MAX: usize = 20_000;
@@ -95,6 +96,8 @@ pub struct World {
     pub flows: Flows,
     /// What was found.
     pub checks: Checks,
+    /// What the coordinator's control plane carried.
+    pub traffic: Traffic,
     /// Bytes that crossed each site's WAN inward, by site and release.
     pub wan: BTreeMap<(usize, usize), u64>,
     /// Bytes that crossed any WAN inward, by why they came that way.
@@ -180,6 +183,7 @@ impl World {
             contents,
             flows,
             checks: Checks::default(),
+            traffic: Traffic::default(),
             wan: BTreeMap::new(),
             reasons: BTreeMap::new(),
             events: 0,
