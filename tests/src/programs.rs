@@ -33,9 +33,11 @@ pub fn program(name: &str) -> PathBuf {
         }
         let status = cargo.status().expect("cargo runs");
         assert!(status.success(), "the executables are built");
-        // A test runs from TARGET/PROFILE/deps; the executables lie one folder up.
-        let test = std::env::current_exe().expect("a test has a path");
-        test.ancestors().nth(2).expect("TARGET/PROFILE").to_owned()
+        // A test runs from TARGET/PROFILE/deps, the lab from TARGET/PROFILE, where the executables lie.
+        let own = std::env::current_exe().expect("an executable has a path");
+        let folder = own.parent().expect("an executable lies in a folder");
+        let above = folder.parent().filter(|_| folder.ends_with("deps"));
+        above.unwrap_or(folder).to_owned()
     });
     folder.join(name)
 }

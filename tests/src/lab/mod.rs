@@ -1,0 +1,36 @@
+//! The lab: hosts made of network namespaces, links with real rates, and real processes in them.
+//!
+//! [`Scenario`] names a network and a payload; [`Network`] builds it from namespaces, veth pairs,
+//! bridges and token buckets (`tbf`); [`Fleet`] runs `tidegate` and `tidegate-node` inside;
+//! [`watch`] notes when each node has every byte; [`Report`] holds all that against the lower bound
+//! [`bound::t_min`]. Needs root and iproute2. Whatever it makes carries the lab's process id in its
+//! name, and goes when the lab ends.
+
+pub mod bound;
+pub mod fleet;
+pub mod network;
+pub mod process;
+pub mod report;
+pub mod scenario;
+pub mod watch;
+
+pub use fleet::Fleet;
+pub use network::Network;
+pub use report::Report;
+pub use scenario::Scenario;
+
+/// Builds the scenario's network, distributes its payload once, and says what came of it.
+///
+/// # Errors
+/// What did not come up, or did not finish in time.
+pub fn run(scenario: &Scenario) -> anyhow::Result<Report> {
+    network::check_tools()?;
+    let network = Network::build(scenario)?;
+    let mut fleet = Fleet::raise(scenario, &network)?;
+    let release = fleet.publish(scenario)?;
+    let before = network.wan_bytes()?;
+    let story = watch::roll_out(scenario, &network, &mut fleet)?;
+    let after = network.wan_bytes()?;
+    let crossed = before.iter().zip(after).map(|(b, a)| a - b).collect();
+    Report::of(scenario, &release, &story, crossed, fleet.usage(&network)?)
+}

@@ -1,0 +1,65 @@
+//! Processes of the lab: commands that must succeed, and what a process has used.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+/// What a process has used.
+#[derive(Clone, Debug, Serialize)]
+pub struct Usage {
+    /// Which one.
+    pub process: String,
+    /// Processor time, user and system.
+    pub cpu_seconds: f64,
+    /// Most memory that was resident at once.
+    pub peak_mib: f64,
+}
+
+/// Runs a command to its end and gives what it prints.
+///
+/// # Errors
+/// The command and what it said, when it fails.
+pub fn output(command: &mut Command) -> Result<String> {
+    let out = command
+        .output()
+        .with_context(|| format!("failed to start {command:?}"))?;
+    if !out.status.success() {
+        let said = String::from_utf8_lossy(&out.stderr);
+        bail!("failed to run {command:?}: {}", said.trim());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// What the process `pid` has used so far, its ended children not counted (proc(5)).
+///
+/// # Errors
+/// When it is gone.
+pub fn usage(process: String, pid: u32) -> Result<Usage> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("{process} has ended"))?;
+    // the second field is the command in parentheses and may contain anything
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok());
+    let (user, system) = (ticks(11).unwrap_or(0), ticks(12).unwrap_or(0));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(Usage {
+        process,
+        cpu_seconds: (user + system) as f64 / rustix::param::clock_ticks_per_second() as f64,
+        peak_mib: peak.unwrap_or(0.0) / 1024.0,
+    })
+}
+
+/// Whether a process runs the given subcommand of our executables.
+pub fn runs(pid: u32, subcommand: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .any(|argument| argument == subcommand.as_bytes())
+}

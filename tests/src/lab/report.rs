@@ -1,0 +1,167 @@
+//! What came of a run, beside its lower bound.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::bound::{Reach, t_min};
+use super::fleet::Published;
+use super::process::Usage;
+use super::scenario::Scenario;
+use super::watch::Story;
+
+/// Bytes on the wire for a byte of payload in full packets at MTU 1500 with TCP and IPv4 headers and
+/// Ethernet's framing: no protocol gets an interface's counter under it.
+pub const WIRE_FLOOR: f64 = 1.045;
+
+/// What came of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Bytes that must cross each WAN once: carrier and index.
+    pub release_bytes: u64,
+    /// The sites.
+    pub sites: Vec<SiteReport>,
+    /// Processor seconds of all processes for each GiB that a node took in.
+    pub cpu_seconds_per_gib: f64,
+    /// The processes.
+    pub processes: Vec<Usage>,
+    /// Nodes that were killed.
+    pub killed: Vec<String>,
+}
+
+/// A site.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteReport {
+    /// Its number.
+    pub site: usize,
+    /// Its nodes.
+    pub nodes: usize,
+    /// The lower bound, in seconds.
+    pub t_min: f64,
+    /// Seconds until its first node and its last node had every byte.
+    pub first_s: f64,
+    /// See [`SiteReport::first_s`].
+    pub last_s: f64,
+    /// The last over the bound.
+    pub makespan_ratio: f64,
+    /// Payload bytes of verified groups that crossed its WAN, over the release's.
+    pub wan_copies: f64,
+    /// Bytes that its WAN interface carried inward, over the release's.
+    pub interface_copies: f64,
+    /// Payload bytes by reason.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// Sums a run up.
+    ///
+    /// # Errors
+    /// When a site has no nodes.
+    pub fn of(
+        scenario: &Scenario,
+        release: &Published,
+        story: &Story,
+        crossed: Vec<u64>,
+        processes: Vec<Usage>,
+    ) -> Result<Report> {
+        let bytes = release.wan_bytes;
+        let rate = |bits: Option<u64>| bits.map(|b| b as f64 / 8.0);
+        let mut sites = Vec::new();
+        let mut first = 0;
+        for (number, site) in scenario.sites.iter().enumerate() {
+            let nodes = first..first + usize::from(site.nodes);
+            first = nodes.end;
+            let times = &story.complete_s[nodes.clone()];
+            let mut reasons = BTreeMap::new();
+            for node in &story.reasons[nodes.clone()] {
+                for (reason, bytes) in node {
+                    *reasons.entry(reason.clone()).or_default() += bytes;
+                }
+            }
+            let wan = reasons.iter().filter(|(reason, _)| *reason != "peer");
+            let wan: u64 = wan.map(|(_, bytes)| bytes).sum();
+            let reach = Reach {
+                nodes: u32::from(site.nodes),
+                wan_down: rate(site.down),
+                lan: rate(site.lan),
+            };
+            let bound = t_min(
+                bytes,
+                &reach,
+                scenario.sites.len() as u32,
+                rate(scenario.origin_up),
+            );
+            let last = times.iter().copied().fold(0.0, f64::max);
+            sites.push(SiteReport {
+                site: number + 1,
+                nodes: nodes.len(),
+                t_min: round(bound),
+                first_s: round(times.iter().copied().reduce(f64::min).context("no nodes")?),
+                last_s: round(last),
+                makespan_ratio: if bound > 0.0 {
+                    round(last / bound)
+                } else {
+                    f64::NAN
+                },
+                wan_copies: round(wan as f64 / bytes as f64),
+                interface_copies: round(crossed[number] as f64 / bytes as f64),
+                reasons,
+            });
+        }
+        let cpu: f64 = processes.iter().map(|p| p.cpu_seconds).sum();
+        let taken = bytes as f64 * story.complete_s.len() as f64 / f64::from(1 << 30);
+        Ok(Report {
+            scenario: scenario.name,
+            about: scenario.about,
+            release_bytes: bytes,
+            sites,
+            cpu_seconds_per_gib: round(cpu / taken),
+            processes,
+            killed: story.killed.clone(),
+        })
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let mut text = format!(
+            "{}: {}\n{} bytes must cross each WAN; an interface's counter cannot show less than {WIRE_FLOOR} of that\n",
+            self.scenario, self.about, self.release_bytes
+        );
+        for s in &self.sites {
+            text += &format!(
+                "  site {}: {} nodes, first {} s, last {} s, bound {} s, ratio {}, WAN copies {} (by the interface {}) {:?}\n",
+                s.site,
+                s.nodes,
+                s.first_s,
+                s.last_s,
+                s.t_min,
+                s.makespan_ratio,
+                s.wan_copies,
+                s.interface_copies,
+                s.reasons
+            );
+        }
+        if !self.killed.is_empty() {
+            text += &format!("  killed: {:?}\n", self.killed);
+        }
+        for p in &self.processes {
+            text += &format!(
+                "  {}: {:.2} CPU seconds, at most {:.0} MiB\n",
+                p.process, p.cpu_seconds, p.peak_mib
+            );
+        }
+        text + &format!(
+            "  {} CPU seconds for each GiB taken in\n",
+            self.cpu_seconds_per_gib
+        )
+    }
+}
+
+fn round(x: f64) -> f64 {
+    (x * 1000.0).round() / 1000.0
+}

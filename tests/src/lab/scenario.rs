@@ -1,0 +1,154 @@
+//! What the lab can play.
+
+/// A network, a payload, and what goes wrong.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// The sites.
+    pub sites: Vec<Site>,
+    /// The origin's uplink in bits a second; none: unshaped.
+    pub origin_up: Option<u64>,
+    /// Bytes of the payload, which does not compress.
+    pub payload_bytes: u64,
+    /// So many times the node that brings most over the WAN is killed, and started again.
+    pub owner_kills: u32,
+    /// So many times every WAN link goes down for [`CUT`].
+    pub cuts: u32,
+    /// It must be over by then, in seconds.
+    pub patience_s: u64,
+}
+
+/// How long a WAN link is down when it is cut.
+pub const CUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A branch office.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// Its nodes.
+    pub nodes: u8,
+    /// Its WAN link, inward, in bits a second; none: unshaped.
+    pub down: Option<u64>,
+    /// The same, outward.
+    pub up: Option<u64>,
+    /// Each host's link, both ways, in bits a second; none: unshaped.
+    pub lan: Option<u64>,
+    /// What the WAN link holds back at most, in milliseconds of its rate.
+    pub buffer_ms: u32,
+}
+
+const MBIT: u64 = 1_000_000;
+const KBIT: u64 = 1_000;
+const MIB: u64 = 1 << 20;
+
+impl Site {
+    fn unshaped(nodes: u8) -> Site {
+        Site {
+            nodes,
+            down: None,
+            up: None,
+            lan: None,
+            buffer_ms: 200,
+        }
+    }
+
+    fn branch(nodes: u8, down: u64, up: u64) -> Site {
+        Site {
+            down: Some(down),
+            up: Some(up),
+            ..Site::unshaped(nodes)
+        }
+    }
+}
+
+/// Every scenario.
+pub fn all() -> Vec<Scenario> {
+    let calm = Scenario {
+        name: "",
+        about: "",
+        sites: Vec::new(),
+        origin_up: None,
+        payload_bytes: 64 * MIB,
+        owner_kills: 0,
+        cuts: 0,
+        patience_s: 600,
+    };
+    let rates = [(20, 5), (16, 4), (12, 3), (8, 2), (4, 1), (2, 1)];
+    let offices = rates.map(|(down, up)| Site::branch(8, down * MBIT, up * MBIT));
+    vec![
+        Scenario {
+            name: "pair",
+            about: "the origin and one node, unshaped, 1 GiB",
+            sites: vec![Site::unshaped(1)],
+            payload_bytes: 1024 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "lan",
+            about: "8 nodes on links of 200 Mbit/s, the origin beside them, 512 MiB",
+            sites: vec![Site {
+                lan: Some(200 * MBIT),
+                down: Some(200 * MBIT),
+                up: Some(200 * MBIT),
+                ..Site::unshaped(8)
+            }],
+            origin_up: Some(200 * MBIT),
+            payload_bytes: 512 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "lan-unshaped",
+            about: "8 nodes and the origin, unshaped: two cores are the limit, 512 MiB",
+            sites: vec![Site::unshaped(8)],
+            payload_bytes: 512 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "branch",
+            about: "8 nodes behind 20 Mbit/s, 64 MiB",
+            sites: vec![Site::branch(8, 20 * MBIT, 5 * MBIT)],
+            ..calm.clone()
+        },
+        Scenario {
+            name: "branch-kills",
+            about: "as branch; the node that brings most over the WAN is killed five times",
+            sites: vec![Site::branch(8, 20 * MBIT, 5 * MBIT)],
+            owner_kills: 5,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "branches",
+            about: "6 sites of 8 nodes behind 2 to 20 Mbit/s, 16 MiB",
+            sites: offices.to_vec(),
+            payload_bytes: 16 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "crowd",
+            about: "one seed, 32 nodes, uplinks of 100 Mbit/s, 64 MiB",
+            sites: vec![Site {
+                lan: Some(100 * MBIT),
+                down: Some(100 * MBIT),
+                up: Some(100 * MBIT),
+                ..Site::unshaped(32)
+            }],
+            origin_up: Some(100 * MBIT),
+            ..calm.clone()
+        },
+        Scenario {
+            name: "thin",
+            about: "2 nodes behind 128 kbit/s, 1 MiB, the link cut twice",
+            sites: vec![Site::branch(2, 128 * KBIT, 128 * KBIT)],
+            payload_bytes: MIB,
+            cuts: 2,
+            ..calm.clone()
+        },
+    ]
+}
+
+/// The scenario of this name.
+pub fn named(name: &str) -> Option<Scenario> {
+    all().into_iter().find(|s| s.name == name)
+}
