@@ -1,6 +1,6 @@
 //! The pretend world: the same two brains that the real bodies drive, in virtual time.
 //!
-//! [`scenario`] says what the world is like, [`world`] holds time and links, [`machine`] is a node's
+//! [`scenario`] says what the world is like and [`faults`] what goes wrong in it, [`world`] holds time and links, [`machine`] is a node's
 //! body and [`desk`] the coordinator's, [`wires`] carry what they say and [`flows`] what they fetch,
 //! [`story`] is what the operators do. [`checks`] looks on and knows only the rules; [`report`] tells.
 //! One seed draws everything, one stream for each purpose: the same seed gives the same bytes.
@@ -9,6 +9,7 @@ pub mod checks;
 pub mod content;
 pub mod desk;
 pub mod effects;
+pub mod faults;
 pub mod fetches;
 pub mod fleet;
 pub mod flows;

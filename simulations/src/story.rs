@@ -150,7 +150,9 @@ impl World {
                 sites: Vec::new(),
                 exclusions: Vec::new(),
             },
-            waves: self.scenario.rollout.drafts(self.clock().wall)?,
+            waves: self
+                .scenario
+                .drafts(&self.scenario.releases[number], self.clock().wall)?,
             lease_ttl: Span::from_secs(self.scenario.rollout.lease_ttl_s),
             not_after: EXPIRES,
         };

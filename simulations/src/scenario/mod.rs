@@ -1,23 +1,39 @@
 //! A scenario as it is written, and what its seed draws.
+//!
+//! [`Scenario::parse`] reads it and refuses what cannot be, so that nothing fails after it. What the
+//! seed makes of it, without any engine, is in [`crate::faults`].
 
+mod check;
+mod drawn;
 mod draws;
 mod faults;
 mod grain;
+mod group;
+mod length;
+mod machine;
+mod operator;
 mod release;
 mod rollout;
 mod site;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use protocol::Time;
+use protocol::plan::WaveDraft;
 use serde::Deserialize;
 
 pub use draws::{below, stream};
-pub use faults::Faults;
+pub use faults::{Cut, CutSpec, Faults};
 pub use grain::GrainSpec;
-pub use release::ReleaseSpec;
+pub use group::{OriginSpec, SiteGroup};
+pub use length::Length;
+pub use machine::{ChurnSpec, LaptopSpec, LiarSpec, Lie, MachineSpec, Shares};
+pub use operator::{Act, OperatorSpec};
+pub use release::{FailureSpec, How, ReleaseSpec};
 pub use rollout::{RolloutSpec, WaveSpec};
-pub use site::SiteSpec;
+pub use site::{BEGINS_H, Hours, Region, SiteSpec, second_of_day};
 
 /// A pretend world and what happens in it.
 #[derive(Clone, Debug, Deserialize)]
@@ -35,12 +51,41 @@ pub struct Scenario {
     /// A rollout that stands still for so many seconds is over.
     #[serde(default = "twenty")]
     pub idle_s: u64,
-    /// The sites.
+    /// Regions that sites name.
+    #[serde(default)]
+    pub regions: Vec<Region>,
+    /// The sites, one by one.
+    #[serde(default)]
     pub sites: Vec<SiteSpec>,
-    /// Rolled out one after the other.
+    /// Sites by the hundred.
+    #[serde(default)]
+    pub site_groups: Vec<SiteGroup>,
+    /// The node that has every blob from the start.
+    #[serde(default)]
+    pub origin: OriginSpec,
+    /// Attributes of machines, such as model or driver: every node draws one value of each by share,
+    /// and carries it as a label.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, Shares>,
+    /// What machines have in common.
+    #[serde(default)]
+    pub machines: MachineSpec,
+    /// Machines that people carry home.
+    #[serde(default)]
+    pub laptops: Option<LaptopSpec>,
+    /// Nodes that leave and come back at any time.
+    #[serde(default)]
+    pub churn: Option<ChurnSpec>,
+    /// Nodes that do not do what they say; the first that fits a node counts.
+    #[serde(default)]
+    pub liars: Vec<LiarSpec>,
+    /// Rolled out one after the other, but for those with a time of their own.
     pub releases: Vec<ReleaseSpec>,
     /// How each is rolled out.
     pub rollout: RolloutSpec,
+    /// What operators do beside rolling out.
+    #[serde(default)]
+    pub operators: Vec<OperatorSpec>,
     /// How fine the nodes' work is cut.
     #[serde(default)]
     pub grain: GrainSpec,
@@ -55,6 +100,7 @@ fn five() -> u64 {
 fn twenty() -> u64 {
     20
 }
+
 impl Scenario {
     /// Reads a scenario's file.
     ///
@@ -72,39 +118,44 @@ impl Scenario {
     /// When the text is no scenario or describes an impossible world.
     pub fn parse(text: &str) -> Result<Scenario> {
         let scenario: Scenario = toml::from_str(text).context("read the scenario")?;
-        if scenario.sites.is_empty() || scenario.sites.len() > 250 {
-            bail!("a scenario has 1 to 250 sites");
-        }
-        if scenario.releases.is_empty() || scenario.rollout.waves.is_empty() {
-            bail!("a scenario has releases and waves");
-        }
-        let slow = scenario
-            .sites
-            .iter()
-            .find(|s| s.wan_mbit == 0 || s.lan_mbit == 0);
-        if let Some(site) = slow {
-            bail!("site {} has a link without rate", site.name);
-        }
-        if scenario
-            .releases
-            .iter()
-            .any(|r| r.pack_mib == 0 || r.carrier_mib == 0)
-        {
-            bail!("a release has no bytes");
-        }
+        check::check(&scenario)?;
         Ok(scenario)
     }
 
-    /// Spreads `nodes` evenly over the sites, whatever the scenario said.
-    pub fn spread(&mut self, nodes: u32) {
-        let sites = self.sites.len() as u32;
-        for (i, site) in self.sites.iter_mut().enumerate() {
-            site.nodes = nodes / sites + u32::from((i as u32) < nodes % sites);
+    /// Nothing at all; to be filled in.
+    fn empty() -> Scenario {
+        Scenario {
+            name: String::new(),
+            seed: 0,
+            duration_s: 0,
+            start_s: five(),
+            idle_s: twenty(),
+            regions: Vec::new(),
+            sites: Vec::new(),
+            site_groups: Vec::new(),
+            origin: OriginSpec::default(),
+            attributes: BTreeMap::new(),
+            machines: MachineSpec::default(),
+            laptops: None,
+            churn: None,
+            liars: Vec::new(),
+            releases: Vec::new(),
+            rollout: RolloutSpec::default(),
+            operators: Vec::new(),
+            grain: GrainSpec::default(),
+            faults: Faults::default(),
         }
     }
 
-    /// All nodes.
-    pub fn nodes(&self) -> u32 {
-        self.sites.iter().map(|s| s.nodes).sum()
+    /// The waves of a release as an operator proposes them.
+    ///
+    /// # Errors
+    /// When a site's name is malformed; a scenario that was parsed has none.
+    pub fn drafts(&self, release: &ReleaseSpec, not_before: Time) -> Result<Vec<WaveDraft>> {
+        let waves = match release.waves.is_empty() {
+            true => &self.rollout.waves,
+            false => &release.waves,
+        };
+        waves.iter().map(|wave| wave.draft(not_before)).collect()
     }
 }

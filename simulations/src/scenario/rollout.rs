@@ -6,7 +6,7 @@ use protocol::{Span, Time};
 use serde::Deserialize;
 
 /// A rollout.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSpec {
     /// A lease's life in seconds.
@@ -16,7 +16,7 @@ pub struct RolloutSpec {
 }
 
 /// A wave.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaveSpec {
     /// For people.
@@ -27,6 +27,8 @@ pub struct WaveSpec {
     pub percent: Option<u32>,
     /// All of a site.
     pub site: Option<String>,
+    /// All that carry a label now, `name=value`: an attribute of the scenario, or `form`.
+    pub label: Option<String>,
     /// Of the outcomes, at least so many of a hundred are good.
     pub success_percent: u32,
     /// Outcomes that must be in.
@@ -42,33 +44,49 @@ fn ten_minutes() -> u64 {
     600
 }
 
-impl RolloutSpec {
-    /// The waves as an operator proposes them.
+impl WaveSpec {
+    /// Who is in it.
     ///
     /// # Errors
-    /// When a site's name is malformed.
-    pub fn drafts(&self, not_before: Time) -> Result<Vec<WaveDraft>> {
-        let draft = |wave: &WaveSpec| -> Result<WaveDraft> {
-            let select = match (wave.count, wave.percent, &wave.site) {
-                (Some(n), None, None) => Selector::Count(n),
-                (None, Some(p), None) => Selector::Percent(p),
-                (None, None, Some(site)) => Selector::Site(site.parse()?),
-                (None, None, None) => Selector::Rest,
-                _ => bail!("wave {} has more than one selector", wave.name),
-            };
-            let gate = Gate {
-                min_success_ppm: wave.success_percent * 10_000,
-                min_sample: wave.sample,
-                soak: Span::from_secs(wave.soak_s),
-                silence_after: Span::from_secs(wave.silence_s),
-            };
-            Ok(WaveDraft {
-                name: wave.name.clone(),
-                select,
-                not_before,
-                gate,
-            })
-        };
-        self.waves.iter().map(draft).collect()
+    /// When it says more than one thing, a label without a value, or a malformed site.
+    pub fn selector(&self) -> Result<Selector> {
+        Ok(match (self.count, self.percent, &self.site, &self.label) {
+            (Some(n), None, None, None) => Selector::Count(n),
+            (None, Some(p), None, None) => Selector::Percent(p),
+            (None, None, Some(site), None) => Selector::Site(site.parse()?),
+            (None, None, None, Some(label)) => {
+                let Some((key, value)) = label.split_once('=') else {
+                    bail!(
+                        "wave {}: label {label:?} is not written name=value",
+                        self.name
+                    );
+                };
+                let (key, value) = (key.to_owned(), value.to_owned());
+                Selector::Label { key, value }
+            }
+            (None, None, None, None) => Selector::Rest,
+            _ => bail!(
+                "wave {} says more than one of count, percent, site and label",
+                self.name
+            ),
+        })
+    }
+
+    /// The wave as an operator proposes it.
+    ///
+    /// # Errors
+    /// See [`WaveSpec::selector`].
+    pub fn draft(&self, not_before: Time) -> Result<WaveDraft> {
+        Ok(WaveDraft {
+            name: self.name.clone(),
+            select: self.selector()?,
+            not_before,
+            gate: Gate {
+                min_success_ppm: self.success_percent * 10_000,
+                min_sample: self.sample,
+                soak: Span::from_secs(self.soak_s),
+                silence_after: Span::from_secs(self.silence_s),
+            },
+        })
     }
 }
