@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use node_core::contract::{Event, Failure, Step, StepOutcome, Ticket};
+use node_core::contract::{Event, Failure, FrameOutcome, Step, StepOutcome, Ticket};
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Span};
 
@@ -99,7 +99,8 @@ impl World {
                         stored.have.insert(piece);
                     }
                 }
-                Event::FrameDecoded { ticket, ok: true }
+                let outcome = FrameOutcome::Decoded;
+                Event::FrameDecoded { ticket, outcome }
             }
             Effect::Step(release, before, step) => {
                 let outcome = self.step_ends(n, release, before, step);

@@ -87,6 +87,25 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// Whether this machine is at fault: bytes are not here, or the disk failed. Else the content is.
+    pub fn is_local(&self) -> bool {
+        match self {
+            ReadError::Missing(_) | ReadError::Io { .. } => true,
+            ReadError::Store { source, .. } => !matches!(
+                source,
+                StoreError::WrongBytes { .. } | StoreError::WrongName { .. }
+            ),
+            ReadError::TooLong { .. }
+            | ReadError::Format { .. }
+            | ReadError::Index { .. }
+            | ReadError::WrongPack { .. }
+            | ReadError::Table { .. }
+            | ReadError::Frame { .. } => false,
+        }
+    }
+}
+
 /// Reads and checks the index in `blob`, which must describe `pack`.
 ///
 /// # Errors

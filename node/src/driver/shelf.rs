@@ -4,31 +4,34 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use node_core::contract::{Event, Failure, FrameMap, Step, StepOutcome, Ticket};
+use node_core::contract::{Event, Failure, FrameMap, FrameOutcome, Step, StepOutcome, Ticket};
+use protocol::carrier::FrameTable;
 use protocol::index::CheckedIndex;
 use protocol::manifest::ReleaseManifest;
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Verified};
 use tokio::sync::Semaphore;
 
-use crate::content::{frames, read_index, reuse};
+use crate::content::{ReadError, frames, read_index, reuse};
 use crate::install::{Content, Installer};
 use crate::store::blobs::{Blob, Blobs};
 
-/// Checked indexes that are kept in memory; the one used longest ago falls out.
-const INDEXES_MAX: usize = 4;
+/// Checked indexes that are kept in memory, and as many frame tables; what was used longest ago
+/// falls out.
+const KEPT_MAX: usize = 4;
 /// Effects that read or write blobs at the same time.
 const WORKERS: usize = 4;
 
-/// Checked indexes by their blob, the one used last at the end.
-type Indexes = VecDeque<(BlobRef, Arc<CheckedIndex>)>;
+/// What was read of a blob about a pack, the one used last at the end.
+type Kept<T> = VecDeque<((BlobRef, BlobRef), Arc<T>)>;
 
 /// The blobs of a node and what is known of their insides. Clones share it.
 #[derive(Clone)]
 pub struct Shelf {
     blobs: Blobs,
     installer: Installer,
-    indexes: Arc<Mutex<Indexes>>,
+    indexes: Arc<Mutex<Kept<CheckedIndex>>>,
+    tables: Arc<Mutex<Kept<FrameTable>>>,
     workers: Arc<Semaphore>,
 }
 
@@ -39,6 +42,7 @@ impl Shelf {
             blobs,
             installer,
             indexes: Arc::default(),
+            tables: Arc::default(),
             workers: Arc::new(Semaphore::new(WORKERS)),
         }
     }
@@ -149,15 +153,25 @@ impl Shelf {
             .work(move |shelf| {
                 let index = shelf.index(index, pack)?;
                 let (carrier, pack) = (shelf.blob(carrier)?, shelf.blob(pack)?);
-                frames::decode(&carrier, &index, &pack, frame)
-                    .inspect_err(|e| tracing::warn!(event = "malformed", "frame {frame}: {e}"))
-                    .ok()
+                let decoded = shelf
+                    .table(&carrier, pack.name())
+                    .and_then(|table| frames::decode_with(&table, &carrier, &index, &pack, frame));
+                Some(match decoded {
+                    Ok(()) => FrameOutcome::Decoded,
+                    Err(e) if e.is_local() => {
+                        tracing::warn!(event = "storage", "frame {frame}: {e}");
+                        FrameOutcome::Storage
+                    }
+                    Err(e) => {
+                        tracing::warn!(event = "malformed", "frame {frame}: {e}");
+                        FrameOutcome::Wrong
+                    }
+                })
             })
             .await;
-        Event::FrameDecoded {
-            ticket,
-            ok: decoded.flatten().is_some(),
-        }
+        // What was here when it was asked for and is not now is this machine's loss.
+        let outcome = decoded.flatten().unwrap_or(FrameOutcome::Storage);
+        Event::FrameDecoded { ticket, outcome }
     }
 
     /// Takes one step of an installation.
@@ -217,35 +231,18 @@ impl Shelf {
     }
 
     fn index(&self, index: BlobRef, pack: BlobRef) -> Option<Arc<CheckedIndex>> {
-        let lock = || self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut kept = lock();
-            if let Some(at) = kept
-                .iter()
-                .position(|(name, i)| *name == index && i.pack == pack)
-            {
-                let found = kept.remove(at)?;
-                let checked = found.1.clone();
-                kept.push_back(found);
-                return Some(checked);
-            }
-        }
-        let blob = self.blob(index)?;
-        match read_index(&blob, pack) {
-            Ok(checked) => {
-                let checked = Arc::new(checked);
-                let mut kept = lock();
-                while kept.len() >= INDEXES_MAX {
-                    kept.pop_front();
-                }
-                kept.push_back((index, checked.clone()));
-                Some(checked)
-            }
-            Err(e) => {
-                tracing::warn!(event = "malformed", "index {index} refused: {e}");
-                None
-            }
-        }
+        kept(&self.indexes, (index, pack), || {
+            let blob = self.blob(index).ok_or(ReadError::Missing(index))?;
+            read_index(&blob, pack)
+        })
+        .inspect_err(|e| tracing::warn!(event = "malformed", "index {index} refused: {e}"))
+        .ok()
+    }
+
+    fn table(&self, carrier: &Blob, pack: BlobRef) -> Result<Arc<FrameTable>, ReadError> {
+        kept(&self.tables, (carrier.name(), pack), || {
+            frames::read_table(carrier, pack)
+        })
     }
 
     /// Runs `work` on a thread that may block; `None` if it panicked.
@@ -260,4 +257,30 @@ impl Shelf {
         });
         working.await.ok()
     }
+}
+
+/// What is kept under a name, or is read now and kept.
+fn kept<T>(
+    all: &Mutex<Kept<T>>,
+    name: (BlobRef, BlobRef),
+    read: impl FnOnce() -> Result<T, ReadError>,
+) -> Result<Arc<T>, ReadError> {
+    let lock = || all.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = {
+        let mut kept = lock();
+        let at = kept.iter().position(|(other, _)| *other == name);
+        at.and_then(|at| kept.remove(at))
+    };
+    // Not under the lock: others may be reading something else.
+    let one = match found {
+        Some((_, one)) => one,
+        None => Arc::new(read()?),
+    };
+    let mut kept = lock();
+    kept.retain(|(other, _)| *other != name);
+    while kept.len() >= KEPT_MAX {
+        kept.pop_front();
+    }
+    kept.push_back((name, one.clone()));
+    Ok(one)
 }

@@ -124,12 +124,12 @@ pub enum Event {
         /// Carrier bytes of each frame; `None` if the table broke its rules.
         frames: Option<FrameMap>,
     },
-    /// A frame was decoded, its pieces checked against the index and written to the pack.
+    /// The decoding of a frame ended.
     FrameDecoded {
         /// The question.
         ticket: Ticket,
-        /// Whether it was right; a wrong one is the release's fault, not a peer's.
-        ok: bool,
+        /// How.
+        outcome: FrameOutcome,
     },
     /// A step of an installation ended.
     StepEnded {
@@ -138,6 +138,17 @@ pub enum Event {
         /// How.
         outcome: StepOutcome,
     },
+}
+
+/// How the decoding of a frame ended, told apart by whose fault it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameOutcome {
+    /// Its pieces were checked against the index and are in the pack.
+    Decoded,
+    /// It does not hold what the index says: the release's fault, not a peer's.
+    Wrong,
+    /// This machine could not read or write.
+    Storage,
 }
 
 /// Where the frames of a carrier lie.

@@ -18,7 +18,7 @@ mod standing;
 
 pub use action::{Action, FetchReason, Step};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
-pub use event::{Event, FetchOutcome, FrameMap, StepOutcome};
+pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome};
 pub use record::{
     Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory, Record,
     RecordKey, StatusRecord,

@@ -44,10 +44,10 @@ impl Swarm {
                     self.gained(pack, have.iter());
                 }
             }
-            Input::FrameDecoded(ticket, ok) => {
+            Input::FrameDecoded(ticket, outcome) => {
                 let desk = &mut self.desk;
                 let decoded = self.stagings.values_mut().find_map(|s| {
-                    s.frame_decoded(desk, now, ticket, ok)
+                    s.frame_decoded(desk, now, ticket, outcome)
                         .map(|pieces| (s.want.artifact.pack, pieces))
                 });
                 if let Some((pack, pieces)) = decoded {

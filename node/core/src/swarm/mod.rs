@@ -17,7 +17,8 @@ use protocol::wire::{Claim, Class, Contact, Notice};
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Time};
 
 use crate::contract::{
-    Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, Grain, NodeRole, Tempo, Ticket,
+    Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, FrameOutcome, Grain, NodeRole,
+    Tempo, Ticket,
 };
 
 mod answers;
@@ -102,7 +103,7 @@ pub enum Input {
     /// See [`Event::FramesRead`].
     FramesRead(Ticket, Option<FrameMap>),
     /// See [`Event::FrameDecoded`].
-    FrameDecoded(Ticket, bool),
+    FrameDecoded(Ticket, FrameOutcome),
     /// Somebody else decided that this peer is not to be talked to any more.
     PeerBanned(NodeId),
 }
@@ -123,7 +124,7 @@ impl Input {
                 bytes,
             } => Input::Reused(ticket, have, bytes),
             Event::FramesRead { ticket, frames } => Input::FramesRead(ticket, frames),
-            Event::FrameDecoded { ticket, ok } => Input::FrameDecoded(ticket, ok),
+            Event::FrameDecoded { ticket, outcome } => Input::FrameDecoded(ticket, outcome),
             _ => return None,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::limits::STORAGE_PATIENCE;
+use protocol::limits::{STORAGE_PATIENCE, STORAGE_RETRY_MAX};
 use protocol::manifest::Artifact;
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Time};
@@ -11,7 +11,7 @@ use super::blob::{Blob, Need};
 use super::desk::Desk;
 use super::form::{self, Form, Holding};
 use super::{Output, Progress, Want};
-use crate::contract::{Action, Failure, FrameMap, Ticket};
+use crate::contract::{Action, Failure, FrameMap, FrameOutcome, Ticket};
 
 /// A question about content that the body answers once.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,8 +42,10 @@ pub(super) struct Staging {
     reuse: Step<()>,
     table: Step<FrameMap>,
     decoding: Option<(Ticket, u32)>,
-    /// Decodes that failed in a row, and when the next may be tried.
+    /// Decodes in a row that were wrong, and when the next may be tried.
     decode_fails: u32,
+    /// Decodes in a row that failed for this machine's disk.
+    unfold_fails: u32,
     decode_at: Time,
     missing_bytes: u64,
     told: Progress,
@@ -77,6 +79,7 @@ impl Staging {
             table: Step::Due,
             decoding: None,
             decode_fails: 0,
+            unfold_fails: 0,
             decode_at: Time(0),
             missing_bytes: 0,
             told: Progress::default(),
@@ -363,26 +366,35 @@ impl Staging {
             .is_some_and(|covered| covered >= plain)
     }
 
-    /// A frame was decoded; returns the pack pieces that are complete by it. A failure is tried again
-    /// a few times, in case it was this machine's.
+    /// A frame was decoded; returns the pack pieces that are complete by it. A wrong one is tried again
+    /// a few times, in case it was this machine's memory; a disk that fails, for as long as it does.
     pub fn frame_decoded(
         &mut self,
         desk: &mut Desk,
         now: Time,
         ticket: Ticket,
-        ok: bool,
+        outcome: FrameOutcome,
     ) -> Option<core::ops::Range<u32>> {
         let (_, frame) = self.decoding.take_if(|(asked, _)| *asked == ticket)?;
-        if !ok {
-            self.decode_at = now + protocol::Span(1_000 << self.decode_fails);
-            self.decode_fails += 1;
-            if self.decode_fails >= STORAGE_PATIENCE {
-                let why = format!("frame {frame} does not unfold to what its index says");
-                self.refuse(desk, &why);
+        match outcome {
+            FrameOutcome::Decoded => {}
+            FrameOutcome::Wrong => {
+                self.decode_at = now + protocol::Span(1_000 << self.decode_fails);
+                self.decode_fails += 1;
+                if self.decode_fails >= STORAGE_PATIENCE {
+                    let why = format!("frame {frame} does not unfold to what its index says");
+                    self.refuse(desk, &why);
+                }
+                return None;
             }
-            return None;
+            FrameOutcome::Storage => {
+                let pause = (1_000 << self.unfold_fails.min(16)).min(STORAGE_RETRY_MAX.0);
+                self.decode_at = now + protocol::Span(pause);
+                self.unfold_fails += 1;
+                return None;
+            }
         }
-        self.decode_fails = 0;
+        (self.decode_fails, self.unfold_fails) = (0, 0);
         let Step::Known(frames) = &self.table else {
             return None;
         };
@@ -416,6 +428,8 @@ impl Staging {
                 .get(name)
                 .is_some_and(|blob| blob.storage_fails >= STORAGE_PATIENCE)
         });
+        let full = (self.unfold_fails >= STORAGE_PATIENCE).then_some(self.want.artifact.pack);
+        let sick = sick.or(full);
         if let (Some(name), false) = (sick, self.told_storage) {
             let release = self.want.release.short();
             let reason = format!(

@@ -11,7 +11,7 @@ use protocol::{BlobRef, NodeId, Span, Time};
 use rand_core::RngCore;
 
 use super::world::{FRAME, Mail, Nature, Release, STEP, World};
-use crate::contract::{Action, FetchOutcome, FetchReason, Ticket};
+use crate::contract::{Action, FetchOutcome, FetchReason, FrameOutcome, Ticket};
 use crate::swarm::Input;
 
 /// One piece on its way.
@@ -169,7 +169,7 @@ impl World {
         );
         if self.bad_decodes > 0 {
             self.bad_decodes -= 1;
-            self.answer(Span(20), n, Input::FrameDecoded(ticket, false));
+            self.answer(Span(20), n, Input::FrameDecoded(ticket, self.bad_decode));
             return;
         }
         let plain = u64::from(frame) * FRAME;
@@ -181,7 +181,11 @@ impl World {
                 .insert(piece);
         }
         node.decoded += 1;
-        self.answer(Span(20), n, Input::FrameDecoded(ticket, true));
+        self.answer(
+            Span(20),
+            n,
+            Input::FrameDecoded(ticket, FrameOutcome::Decoded),
+        );
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -8,7 +8,7 @@ use protocol::wire::{Claim, Class, Notice, SiteMessage};
 use protocol::{BlobRef, Now, Time};
 
 use super::world::{Release, contact, node_id, release};
-use crate::contract::{Action, FetchOutcome, Grain, NodeRole, Tempo, Ticket};
+use crate::contract::{Action, FetchOutcome, FrameOutcome, Grain, NodeRole, Tempo, Ticket};
 use crate::swarm::{Input, Member, Output, Swarm, Want};
 
 fn at(ms: u64) -> Now {
@@ -296,7 +296,14 @@ fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
         }),
         (1u64..60, set).prop_map(|(t, set)| Input::BlobOpened(Ticket(1 << 63 | t), Some(set))),
         (1u64..60).prop_map(|t| Input::FramesRead(Ticket(1 << 63 | t), None)),
-        (1u64..60, any::<bool>()).prop_map(|(t, ok)| Input::FrameDecoded(Ticket(1 << 63 | t), ok)),
+        (1u64..60, 0..3usize).prop_map(|(t, n)| {
+            let outcomes = [
+                FrameOutcome::Decoded,
+                FrameOutcome::Wrong,
+                FrameOutcome::Storage,
+            ];
+            Input::FrameDecoded(Ticket(1 << 63 | t), outcomes[n])
+        }),
         node.prop_map(Input::PeerBanned),
     ]
 }

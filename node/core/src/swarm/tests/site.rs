@@ -5,7 +5,7 @@ use protocol::wire::Class;
 use protocol::{Span, Time};
 
 use super::world::{Nature, World, release};
-use crate::contract::FetchReason;
+use crate::contract::{FetchReason, FrameOutcome};
 
 const MIB: u64 = 1 << 20;
 
@@ -387,6 +387,23 @@ fn a_frame_that_fails_once_is_tried_again_and_one_that_always_fails_ends_the_rel
         assert_eq!(world.nodes[0].failed.len(), usize::from(!staged));
         assert!(staged || world.nodes[0].failed[0].1.contains("frame 0"));
     }
+}
+
+/// A full disk used to end the release as if it had been built wrongly, and for good.
+#[test]
+fn a_disk_that_is_full_while_frames_unfold_is_told_and_tried_until_it_has_room() {
+    let mut world = World::new(1, 156);
+    let release = release(156, 16 * MIB, 4 * MIB);
+    (world.bad_decodes, world.bad_decode) = (5, FrameOutcome::Storage);
+    world.start_all();
+    world.want_all(&release);
+    world.run(60_000);
+    let [(digest, reason, retryable)] = &world.nodes[0].failed[..] else {
+        panic!("{:?}", world.nodes[0].failed)
+    };
+    assert_eq!((*digest, *retryable), (release.digest, true));
+    assert!(reason.contains("disk"), "{reason}");
+    assert!(world.nodes[0].staged.contains_key(&release.digest));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::body::Transfer;
-use crate::contract::{FetchReason, FrameMap, Grain, NodeRole, Tempo};
+use crate::contract::{FetchReason, FrameMap, FrameOutcome, Grain, NodeRole, Tempo};
 use crate::swarm::{Input, Member, Output, Progress, Swarm, Want};
 
 pub const STEP: u64 = 5;
@@ -79,8 +79,9 @@ pub struct World {
     pub wan_rate: f64,
     pub lan_rate: f64,
     pub origin_up: bool,
-    /// So many decodes to come fail.
+    /// So many decodes to come fail, and how.
     pub bad_decodes: usize,
+    pub bad_decode: FrameOutcome,
     pub origin: Contact,
     pub wan_bytes: BTreeMap<BlobRef, u64>,
     pub lan_bytes: BTreeMap<BlobRef, u64>,
@@ -178,6 +179,7 @@ impl World {
             lan_rate: 12_500_000.0,
             origin_up: true,
             bad_decodes: 0,
+            bad_decode: FrameOutcome::Wrong,
             origin: contact(node_id(u64::MAX)),
             wan_bytes: BTreeMap::new(),
             lan_bytes: BTreeMap::new(),
