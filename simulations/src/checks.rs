@@ -1,6 +1,7 @@
 //! Checkers: apart from the cores and from the workload, they look at what happened and know only the
 //! rules that may never be broken.
 
+pub mod audit;
 pub mod bans;
 pub mod counts;
 pub mod findings;
@@ -11,6 +12,7 @@ pub mod limits;
 pub mod liveness;
 pub mod rates;
 pub mod verified;
+pub mod watch;
 pub mod waves;
 
 use coordinator_core::Conductor;

@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Span, Time};
-
-use crate::checks::findings::{Findings, Rule};
+use protocol::status::State;
+use protocol::{RolloutId, Span, Time};
 
 /// Stretches of time in which something holds, rising; the last may be open.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -31,6 +30,13 @@ impl Stretches {
     /// Whether it holds now.
     pub fn holds(&self) -> bool {
         self.list.last().is_some_and(|(_, end)| end.is_none())
+    }
+
+    /// Whether it has held ever since.
+    pub fn since(&self, at: Time) -> bool {
+        self.list
+            .last()
+            .is_some_and(|(from, end)| *from <= at && end.is_none())
     }
 
     /// The stretches in which both hold; open ones end at `end`.
@@ -65,6 +71,12 @@ pub struct Duty<'a> {
 }
 
 impl Duty<'_> {
+    /// What a missed duty is called.
+    pub fn to_line(&self, release: &str) -> String {
+        let (node, seconds) = (self.node, self.bound.0 / 1000);
+        format!("node {node} did not converge on {release} in {seconds} s")
+    }
+
     /// When it was due and not done, if ever. Faults before `quiet` excuse.
     pub fn missed(&self, quiet: Time, end: Time) -> Option<Time> {
         let until = self.ended.unwrap_or(end).min(end);
@@ -97,62 +109,81 @@ impl Judgement {
     }
 }
 
-/// Node by node, when it was reachable and when it ended which rollout: what a partition writes down.
+/// What became of one rollout on one node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// When the release first worked there.
+    pub applied: Option<Time>,
+    /// When the node came to an end of its own, and to which; none while it is under way.
+    pub ended: Option<(Time, State)>,
+    /// When it began to switch first.
+    pub started: Option<Time>,
+}
+
+/// What the machines of one part of the world went through, by their slot in it.
 #[derive(Clone, Debug, Default)]
 pub struct Histories {
-    reachable: BTreeMap<usize, Stretches>,
-    ended: BTreeMap<(usize, u32), Time>,
+    reachable: Vec<Stretches>,
+    outcomes: BTreeMap<RolloutId, Vec<Outcome>>,
 }
 
 impl Histories {
-    /// A node came up or went away, or its site was cut off.
-    pub fn reachable(&mut self, at: Time, node: usize, is: bool) {
-        self.reachable.entry(node).or_default().set(at, is);
-    }
-
-    /// A node's own status of a rollout, by number, came to an end; or a new order opened it again.
-    pub fn ended(&mut self, at: Time, node: usize, rollout: u32, is: bool) {
-        if is {
-            self.ended.entry((node, rollout)).or_insert(at);
-        } else {
-            self.ended.remove(&(node, rollout));
+    /// Of so many machines that have not come up yet.
+    pub fn new(machines: usize) -> Histories {
+        Histories {
+            reachable: vec![Stretches::default(); machines],
+            outcomes: BTreeMap::new(),
         }
     }
 
-    /// When a node ended a rollout.
-    pub fn end_of(&self, node: usize, rollout: u32) -> Option<Time> {
-        self.ended.get(&(node, rollout)).copied()
-    }
-
-    /// When a node could be reached.
-    pub fn reach_of(&self, node: usize) -> Option<&Stretches> {
-        self.reachable.get(&node)
-    }
-
-    /// Takes in those of another partition.
-    pub fn merge(&mut self, other: Histories) {
-        self.reachable.extend(other.reachable);
-        self.ended.extend(other.ended);
-    }
-}
-
-/// Notes each duty that was missed.
-pub fn settle<'a>(
-    duties: impl Iterator<Item = Duty<'a>>,
-    rollout: &str,
-    quiet: Time,
-    end: Time,
-    found: &mut Findings,
-) {
-    for duty in duties {
-        if let Some(due) = duty.missed(quiet, end) {
-            let seconds = duty.bound.0 / 1000;
-            let what = format!(
-                "node {} did not converge on {rollout} in {seconds} s",
-                duty.node
-            );
-            found.violated(due, Rule::Liveness, what);
+    /// A machine came up, or went away.
+    pub fn reachable(&mut self, at: Time, slot: usize, is: bool) {
+        if let Some(stretches) = self.reachable.get_mut(slot) {
+            stretches.set(at, is);
         }
+    }
+
+    /// A machine says of itself where it stands.
+    pub fn says(&mut self, at: Time, slot: usize, rollout: &RolloutId, state: State) {
+        let Some(outcome) = self.of(slot, rollout) else {
+            return;
+        };
+        if matches!(state, State::Succeeded | State::AlreadyInstalled) {
+            outcome.applied.get_or_insert(at);
+        }
+        outcome.ended = match outcome.ended {
+            _ if !state.ended() => None,
+            Some((since, _)) => Some((since, state)),
+            None => Some((at, state)),
+        };
+    }
+
+    /// A machine begins to switch; whether it is the first time.
+    pub fn starts(&mut self, at: Time, slot: usize, rollout: &RolloutId) -> bool {
+        let outcome = self.of(slot, rollout);
+        let started = outcome.map(|o| o.started.replace(o.started.unwrap_or(at)));
+        started == Some(None)
+    }
+
+    fn of(&mut self, slot: usize, rollout: &RolloutId) -> Option<&mut Outcome> {
+        if !self.outcomes.contains_key(rollout) {
+            let none = vec![Outcome::default(); self.reachable.len()];
+            self.outcomes.insert(rollout.clone(), none);
+        }
+        self.outcomes.get_mut(rollout)?.get_mut(slot)
+    }
+
+    /// What became of a rollout on a machine.
+    pub fn outcome(&self, slot: usize, rollout: &RolloutId) -> Outcome {
+        let outcomes = self.outcomes.get(rollout);
+        let outcome = outcomes.and_then(|outcomes| outcomes.get(slot));
+        outcome.copied().unwrap_or_default()
+    }
+
+    /// When a machine could be reached.
+    pub fn reach(&self, slot: usize) -> &Stretches {
+        const NEVER: &Stretches = &Stretches { list: Vec::new() };
+        self.reachable.get(slot).unwrap_or(NEVER)
     }
 }
 
@@ -252,33 +283,39 @@ mod tests {
     }
 
     #[test]
-    fn histories_of_partitions_come_together() {
-        let (mut a, mut b) = (Histories::default(), Histories::default());
-        a.reachable(Time(0), 1, true);
-        a.ended(Time(30), 1, 0, true);
-        a.ended(Time(40), 1, 0, true);
-        b.reachable(Time(0), 2, true);
-        b.ended(Time(30), 2, 0, true);
-        b.ended(Time(40), 2, 0, false);
-        a.merge(b);
-        assert_eq!((a.end_of(1, 0), a.end_of(2, 0)), (Some(Time(30)), None));
+    fn a_history_says_who_did_not_converge() {
+        let rollout: RolloutId = "r".parse().unwrap();
+        let mut history = Histories::new(2);
+        for slot in [0, 1] {
+            history.reachable(Time(0), slot, true);
+            assert!(history.starts(Time(20), slot, &rollout));
+            assert!(!history.starts(Time(25), slot, &rollout), "once only");
+            history.says(Time(30), slot, &rollout, State::Succeeded);
+            history.says(Time(40), slot, &rollout, State::Succeeded);
+        }
+        history.says(Time(50), 1, &rollout, State::RollingBack);
+        let first = history.outcome(0, &rollout);
+        assert_eq!(first.ended, Some((Time(30), State::Succeeded)));
+        let second = history.outcome(1, &rollout);
+        assert_eq!((second.applied, second.ended), (Some(Time(30)), None));
+        assert_eq!(second.started, Some(Time(20)));
+        assert_eq!(
+            history.outcome(0, &"other".parse().unwrap()),
+            Outcome::default()
+        );
         let open = stretches(&[(0, None)]);
-        let duties = [1, 2].map(|node| Duty {
-            node,
-            reachable: a.reach_of(node).unwrap(),
+        let duties = [0, 1].map(|slot| Duty {
+            node: 10 + slot,
+            reachable: history.reach(slot),
             open: &open,
-            ended: a.end_of(node, 0),
+            ended: history.outcome(slot, &rollout).ended.map(|(at, _)| at),
             bound: Span(60_000),
         });
-        let mut found = Findings::default();
-        settle(
-            duties.into_iter(),
-            "app@1.0",
-            Time(0),
-            Time(90_000),
-            &mut found,
-        );
-        let line = "at 60000 ms: liveness: node 2 did not converge on app@1.0 in 60 s";
-        assert_eq!(found.lines(), [line]);
+        let missed = duties.map(|duty| {
+            let due = duty.missed(Time(0), Time(90_000));
+            due.map(|due| (due.0, duty.to_line("app@1.0")))
+        });
+        let line = "node 11 did not converge on app@1.0 in 60 s".to_owned();
+        assert_eq!(missed, [None, Some((60_000, line))]);
     }
 }

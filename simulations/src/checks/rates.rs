@@ -2,7 +2,8 @@
 //! packets, in any minute at most 1.01 × cap.
 //!
 //! Bytes are told with the stretch of time in which they came and are spread evenly over it. They are
-//! summed in quarters of a second; a window is any four, or any 240, of them in a row. When the cap
+//! summed in quarters of a second; a window is any four, or any 240, of them in a row. Bytes may be told up
+//! to four seconds after they came: a window is looked at when no more can come into it. When the cap
 //! changes, the larger one still counts for two seconds, which is how long switching may take.
 
 use std::collections::VecDeque;
@@ -21,13 +22,18 @@ const NO_CAP: f64 = 1e15;
 /// Two packets of the largest common size.
 const PACKETS_BYTES: f64 = 2.0 * 1_500.0;
 
+/// Grains that are still open: bytes may be told so much later than they came.
+const OPEN: usize = 16;
+
 /// What crosses one site's WAN, one way.
 pub struct Rates {
-    /// Bytes that came in each of the last grains, and that were allowed; the last one is open.
-    grains: VecDeque<(f64, f64)>,
+    /// Bytes that came in each of the last grains, and that were allowed; open ones behind.
+    closed: VecDeque<(f64, f64)>,
     /// Sums over the closed ones.
     minute: (f64, f64),
-    /// When the open one began.
+    /// Bytes of the grains that are open.
+    open: VecDeque<f64>,
+    /// When the first of them began.
     began: Time,
     caps: Caps,
 }
@@ -36,15 +42,14 @@ pub struct Rates {
 struct Caps {
     now: Option<f64>,
     /// What the cap was before, and until when it counts.
-    before: Option<(Option<f64>, Time)>,
+    before: Vec<(Option<f64>, Time)>,
 }
 
 impl Caps {
-    fn at(&self, at: Time) -> Option<f64> {
-        match self.before {
-            Some((before, until)) if at < until => Some(before?.max(self.now?)),
-            _ => self.now,
-        }
+    fn at(&self, at: Time) -> f64 {
+        let before = self.before.iter().filter(|(_, until)| at < *until);
+        let counts = before.map(|(cap, _)| *cap).chain([self.now]);
+        counts.fold(0.0, |most, cap| cap.unwrap_or(NO_CAP).max(most))
     }
 }
 
@@ -52,79 +57,75 @@ impl Rates {
     /// Nothing has crossed yet; `cap` in bytes a second, none for no limit.
     pub fn new(cap: Option<f64>) -> Rates {
         Rates {
-            grains: VecDeque::from([(0.0, 0.0)]),
+            closed: VecDeque::new(),
             minute: (0.0, 0.0),
+            open: VecDeque::new(),
             began: Time(0),
             caps: Caps {
                 now: cap,
-                before: None,
+                before: Vec::new(),
             },
         }
     }
 
     /// The cap is another from now on.
     pub fn set_cap(&mut self, now: Time, cap: Option<f64>) {
-        let before = self.caps.at(now);
-        self.caps = Caps {
-            now: cap,
-            before: Some((before, now + SWITCHING)),
-        };
+        let before = std::mem::replace(&mut self.caps.now, cap);
+        let began = self.began;
+        self.caps.before.retain(|(_, until)| *until > began);
+        self.caps.before.push((before, now + SWITCHING));
     }
 
-    /// So many bytes came between two moments. What is told later is never earlier.
+    /// So many bytes came between two moments, the later of which is now.
     ///
     /// # Errors
     /// When the cap was broken in a window that is now complete.
     pub fn came(&mut self, from: Time, to: Time, bytes: f64) -> Result<(), String> {
+        let last = |at: Time| (at.since(self.began).0 / GRAIN_MS) as usize;
+        let (from, to) = (from.max(self.began), to.max(self.began));
+        let (first, newest) = (last(from), last(to));
         let mut broken = Ok(());
-        let from = from.max(self.began);
-        let to = to.max(from);
-        let span = to.since(from).0;
-        let mut at = from;
-        loop {
-            let end = Time(self.began.0 + GRAIN_MS);
-            let here = end.min(to).since(at).0;
-            let share = if span == 0 {
-                1.0
-            } else {
-                here as f64 / span as f64
-            };
-            if let Some(open) = self.grains.back_mut() {
-                open.0 += bytes * share;
-            }
-            if to < end {
-                return broken;
-            }
-            at = end;
-            let closed = self.close();
-            if broken.is_ok() {
-                broken = closed;
-            }
-            if at >= to {
-                return broken;
-            }
+        let mut first = first;
+        let mut newest = newest;
+        while newest >= OPEN {
+            broken = broken.and(self.close());
+            first = first.saturating_sub(1);
+            newest -= 1;
         }
+        if self.open.len() <= newest {
+            self.open.resize(newest + 1, 0.0);
+        }
+        let from = from.max(self.began);
+        let span = to.since(from).0;
+        for grain in first..=newest {
+            let begins = self.began + Span(grain as u64 * GRAIN_MS);
+            let ends = begins + Span(GRAIN_MS);
+            let here = ends.min(to).since(begins.max(from)).0;
+            let share = match span {
+                0 => 1.0,
+                span => here as f64 / span as f64,
+            };
+            self.open[grain] += bytes * share;
+        }
+        broken
     }
 
-    /// Closes the open grain.
+    /// Closes the oldest of the open grains.
     fn close(&mut self) -> Result<(), String> {
-        let allowed = self.caps.at(self.began).unwrap_or(NO_CAP) * GRAIN_MS as f64 / 1000.0;
-        if let Some(open) = self.grains.back_mut() {
-            open.1 = allowed;
-            self.minute = (self.minute.0 + open.0, self.minute.1 + allowed);
-        }
-        self.began = Time(self.began.0 + GRAIN_MS);
-        let last = self.grains.iter().rev().take(SECOND);
-        let second = last.fold((0.0, 0.0), |sum, g| (sum.0 + g.0, sum.1 + g.1));
-        let second = self.window(second, SECOND, 1.05, "second");
-        let minute = self.window(self.minute, MINUTE, 1.01, "minute");
-        if self.grains.len() == MINUTE
-            && let Some(oldest) = self.grains.pop_front()
+        let came = self.open.pop_front().unwrap_or(0.0);
+        let allowed = self.caps.at(self.began) * GRAIN_MS as f64 / 1000.0;
+        self.began = self.began + Span(GRAIN_MS);
+        self.closed.push_back((came, allowed));
+        self.minute = (self.minute.0 + came, self.minute.1 + allowed);
+        if self.closed.len() > MINUTE
+            && let Some(oldest) = self.closed.pop_front()
         {
             self.minute = (self.minute.0 - oldest.0, self.minute.1 - oldest.1);
         }
-        self.grains.push_back((0.0, 0.0));
-        second.and(minute)
+        let last = self.closed.iter().rev().take(SECOND);
+        let second = last.fold((0.0, 0.0), |sum, g| (sum.0 + g.0, sum.1 + g.1));
+        let second = self.window(second, SECOND, 1.05, "second");
+        second.and(self.window(self.minute, MINUTE, 1.01, "minute"))
     }
 
     fn window(
@@ -135,7 +136,7 @@ impl Rates {
         name: &str,
     ) -> Result<(), String> {
         // in the beginning fewer grains have passed than a window has
-        let full = allowed * grains as f64 / self.grains.len().min(grains) as f64;
+        let full = allowed * grains as f64 / self.closed.len().min(grains) as f64;
         if came <= full * slack + PACKETS_BYTES {
             return Ok(());
         }
@@ -182,7 +183,7 @@ mod tests {
             let mut rates = Rates::new(Some(CAP));
             assert_eq!(flow(&mut rates, 0, 10, CAP), Ok(()));
             let result = flow(&mut rates, 10, 10 + seconds, CAP * share);
-            let result = result.and(flow(&mut rates, 10 + seconds, 12 + seconds, 0.0));
+            let result = result.and(flow(&mut rates, 10 + seconds, 20 + seconds, 0.0));
             assert_eq!(result.is_err(), seen, "{share} for {seconds} s: {result:?}");
         }
     }
@@ -191,11 +192,26 @@ mod tests {
     fn a_burst_at_once_is_seen_and_one_without_cap_is_not() {
         let mut rates = Rates::new(Some(CAP));
         let _ = rates.came(Time(5_100), Time(5_100), 2.0 * CAP);
-        assert!(rates.came(Time(5_100), Time(7_000), 0.0).is_err());
+        assert!(rates.came(Time(5_100), Time(12_000), 0.0).is_err());
         let mut free = Rates::new(None);
         assert_eq!(free.came(Time(0), Time(9_000), 1e12), Ok(()));
-        let small = Rates::new(Some(8_000.0)).came(Time(0), Time(400), 3_000.0);
-        assert_eq!(small, Ok(()), "two packets on a thin line");
+        let mut thin = Rates::new(Some(8_000.0));
+        assert_eq!(thin.came(Time(0), Time(400), 3_000.0), Ok(()));
+        assert_eq!(
+            thin.came(Time(400), Time(9_000), 0.0),
+            Ok(()),
+            "two packets on a thin line"
+        );
+    }
+
+    #[test]
+    fn transfers_that_are_told_late_and_in_turn_make_no_burst() {
+        let mut rates = Rates::new(Some(CAP));
+        // two transfers at half the cap each, told every two seconds, a second apart
+        for second in 2..120 {
+            let (from, to) = (Time::from_secs(second - 2), Time::from_secs(second));
+            assert_eq!(rates.came(from, to, CAP), Ok(()), "{second}");
+        }
     }
 
     #[test]
