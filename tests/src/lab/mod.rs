@@ -8,6 +8,7 @@
 
 pub mod bound;
 pub mod fleet;
+pub mod line;
 pub mod network;
 pub mod process;
 pub mod report;

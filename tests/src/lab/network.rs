@@ -7,9 +7,11 @@
 //! A WAN link is shaped where bytes enter it: inward at the core, outward at the gateway.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::line::{End, Way, lay};
 use super::process::output;
 use super::scenario::{Scenario, Site};
 
@@ -70,9 +72,13 @@ impl Network {
 
     fn build_site(&mut self, s: usize, site: &Site) -> Result<()> {
         let (core, gate) = (self.name("core"), self.add(&format!("g{s}"))?);
-        ip(&format!(
-            "link add w{s} netns {core} type veth peer name wan netns {gate}"
-        ))?;
+        if site.is_far() {
+            lay_far(s, site, &core, &gate)?;
+        } else {
+            ip(&format!(
+                "link add w{s} netns {core} type veth peer name wan netns {gate}"
+            ))?;
+        }
         self.address("core", &format!("w{s}"), &format!("10.251.{s}.1/30"))?;
         self.address(&format!("g{s}"), "wan", &format!("10.251.{s}.2/30"))?;
         ip(&format!("-n {gate} route add default via 10.251.{s}.1"))?;
@@ -80,8 +86,10 @@ impl Network {
             "-n {core} route add 10.{s}.0.0/24 via 10.251.{s}.2"
         ))?;
         forward(&gate)?;
-        self.shape("core", &format!("w{s}"), site.down, site.buffer_ms)?;
-        self.shape(&format!("g{s}"), "wan", site.up, site.buffer_ms)?;
+        if !site.is_far() {
+            self.shape("core", &format!("w{s}"), site.down, site.buffer_ms)?;
+            self.shape(&format!("g{s}"), "wan", site.up, site.buffer_ms)?;
+        }
         ip(&format!("-n {gate} link add lan type bridge"))?;
         self.address(&format!("g{s}"), "lan", &format!("10.{s}.0.1/24"))?;
         for h in 1..=usize::from(site.nodes) {
@@ -200,6 +208,23 @@ impl Drop for Network {
 /// The address of a host: site and place count from 1.
 pub fn address(site: usize, host: usize) -> String {
     format!("10.{site}.0.{}", host + 10)
+}
+
+fn lay_far(s: usize, site: &Site, core: &str, gate: &str) -> Result<()> {
+    let way = |bits| Way {
+        bits,
+        delay: Duration::from_millis(site.delay_ms.into()),
+        loss_ppm: site.loss_ppm,
+        buffer: Duration::from_millis(site.buffer_ms.into()),
+    };
+    let device = format!("w{s}");
+    let end = |namespace, device| End { namespace, device };
+    lay(
+        end(core, &device),
+        end(gate, "wan"),
+        way(site.down),
+        way(site.up),
+    )
 }
 
 /// Only what the lab started can be in a namespace that the lab made.

@@ -37,6 +37,10 @@ pub struct Site {
     pub lan: Option<u64>,
     /// What the WAN link holds back at most, in milliseconds of its rate.
     pub buffer_ms: u32,
+    /// A long WAN: one way takes so many milliseconds.
+    pub delay_ms: u32,
+    /// Of a million packets on the WAN, so many are lost, each way.
+    pub loss_ppm: u32,
 }
 
 const MBIT: u64 = 1_000_000;
@@ -51,7 +55,14 @@ impl Site {
             up: None,
             lan: None,
             buffer_ms: 200,
+            delay_ms: 0,
+            loss_ppm: 0,
         }
+    }
+
+    /// Whether its WAN needs more than the kernel's token bucket.
+    pub fn is_far(&self) -> bool {
+        self.delay_ms > 0 || self.loss_ppm > 0
     }
 
     fn branch(nodes: u8, down: u64, up: u64) -> Site {
@@ -143,6 +154,17 @@ pub fn all() -> Vec<Scenario> {
             sites: vec![Site::branch(2, 128 * KBIT, 128 * KBIT)],
             payload_bytes: MIB,
             cuts: 2,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "lossy",
+            about: "4 nodes behind 20 Mbit/s, 80 ms there and back, one packet in a hundred lost, 32 MiB",
+            sites: vec![Site {
+                delay_ms: 40,
+                loss_ppm: 10_000,
+                ..Site::branch(4, 20 * MBIT, 5 * MBIT)
+            }],
+            payload_bytes: 32 * MIB,
             ..calm.clone()
         },
     ]
