@@ -116,6 +116,7 @@ impl Checks {
         // received at the latest when the one before ended, and lived on from there
         let live = |given: &Given| {
             given.rollout == plan.rollout
+                && given.at.boot <= now.boot
                 && given.plan == *digest
                 && given.wave >= wave
                 && now.wall < given.not_after

@@ -11,6 +11,7 @@ use protocol::manifest::{
     Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity,
 };
 use protocol::pieces::Geometry;
+use protocol::trust::Statement;
 use protocol::versioned::Versioned;
 use protocol::{BlobRef, FleetId, Hash, Span};
 
@@ -21,6 +22,8 @@ use crate::scenario::{GrainSpec, ReleaseSpec};
 pub struct Content {
     /// As signed.
     pub manifest: ReleaseManifest,
+    /// Its name.
+    pub digest: Hash,
     /// The index blob.
     pub index: BlobRef,
     /// The pack blob.
@@ -89,6 +92,7 @@ impl Content {
             expires: EXPIRES,
         };
         Ok(Content {
+            digest: manifest.to_envelope().digest(),
             manifest,
             index: index_blob,
             pack,

@@ -1,19 +1,21 @@
 //! The coordinator's body in the pretend world: ledger, signatures, the feed.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use coordinator_core::contract::{Action, Answer, Command, Config, Enrolled, Event, LedgerEvent};
 use coordinator_core::{Conductor, Ticket};
-use node_core::Ticket as NodeTicket;
 use protocol::envelope::Envelope;
 use protocol::limits::{BULLETIN_LIFE, CONTROL_MAX_BYTES};
-use protocol::orders::{Mark, Order, Receipt};
+use protocol::orders::{Mark, Order, OrderBody, Receipt};
 use protocol::wire::{Contact, ControlReply, ControlRequest};
-use protocol::{FleetId, Hash, NodeId, Seq, SiteId, Span, Time};
+use protocol::{FleetId, Seq, SiteId, Span, Time};
 
-use crate::traffic;
-use crate::world::{Happening, World};
+use crate::fleet::Beliefs;
+use crate::hub::{Happening, Hub};
+use crate::mail::{Asker, Mail};
+use crate::shared::Place;
+use crate::traffic::{self, Traffic};
 
 /// A node that reported so lately is pushed new orders.
 const FEED: Span = Span::from_secs(3);
@@ -29,11 +31,14 @@ pub struct Desk {
     /// Whether its process runs.
     pub up: bool,
     config: Config,
-    envelopes: BTreeMap<Seq, Rc<Envelope>>,
+    envelopes: BTreeMap<Seq, Arc<Envelope>>,
     marks: BTreeMap<Ticket, (Option<SiteId>, Vec<Mark>)>,
     answers: BTreeMap<Ticket, Answer>,
     tickets: u64,
-    feed: BTreeMap<usize, Time>,
+    feed: BTreeMap<Place, Time>,
+    beliefs: Beliefs,
+    /// What it heard and said.
+    pub traffic: Traffic,
     wake: Option<Time>,
 }
 
@@ -59,6 +64,8 @@ impl Desk {
             answers: BTreeMap::new(),
             tickets: 0,
             feed: BTreeMap::new(),
+            beliefs: Beliefs::default(),
+            traffic: Traffic::default(),
             wake: None,
         }
     }
@@ -69,15 +76,16 @@ impl Desk {
     }
 }
 
-impl World {
+impl Hub {
     /// The coordinator begins: topology, and everyone enrolled.
     pub(crate) fn desk_opens(&mut self) {
         let now = self.clock();
         self.desk.conductor.resume(now);
         self.desk_drains();
-        for number in 0..self.machines.len() {
+        // the origin installs nothing and is no part of the fleet's targets
+        for number in 0..self.shared.nodes() {
             let enrolled = Enrolled {
-                node: self.fleet.node(number),
+                node: self.shared.fleet.node(number),
                 hostname: format!("host-{number}"),
                 os: "linux".into(),
                 arch: "x86_64".into(),
@@ -86,13 +94,11 @@ impl World {
                 serial: format!("{number:x}"),
                 token: "simulated".into(),
             };
-            // the origin installs nothing and is no part of the fleet's targets
-            if self.machines[number].site.is_some() {
-                self.tell_desk(Event::Enrolled(enrolled));
-            }
+            self.tell_desk(Event::Enrolled(enrolled));
         }
-        let topology = self.topology().ok();
-        let topology = topology.and_then(|t| self.fleet.believe(&self.fleet.sign(&t)));
+        let fleet = &self.shared.fleet;
+        let topology = self.shared.topology().ok();
+        let topology = topology.and_then(|t| fleet.believe(&fleet.sign(&t)));
         if let Some(topology) = topology {
             self.command(Command::SetTopology(topology));
         }
@@ -101,7 +107,7 @@ impl World {
     /// An operator's command.
     pub(crate) fn command(&mut self, command: Command) -> Option<Answer> {
         if matches!(command, Command::Propose { .. }) {
-            self.traffic.begin();
+            self.desk.traffic.begin();
         }
         let ticket = self.desk.ticket();
         self.tell_desk(Event::Command(ticket, command));
@@ -133,7 +139,7 @@ impl World {
 
     pub(crate) fn kill_desk(&mut self) {
         if std::mem::take(&mut self.desk.up) {
-            self.after(DOWN, Happening::BootDesk);
+            self.after(DOWN, Happening::Boot);
         }
     }
 
@@ -174,7 +180,7 @@ impl World {
                 Action::Answer(ticket, answer) => {
                     self.desk.answers.insert(ticket, answer);
                 }
-                Action::Note { event, line } => self.story.note(self.time(), event, line),
+                Action::Note { event, line } => self.story.note(now.boot, event, line),
             }
         }
         self.checks.actions(now, "the conductor", count);
@@ -183,7 +189,7 @@ impl World {
             let at = at.max(now.boot + Span(1));
             if self.desk.wake.is_none_or(|wake| at < wake) {
                 self.desk.wake = Some(at);
-                self.at(at, Happening::WakeDesk);
+                self.at(at, Happening::Wake);
             }
         }
     }
@@ -192,33 +198,27 @@ impl World {
         let now = self.clock();
         self.checks.order(now, &order);
         let envelope = self.signed(&order);
-        let fed = self
-            .desk
-            .feed
-            .iter()
-            .filter(|(_, at)| now.boot.since(**at) < FEED);
-        let fed: Vec<usize> = fed.map(|(n, _)| *n).collect();
+        if matches!(order.body, OrderBody::Halt { .. }) {
+            self.halted();
+        }
+        let fed = self.desk.feed.iter();
+        let fed = fed.filter(|(_, at)| now.boot.since(**at) < FEED);
+        let fed: Vec<Place> = fed.map(|(place, _)| *place).collect();
         let push = ControlRequest::Push {
             orders: vec![(*envelope).clone()],
         };
-        for to in fed {
-            self.traffic.pushed("pushed orders", &push);
-            let delay = self.delay(None, self.machines[to].site);
-            self.after(
-                delay,
-                Happening::Push {
-                    to,
-                    order: envelope.clone(),
-                },
-            );
+        for Place { part, slot } in fed {
+            self.desk.traffic.pushed("pushed orders", &push);
+            let order = envelope.clone();
+            self.send(part, Mail::Push { slot, order });
         }
     }
 
-    fn signed(&mut self, order: &Order) -> Rc<Envelope> {
+    fn signed(&mut self, order: &Order) -> Arc<Envelope> {
         if let Some(envelope) = self.desk.envelopes.get(&order.seq) {
             return envelope.clone();
         }
-        let envelope = Rc::new(self.fleet.sign(order));
+        let envelope = Arc::new(self.shared.fleet.sign(order));
         self.desk.envelopes.insert(order.seq, envelope.clone());
         envelope
     }
@@ -239,16 +239,20 @@ impl World {
     }
 
     /// A request reached the coordinator.
-    pub(crate) fn desk_asked(&mut self, from: (usize, u32, NodeTicket), request: ControlRequest) {
+    pub(crate) fn desk_asked(&mut self, from: Asker, request: ControlRequest) {
         if !self.desk.up {
-            return self.reply(from, None, None);
+            return self.reply(from, None);
         }
-        self.traffic.asked(&request);
+        self.desk.traffic.asked(&request);
         let kind = traffic::kind(&request);
         let reply = match request {
             ControlRequest::PullOrders { after } => ControlReply::Orders(self.orders_after(after)),
             ControlRequest::PullDocument { digest } => {
-                ControlReply::Document(self.desk_document(&digest))
+                let envelope = self.desk.conductor.document(&digest);
+                let found = envelope.and_then(|e| self.shared.fleet.document(e));
+                let bytes = found.as_ref().map_or(0, |f| f.bytes);
+                self.desk.traffic.documented(kind, bytes as u64);
+                return self.send(from.place.part, Mail::Document { to: from, found });
             }
             ControlRequest::PullRoot { .. } => ControlReply::Document(None),
             ControlRequest::Locate { me } => {
@@ -265,11 +269,10 @@ impl World {
             } => {
                 let ticket = self.desk.ticket();
                 let now = self.clock().boot;
-                self.desk.feed.insert(from.0, now);
-                let statuses = statuses
-                    .iter()
-                    .filter_map(|s| self.fleet.status(s))
-                    .collect();
+                self.desk.feed.insert(from.place, now);
+                let (fleet, beliefs) = (&self.shared.fleet, &mut self.desk.beliefs);
+                let statuses = statuses.iter().filter_map(|s| beliefs.status(fleet, s));
+                let statuses = statuses.collect();
                 self.tell_desk(Event::Uplink {
                     ticket,
                     me,
@@ -284,8 +287,13 @@ impl World {
             }
             ControlRequest::Push { .. } => ControlReply::Refused("nobody pushes here".into()),
         };
-        self.traffic.answered(kind, &reply);
-        self.reply(from, None, Some(reply));
+        self.desk.traffic.answered(kind, &reply);
+        self.reply(from, Some(reply));
+    }
+
+    fn reply(&mut self, to: Asker, reply: Option<ControlReply>) {
+        let reply = reply.map(Box::new);
+        self.send(to.place.part, Mail::Answer { to, reply });
     }
 
     fn receipt(&mut self, ticket: Ticket) -> Option<Envelope> {
@@ -294,27 +302,13 @@ impl World {
                 .violated(self.clock(), "an uplink was not acknowledged".into());
             return None;
         };
-        let fleet = self.fleet.id();
+        let fleet = self.shared.fleet.id();
         let receipt = Receipt {
             spec_version: 1,
             fleet,
             site,
             marks,
         };
-        (!receipt.marks.is_empty()).then(|| self.fleet.sign(&receipt))
-    }
-
-    fn desk_document(&self, digest: &Hash) -> Option<Vec<u8>> {
-        self.desk.conductor.document(digest).map(Envelope::to_json)
-    }
-
-    /// The site in which a node stands, by number.
-    pub(crate) fn site_name(&self, number: usize) -> Option<SiteId> {
-        self.machines[number].site_name.clone()
-    }
-
-    /// Whether this is the coordinator.
-    pub(crate) fn is_desk(&self, node: &NodeId) -> bool {
-        *node == self.coordinator.node
+        (!receipt.marks.is_empty()).then(|| self.shared.fleet.sign(&receipt))
     }
 }

@@ -6,9 +6,9 @@ use node_core::contract::{Event, Failure, FrameOutcome, Step, StepOutcome, Ticke
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Span};
 
+use crate::island::{Happening, Island};
 use crate::machine::Stored;
 use crate::scenario::{below, stream};
-use crate::world::{Happening, World};
 
 /// An effect that takes time.
 pub(crate) enum Effect {
@@ -26,7 +26,7 @@ pub(crate) enum Effect {
     Step(Hash, Option<Hash>, Step),
 }
 
-impl World {
+impl Island {
     pub(crate) fn takes(&mut self, n: usize, ticket: Ticket, millis: u64, effect: Effect) {
         let jitter = below(&mut self.draws.effects, millis / 4 + 1);
         let process = self.machines[n].process();
@@ -39,10 +39,11 @@ impl World {
     pub(crate) fn effect_ends(&mut self, n: usize, ticket: Ticket, effect: Effect) {
         let now = self.clock();
         let machine = &mut self.machines[n];
-        let content = |blob: &BlobRef| self.contents.iter().find(|c| c.blobs().contains(blob));
+        let contents = &self.shared.contents;
+        let content = |blob: &BlobRef| contents.iter().find(|c| c.blobs().contains(blob));
         let event = match effect {
             Effect::Open(blob) => {
-                let pieces = self.grain.cut(blob.length).pieces();
+                let pieces = machine.config.grain.cut(blob.length).pieces();
                 let empty = || Stored {
                     have: PieceSet::empty(pieces),
                     partial: BTreeMap::new(),
@@ -64,7 +65,7 @@ impl World {
                 }
             }
             Effect::Reuse(pack) => {
-                let none = || PieceSet::empty(self.grain.cut(pack.length).pieces());
+                let none = || PieceSet::empty(machine.config.grain.cut(pack.length).pieces());
                 let have = machine
                     .disk
                     .get(&pack)
@@ -107,6 +108,9 @@ impl World {
                 Event::StepEnded { ticket, outcome }
             }
         };
+        if let Event::FrameDecoded { .. } = &event {
+            self.look_for_staged(n);
+        }
         self.tell(n, event);
     }
 
@@ -118,20 +122,15 @@ impl World {
         step: Step,
     ) -> StepOutcome {
         let now = self.clock();
-        let digest = |m: &protocol::manifest::ReleaseManifest| {
-            protocol::trust::Statement::to_envelope(m).digest()
-        };
-        let index = self
-            .contents
-            .iter()
-            .position(|c| digest(&c.manifest) == release);
+        let contents = &self.shared.contents;
+        let index = contents.iter().position(|c| c.digest == release);
         let Some(index) = index else {
             return StepOutcome::Absent;
         };
         let machine = &mut self.machines[n];
         match step {
             Step::WriteSlot => {
-                if !machine.holds(&self.contents[index].pack) {
+                if !machine.holds(&contents[index].pack) {
                     self.checks
                         .violated(now, format!("node {n} writes what it does not hold"));
                 }
@@ -140,8 +139,10 @@ impl World {
             Step::Detect if machine.current != Some(release) => return StepOutcome::Absent,
             Step::Detect | Step::CleanUp => {}
             Step::CheckHealth => {
-                let mut draw = stream(self.scenario.seed, &format!("sick {index} {n}"));
-                if below(&mut draw, 100) < u64::from(self.contents[index].sick_percent) {
+                let number = machine.number;
+                let seed = self.shared.scenario.seed;
+                let mut draw = stream(seed, &format!("sick {index} {number}"));
+                if below(&mut draw, 100) < u64::from(contents[index].sick_percent) {
                     return StepOutcome::Failed(Failure {
                         reason: "health check: exit code 1".into(),
                         exit_code: Some(1),

@@ -1,107 +1,268 @@
-//! Fetches: from a brain's wish to a flow, and back to what is on disk.
+//! Fetches: from a brain's wish to a flow, and back to what is on disk. Bytes from another part of
+//! the world flow at the receiver's end; the source says first whether it holds them, and when it
+//! dies.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::contract::{Event, FetchOutcome, Ticket};
-use protocol::{NodeId, Span};
+use protocol::{BlobRef, NodeId, SiteId, Span};
 
-use crate::flows::{Flow, Link};
+use crate::flows::{Flow, Link, Source};
+use crate::island::{Happening, Island, mbit};
 use crate::machine::{Fetch, NOTICED};
-use crate::world::{Happening, World};
+use crate::mail::{Asker, Mail};
+use crate::shared::{LAN_DELAY, Place};
 
 /// Bytes of a group: what of a piece is kept when a transfer ends early.
 const GROUP: u64 = protocol::limits::GROUP_BYTES;
 
-impl World {
+/// Fetches of other parts that machines here serve.
+#[derive(Default)]
+pub(crate) struct Served {
+    fetches: BTreeSet<(usize, Asker)>,
+    /// The parts that take, with the number of their fetches.
+    takers: BTreeMap<usize, u32>,
+}
+
+impl Served {
+    fn insert(&mut self, slot: usize, asker: Asker) {
+        if self.fetches.insert((slot, asker)) {
+            *self.takers.entry(asker.place.part).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, slot: usize, asker: Asker) {
+        if !self.fetches.remove(&(slot, asker)) {
+            return;
+        }
+        if let Some(count) = self.takers.get_mut(&asker.place.part) {
+            *count -= 1;
+            if *count == 0 {
+                self.takers.remove(&asker.place.part);
+            }
+        }
+    }
+
+    fn of(&self, slot: usize) -> Vec<Asker> {
+        let mine = self.fetches.iter().filter(|(s, _)| *s == slot);
+        mine.map(|(_, asker)| *asker).collect()
+    }
+}
+
+impl Island {
     /// A brain wishes to fetch.
     pub(crate) fn fetch(&mut self, n: usize, ticket: Ticket, from: &NodeId, wish: Fetch) {
-        let Some(source) = self.of_node.get(from).copied() else {
+        let Some(source) = self.shared.place(from) else {
             return self.end_fetch(n, ticket, FetchOutcome::Broken, NOTICED);
         };
         let machine = &mut self.machines[n];
-        machine.fetches.insert(
-            ticket,
-            Fetch {
-                from: source,
-                ..wish
-            },
-        );
-        let with_peer = machine
-            .fetches
-            .values()
-            .filter(|f| f.from == source)
-            .count();
+        let (blob, pieces) = (wish.blob, wish.pieces.clone());
+        let fetch = Fetch {
+            from: source,
+            ..wish
+        };
+        machine.fetches.insert(ticket, fetch);
+        let fetches = machine.fetches.values();
+        let with_peer = fetches.filter(|f| f.from == source).count();
         let (all, node) = (machine.fetches.len(), machine.node());
+        let process = machine.process();
         self.checks.fetches(self.clock(), &node, all, with_peer);
-        let round_trip = self.delay(self.machines[n].site, self.machines[source].site);
-        let process = self.machines[n].process();
-        self.after(Span(round_trip.0 * 2), Happening::Begin(n, process, ticket));
+        if source.part == self.part {
+            let round_trip = Span(2 * LAN_DELAY.0);
+            return self.after(round_trip, Happening::Begin(n, process, ticket));
+        }
+        let asker = Asker {
+            place: self.place(n),
+            process,
+            ticket,
+        };
+        let slot = source.slot;
+        let what = Mail::Open {
+            slot,
+            asker,
+            blob,
+            pieces,
+        };
+        self.send(source.part, Span(0), what);
     }
 
-    pub(crate) fn begin_fetch(&mut self, n: usize, ticket: Ticket) {
+    pub(crate) fn begin_near(&mut self, n: usize, ticket: Ticket) {
         let Some(fetch) = self.machines[n].fetches.get(&ticket) else {
             return;
         };
-        let source = &self.machines[fetch.from];
-        if !source.holds_pieces(&fetch.blob, &fetch.pieces) {
-            let up = source.brain.is_some();
-            let outcome = if up {
-                FetchOutcome::NotHeld
-            } else {
-                FetchOutcome::Broken
-            };
-            self.machines[n].fetches.remove(&ticket);
-            return self.end_fetch(n, ticket, outcome, Span(1));
+        let slot = fetch.from.slot;
+        match self.refusal(slot, &fetch.blob, &fetch.pieces) {
+            None => self.begin(n, ticket, Source::Near(slot)),
+            Some(outcome) => {
+                self.machines[n].fetches.remove(&ticket);
+                self.end_fetch(n, ticket, outcome, Span(1));
+            }
         }
+    }
+
+    /// Why a machine does not serve these pieces, if it does not.
+    fn refusal(&self, slot: usize, blob: &BlobRef, pieces: &[u32]) -> Option<FetchOutcome> {
+        let source = &self.machines[slot];
+        if source.holds_pieces(blob, pieces) {
+            None
+        } else if source.brain.is_some() {
+            Some(FetchOutcome::NotHeld)
+        } else {
+            Some(FetchOutcome::Broken)
+        }
+    }
+
+    fn begin(&mut self, n: usize, ticket: Ticket, from: Source) {
+        self.flows.advance(self.time());
+        let Some(fetch) = self.machines[n].fetches.get(&ticket) else {
+            return;
+        };
         let parts = self.machines[n].missing(fetch);
-        let (from, to) = (fetch.from, n);
-        let (there, here) = (source.site, self.machines[n].site);
-        let mut links = vec![Link::Out(from), Link::In(to)];
-        let wan = here.filter(|_| here != there);
-        if here != there {
-            links.extend(there.map(Link::Up));
-            links.extend(here.map(Link::Down));
-        }
-        links.extend(here.map(|site| Link::Pace(from, site)));
         let cap = (fetch.cap > 0).then_some(fetch.cap as f64);
-        let mut flow = Flow::new(from, to, links, cap, parts);
-        flow.wan = wan;
-        let number = self.flows.begin(flow);
+        let number = self.flows.begin(Flow::new(from, n, ticket, cap, parts));
         if let Some(fetch) = self.machines[n].fetches.get_mut(&ticket) {
             fetch.flow = Some(number);
         }
         self.watch_progress();
     }
 
-    /// Every piece of a transfer is whole.
-    pub(crate) fn fetch_complete(&mut self, n: usize, number: u64) {
-        let Some((ticket, ..)) = self.machines[n].fetch_of(number) else {
+    // ---- across the WAN ------------------------------------------------------------------------
+
+    /// Someone of another part wishes to fetch from a machine here.
+    pub(crate) fn open_far(&mut self, slot: usize, asker: Asker, blob: &BlobRef, pieces: &[u32]) {
+        if let Some(outcome) = self.refusal(slot, blob, pieces) {
+            return self.send(asker.place.part, Span(1), Mail::Ended { asker, outcome });
+        }
+        self.served.insert(slot, asker);
+        let pace = self.machines[slot].paces.get(&asker.place.part).copied();
+        let takers = self.served.takers.len();
+        let share = self.uplink().map(|rate| rate / takers as f64);
+        self.send(
+            asker.place.part,
+            Span(0),
+            Mail::Opened { asker, pace, share },
+        );
+    }
+
+    /// Bytes a second that this part can give to others, if there is a limit.
+    pub fn uplink(&self) -> Option<f64> {
+        match self.site() {
+            Some(site) => Some(mbit(self.shared.sites[site].up_mbit())),
+            None => self.shared.scenario.origin.uplink_mbit.map(mbit),
+        }
+    }
+
+    /// The source has the bytes of a fetch ready.
+    pub(crate) fn begin_far(&mut self, asker: Asker, pace: Option<f64>, share: Option<f64>) {
+        let (n, ticket) = (asker.place.slot, asker.ticket);
+        let machine = &self.machines[n];
+        let fetch = machine.fetches.get(&ticket);
+        let Some(from) = fetch
+            .map(|f| f.from)
+            .filter(|_| machine.is_process(asker.process))
+        else {
             return;
         };
-        self.flows.end(number);
-        self.machines[n].fetches.remove(&ticket);
-        self.tell(
-            n,
-            Event::FetchEnded {
+        self.flows.advance(self.time());
+        self.flows.set_link(Link::Pace(from), pace);
+        // until the world looks at the source again
+        if !self.flows.uses().iter().any(|u| u.from == from.part) {
+            self.flows.set_link(Link::Share(from.part), share);
+        }
+        self.begin(n, ticket, Source::Far(from));
+    }
+
+    /// The source does not send, or not any more.
+    pub(crate) fn ended_far(&mut self, asker: Asker, outcome: FetchOutcome) {
+        let (n, ticket) = (asker.place.slot, asker.ticket);
+        let machine = &self.machines[n];
+        if machine.is_process(asker.process) && machine.fetches.contains_key(&ticket) {
+            self.stop_fetch(n, ticket);
+            self.tell(n, Event::FetchEnded { ticket, outcome });
+        }
+    }
+
+    /// A machine died: what it sent breaks off.
+    pub(crate) fn break_served(&mut self, n: usize) {
+        for number in self.flows.numbers() {
+            let flow = self.flows.get(number);
+            let from_here = |f: &&Flow| f.from == Source::Near(n);
+            let Some((to, ticket)) = flow.filter(from_here).map(|f| (f.to, f.ticket)) else {
+                continue;
+            };
+            self.stop_fetch(to, ticket);
+            self.end_fetch(to, ticket, FetchOutcome::Broken, NOTICED);
+        }
+        for asker in self.served.of(n) {
+            self.served.remove(n, asker);
+            let outcome = FetchOutcome::Broken;
+            self.send(asker.place.part, NOTICED, Mail::Ended { asker, outcome });
+        }
+    }
+
+    fn close(&mut self, n: usize, ticket: Ticket, from: Place) {
+        if from.part != self.part {
+            let asker = Asker {
+                place: self.place(n),
+                process: self.machines[n].process(),
                 ticket,
-                outcome: FetchOutcome::Complete,
-            },
-        );
+            };
+            let slot = from.slot;
+            self.send(from.part, Span(0), Mail::Close { slot, asker });
+        }
+    }
+
+    /// A source is told what to give to a site's nodes together.
+    pub(crate) fn pace(&mut self, n: usize, site: &SiteId, bytes_per_s: Option<u64>) {
+        // inside a site nothing is paced, and its WAN's rate is the world's
+        let Some(to) = self.shared.site(site).filter(|to| *to != self.part) else {
+            return;
+        };
+        let rate = bytes_per_s.map(|b| b as f64);
+        match rate {
+            Some(rate) => self.machines[n].paces.insert(to, rate),
+            None => self.machines[n].paces.remove(&to),
+        };
+        let source = self.place(n);
+        self.send(to, Span(0), Mail::Paced { source, rate });
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------
+
+    /// Every piece of a transfer is whole.
+    pub(crate) fn fetch_complete(&mut self, n: usize, ticket: Ticket, number: u64) {
+        self.flows.end(number);
+        if let Some(fetch) = self.machines[n].fetches.remove(&ticket) {
+            self.close(n, ticket, fetch.from);
+        }
+        let outcome = FetchOutcome::Complete;
+        self.tell(n, Event::FetchEnded { ticket, outcome });
     }
 
     /// Ends a transfer early: whole groups stay.
     pub(crate) fn stop_fetch(&mut self, n: usize, ticket: Ticket) {
+        self.flows.advance(self.time());
         let Some(fetch) = self.machines[n].fetches.remove(&ticket) else {
             return;
         };
+        self.close(n, ticket, fetch.from);
         let Some(number) = fetch.flow else { return };
         let bytes = self.flows.take_fresh(number);
         let Some(flow) = self.flows.end(number) else {
             return;
         };
-        self.count_wan(flow.wan, &fetch.blob, fetch.reason, bytes);
-        let cut = self.grain.cut(fetch.blob.length);
+        if flow.from_far() {
+            self.count_wan(&fetch.blob, fetch.reason, bytes);
+        }
+        let cut = self.machines[n].config.grain.cut(fetch.blob.length);
         let Some(stored) = self.machines[n].disk.get_mut(&fetch.blob) else {
             return;
         };
+        // pieces that became whole in this very moment
+        for piece in fetch.pieces.iter().take(flow.whole) {
+            stored.have.insert(*piece);
+            stored.partial.remove(piece);
+        }
         if let (Some(piece), Some(left)) =
             (fetch.pieces.get(flow.whole), flow.parts.get(flow.whole))
         {
@@ -122,5 +283,27 @@ impl World {
         let process = self.machines[n].process();
         let event = Box::new(Event::FetchEnded { ticket, outcome });
         self.after(after, Happening::Tell(n, process, event));
+    }
+
+    // ---- measures ------------------------------------------------------------------------------
+
+    /// Notes it if a fetch made a blob whole.
+    pub(crate) fn look_for_whole(&mut self, n: usize, ticket: Ticket) {
+        let fetch = self.machines[n].fetches.get(&ticket);
+        let whole = fetch.is_some_and(|f| self.machines[n].holds(&f.blob));
+        if whole {
+            self.look_for_staged(n);
+        }
+    }
+
+    /// Notes for each release whose every byte is here when that came to be.
+    pub(crate) fn look_for_staged(&mut self, n: usize) {
+        let now = self.time();
+        for (release, content) in self.shared.contents.iter().enumerate() {
+            let machine = &self.machines[n];
+            if machine.holds(&content.pack) && machine.holds(&content.index) {
+                self.tally.staged(release, n, now);
+            }
+        }
     }
 }

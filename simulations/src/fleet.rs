@@ -4,6 +4,7 @@
 //! would come to the same verdict.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Result;
 use ed25519_dalek::SigningKey;
@@ -22,13 +23,32 @@ pub const BEGINNING: Time = Time::from_secs(1_800_000_000);
 /// Wall time at which all metadata expires.
 pub const EXPIRES: Time = Time::from_secs(1_900_000_000);
 
+/// Verified statuses that one part of the world keeps.
+const STATUSES_KEPT: usize = 4096;
+
 /// The fleet's keys and what was believed so far.
 pub struct Fleet {
     trust: Trust,
     keys: Vec<(Role, SigningKey)>,
     nodes: Vec<SigningKey>,
-    orders: BTreeMap<Hash, (Verified<Order>, Option<Verified<Recall>>)>,
-    documents: BTreeMap<Hash, Event>,
+    // every part of the world reads these, and each verdict is the same whoever comes to it first
+    orders: RwLock<BTreeMap<Hash, Event>>,
+    documents: RwLock<BTreeMap<Hash, Arc<Document>>>,
+}
+
+/// A signed document that was believed.
+pub struct Document {
+    /// Its name.
+    pub digest: Hash,
+    /// Its bytes on the wire.
+    pub bytes: usize,
+    /// What it says.
+    pub event: Event,
+}
+
+/// What one part of the world verified of its nodes' words.
+#[derive(Default)]
+pub struct Beliefs {
     statuses: BTreeMap<Hash, Verified<NodeStatus>>,
 }
 
@@ -85,9 +105,8 @@ impl Fleet {
             trust: Trust::pin(envelope, pinned)?,
             keys,
             nodes: (0..nodes).map(|n| key(seed, "node", n)).collect(),
-            orders: BTreeMap::new(),
-            documents: BTreeMap::new(),
-            statuses: BTreeMap::new(),
+            orders: RwLock::default(),
+            documents: RwLock::default(),
         })
     }
 
@@ -127,18 +146,15 @@ impl Fleet {
     }
 
     /// An order, and the recall in it, if they are believed.
-    pub fn order(&mut self, envelope: &Envelope) -> Option<Event> {
-        let digest = envelope.digest();
-        if !self.orders.contains_key(&digest) {
+    pub fn order(&self, envelope: &Envelope) -> Option<Event> {
+        once(&self.orders, envelope.digest(), || {
             let order: Verified<Order> = self.believe(envelope)?;
-            let recall = match &order.body {
+            let recall: Option<Verified<Recall>> = match &order.body {
                 OrderBody::Recall { statement, .. } => self.believe(statement),
                 _ => None,
             };
-            self.orders.insert(digest, (order, recall));
-        }
-        let (order, recall) = self.orders.get(&digest)?;
-        Some(Event::Order(order.clone(), recall.clone()))
+            Some(Event::Order(order, recall))
+        })
     }
 
     /// A receipt, if it is believed.
@@ -146,33 +162,59 @@ impl Fleet {
         self.believe::<Receipt>(envelope).map(Event::Receipt)
     }
 
-    /// A document of the kind that its envelope names, if it is believed.
-    pub fn document(&mut self, envelope: &Envelope) -> Option<Event> {
-        let digest = envelope.digest();
-        if !self.documents.contains_key(&digest) {
+    /// A document of the kind that its envelope names, if it is believed: judged and kept once for all.
+    pub fn document(&self, envelope: &Envelope) -> Option<Arc<Document>> {
+        once(&self.documents, envelope.digest(), || {
             let event = match envelope.payload_type.as_str() {
                 Topology::PAYLOAD_TYPE => Event::Topology(self.believe(envelope)?),
                 RolloutPlan::PAYLOAD_TYPE => Event::Plan(self.believe(envelope)?),
                 ReleaseManifest::PAYLOAD_TYPE => Event::Release(self.believe(envelope)?),
                 _ => return None,
             };
-            self.documents.insert(digest, event);
-        }
-        self.documents.get(&digest).cloned()
+            Some(Arc::new(Document {
+                digest: envelope.digest(),
+                bytes: envelope.to_json().len(),
+                event,
+            }))
+        })
     }
 
     /// A node signs its status.
     pub fn sign_status(&self, number: usize, status: &NodeStatus) -> SignedStatus {
         status.sign(&self.nodes[number])
     }
+}
 
+/// What is believed of some bytes, judged once.
+fn once<T: Clone>(
+    held: &RwLock<BTreeMap<Hash, T>>,
+    digest: Hash,
+    judge: impl FnOnce() -> Option<T>,
+) -> Option<T> {
+    let read = held.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = read.get(&digest) {
+        return Some(found.clone());
+    }
+    drop(read);
+    let found = judge()?;
+    let mut write = held.write().unwrap_or_else(PoisonError::into_inner);
+    write.insert(digest, found.clone());
+    Some(found)
+}
+
+impl Beliefs {
     /// A status, if it is believed.
-    pub fn status(&mut self, signed: &SignedStatus) -> Option<Verified<NodeStatus>> {
+    pub fn status(&mut self, fleet: &Fleet, signed: &SignedStatus) -> Option<Verified<NodeStatus>> {
         let digest = Hash::of(&signed.body);
-        if !self.statuses.contains_key(&digest) {
-            let status = signed.verify(self.id()).ok()?;
-            self.statuses.insert(digest, status);
+        if let Some(status) = self.statuses.get(&digest) {
+            return Some(status.clone());
         }
-        self.statuses.get(&digest).cloned()
+        let status = signed.verify(fleet.id()).ok()?;
+        // old words are not said again for long
+        if self.statuses.len() >= STATUSES_KEPT {
+            self.statuses.clear();
+        }
+        self.statuses.insert(digest, status.clone());
+        Some(status)
     }
 }

@@ -1,9 +1,14 @@
-//! Data transfers as fluid flows: every flow gets its max-min fair share of the links it crosses, and
-//! no more than its own cap (Bertsekas & Gallager, Data Networks, 6.5.2: progressive filling).
+//! Data transfers to the nodes of one part of the world, as fluid flows: every flow gets its max-min
+//! fair share of the links it crosses, and no more than its own cap (Bertsekas & Gallager, Data
+//! Networks, 6.5.2: progressive filling). What a source far away can give is a link of its own here,
+//! whose rate the world sets (see [`crate::uplinks`]).
 
 use std::collections::BTreeMap;
 
+use node_core::contract::Ticket;
 use protocol::Time;
+
+use crate::shared::Place;
 
 /// A link or a limit that flows share.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -12,81 +17,159 @@ pub enum Link {
     Out(usize),
     /// A node's own link, inward.
     In(usize),
-    /// A site's WAN, outward.
-    Up(usize),
-    /// A site's WAN, inward.
-    Down(usize),
-    /// What a source gives to all nodes of a site together.
-    Pace(usize, usize),
+    /// The site's WAN, inward.
+    Down,
+    /// What a source far away gives to all nodes of the site together, because it is told to.
+    Pace(Place),
+    /// What another part's uplink has for this one.
+    Share(usize),
+}
+
+/// Where a transfer comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A machine of the same site.
+    Near(usize),
+    /// A machine elsewhere: the bytes cross the WAN.
+    Far(Place),
 }
 
 /// One transfer.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// Who sends.
-    pub from: usize,
+    pub from: Source,
     /// Who receives.
     pub to: usize,
-    /// The links that it crosses.
-    pub links: Vec<Link>,
+    /// The receiver's name for it.
+    pub ticket: Ticket,
     /// It takes no more than this, bytes a second.
     pub cap: Option<f64>,
     /// Bytes still to come of each part, in order; a part is a piece.
     pub parts: Vec<f64>,
     /// Parts that are whole.
     pub whole: usize,
-    /// The site whose WAN it crosses inward.
-    pub wan: Option<usize>,
-    /// Bytes that came, since last asked.
-    pub fresh: f64,
+    fresh: f64,
     rate: f64,
+    links: Vec<usize>,
 }
 
 impl Flow {
     /// A transfer that has not begun.
-    pub fn new(
-        from: usize,
-        to: usize,
-        links: Vec<Link>,
-        cap: Option<f64>,
-        parts: Vec<f64>,
-    ) -> Flow {
+    pub fn new(from: Source, to: usize, ticket: Ticket, cap: Option<f64>, parts: Vec<f64>) -> Flow {
         Flow {
             from,
             to,
-            links,
+            ticket,
             cap,
             parts,
             whole: 0,
-            wan: None,
             fresh: 0.0,
             rate: 0.0,
+            links: Vec::new(),
         }
+    }
+
+    /// Whether its bytes cross the WAN.
+    pub fn from_far(&self) -> bool {
+        matches!(self.from, Source::Far(_))
+    }
+
+    fn crosses(&self) -> Vec<Link> {
+        match self.from {
+            Source::Near(from) => vec![Link::Out(from), Link::In(self.to)],
+            Source::Far(place) => vec![
+                Link::In(self.to),
+                Link::Down,
+                Link::Pace(place),
+                Link::Share(place.part),
+            ],
+        }
+    }
+
+    /// Lets bytes flow for so long; whether a part became whole.
+    fn run(&mut self, seconds: f64) -> bool {
+        let mut bytes = self.rate * seconds;
+        let before = self.whole;
+        while let Some(part) = self.parts.get_mut(self.whole) {
+            let taken = bytes.min(*part);
+            *part -= taken;
+            bytes -= taken;
+            self.fresh += taken;
+            // less than half a byte is an error of rounding
+            if *part >= 0.5 {
+                break;
+            }
+            self.whole += 1;
+        }
+        self.whole > before
     }
 }
 
-/// All transfers under way.
+/// A link's rate (infinite without a limit), and what is left of it while shares are computed.
+struct Shared {
+    rate: f64,
+    left: f64,
+    users: u32,
+}
+
+/// All transfers to the nodes of a part.
 #[derive(Default)]
 pub struct Flows {
     flows: BTreeMap<u64, Flow>,
-    capacity: BTreeMap<Link, f64>,
+    numbers: BTreeMap<Link, usize>,
+    links: Vec<Shared>,
     next: u64,
     at: Time,
     stale: bool,
+    soonest: Option<Time>,
+    whole: Vec<u64>,
+}
+
+/// What a part takes from another, for the world's shares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Use {
+    /// The part that gives.
+    pub from: usize,
+    /// Bytes a second at this moment.
+    pub rate: f64,
+    /// Bytes a second that it could take at the most.
+    pub most: f64,
 }
 
 impl Flows {
-    /// Sets a link's rate, bytes a second; `None` for no limit.
+    /// Sets a link's rate, bytes a second; `None` for no limit. It holds from the last
+    /// [`Flows::advance`] on.
     pub fn set_link(&mut self, link: Link, bytes_per_s: Option<f64>) {
-        match bytes_per_s {
-            Some(rate) => self.capacity.insert(link, rate),
-            None => self.capacity.remove(&link),
-        };
-        self.stale = true;
+        let rate = bytes_per_s.unwrap_or(f64::INFINITY);
+        let number = self.link(link);
+        if self.links[number].rate != rate {
+            self.links[number].rate = rate;
+            self.stale = true;
+        }
     }
 
-    /// Begins a transfer; its number.
-    pub fn begin(&mut self, flow: Flow) -> u64 {
+    /// Whether a link has a limit.
+    pub fn is_limited(&self, link: Link) -> bool {
+        let number = self.numbers.get(&link);
+        number.is_some_and(|n| self.links[*n].rate.is_finite())
+    }
+
+    fn link(&mut self, link: Link) -> usize {
+        let links = &mut self.links;
+        *self.numbers.entry(link).or_insert_with(|| {
+            links.push(Shared {
+                rate: f64::INFINITY,
+                left: 0.0,
+                users: 0,
+            });
+            links.len() - 1
+        })
+    }
+
+    /// Begins a transfer at the moment of the last [`Flows::advance`]; its number.
+    pub fn begin(&mut self, mut flow: Flow) -> u64 {
+        flow.links = flow.crosses().into_iter().map(|l| self.link(l)).collect();
         self.next += 1;
         self.flows.insert(self.next, flow);
         self.stale = true;
@@ -104,51 +187,51 @@ impl Flows {
         self.flows.get(&number)
     }
 
-    /// All transfers, by number.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Flow)> {
-        self.flows.iter().map(|(n, f)| (*n, f))
+    /// The numbers of all transfers, rising.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.flows.keys().copied().collect()
+    }
+
+    /// Whether nothing flows.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
     }
 
     /// When the next piece will be whole, in whole milliseconds.
     pub fn next_whole(&mut self) -> Option<Time> {
         self.share();
-        let left = |flow: &Flow| {
-            let part = flow.parts.get(flow.whole)?;
-            (flow.rate > 0.0).then(|| (part / flow.rate * 1000.0).ceil().max(1.0) as u64)
-        };
-        self.flows
-            .values()
-            .filter_map(left)
-            .min()
-            .map(|ms| Time(self.at.0 + ms))
+        self.soonest
     }
 
-    /// Lets bytes flow until `now`. Returns the transfers of which a piece became whole, with the
-    /// number of whole pieces.
-    pub fn advance(&mut self, now: Time) -> Vec<(u64, usize)> {
+    /// Lets bytes flow until `now`. Must be called before anything is changed at that moment.
+    pub fn advance(&mut self, now: Time) {
         self.share();
         let seconds = now.since(self.at).0 as f64 / 1000.0;
+        if seconds <= 0.0 {
+            return;
+        }
         self.at = now;
-        let mut whole = Vec::new();
         for (number, flow) in &mut self.flows {
-            let mut bytes = flow.rate * seconds;
-            let before = flow.whole;
-            while let Some(part) = flow.parts.get_mut(flow.whole) {
-                let taken = bytes.min(*part);
-                *part -= taken;
-                bytes -= taken;
-                flow.fresh += taken;
-                // less than half a byte is an error of rounding
-                if *part >= 0.5 {
-                    break;
-                }
-                flow.whole += 1;
-            }
-            if flow.whole > before {
-                whole.push((*number, flow.whole));
+            if flow.run(seconds) {
+                self.whole.push(*number);
             }
         }
-        whole
+        self.look_ahead();
+    }
+
+    /// Lets bytes flow until `now` if a piece is whole by then. Returns the transfers of which a
+    /// piece became whole since they were last told, with the number of whole pieces.
+    pub fn due(&mut self, now: Time) -> Vec<(u64, usize)> {
+        if self.next_whole().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.advance(now);
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.sort_unstable();
+        whole.dedup();
+        self.look_ahead();
+        let of = |n: u64| self.flows.get(&n).map(|f| (n, f.whole));
+        whole.into_iter().filter_map(of).collect()
     }
 
     /// Takes the count of bytes that came since it was last taken.
@@ -161,62 +244,89 @@ impl Flows {
         bytes as u64
     }
 
+    /// What is taken from other parts now, by part.
+    pub fn uses(&mut self) -> Vec<Use> {
+        self.share();
+        let mut uses: BTreeMap<usize, Use> = BTreeMap::new();
+        let rate = |link: Link| {
+            let number = self.numbers.get(&link);
+            number.map_or(f64::INFINITY, |n| self.links[*n].rate)
+        };
+        for flow in self.flows.values() {
+            let Source::Far(place) = flow.from else {
+                continue;
+            };
+            let one = uses.entry(place.part).or_insert(Use {
+                from: place.part,
+                rate: 0.0,
+                most: 0.0,
+            });
+            one.rate += flow.rate;
+            one.most += flow
+                .cap
+                .unwrap_or(f64::INFINITY)
+                .min(rate(Link::Pace(place)));
+        }
+        let down = rate(Link::Down);
+        uses.into_values()
+            .map(|u| Use {
+                most: u.most.min(down),
+                ..u
+            })
+            .collect()
+    }
+
+    fn look_ahead(&mut self) {
+        let left = |flow: &Flow| {
+            let part = flow.parts.get(flow.whole)?;
+            (flow.rate > 0.0).then(|| (part / flow.rate * 1000.0).ceil().max(1.0) as u64)
+        };
+        let soonest = self.flows.values().filter_map(left).min();
+        self.soonest = soonest.map(|ms| Time(self.at.0 + ms));
+        if !self.whole.is_empty() {
+            self.soonest = Some(self.at);
+        }
+    }
+
     fn share(&mut self) {
         if !std::mem::take(&mut self.stale) {
             return;
         }
-        // links that have a limit and are crossed, numbered
-        let mut numbers: BTreeMap<Link, usize> = BTreeMap::new();
-        let mut left: Vec<f64> = Vec::new();
-        let mut open: Vec<(&mut Flow, Vec<usize>)> = Vec::with_capacity(self.flows.len());
-        for flow in self.flows.values_mut() {
-            let mut crossed = Vec::with_capacity(flow.links.len());
-            for link in &flow.links {
-                let Some(rate) = self.capacity.get(link) else {
-                    continue;
-                };
-                let number = *numbers.entry(*link).or_insert_with(|| {
-                    left.push(*rate);
-                    left.len() - 1
-                });
-                crossed.push(number);
-            }
-            open.push((flow, crossed));
+        for link in &mut self.links {
+            link.left = link.rate;
+            link.users = 0;
         }
-        let mut users = vec![0u32; left.len()];
+        let links = &mut self.links;
+        let mut open: Vec<&mut Flow> = self.flows.values_mut().collect();
+        for flow in &open {
+            flow.links.iter().for_each(|link| links[*link].users += 1);
+        }
         while !open.is_empty() {
-            users.fill(0);
-            open.iter()
-                .flat_map(|(_, links)| links)
-                .for_each(|link| users[*link] += 1);
-            let fair: Vec<f64> = left
-                .iter()
-                .zip(&users)
-                .map(|(rate, n)| rate / f64::from(*n))
-                .collect();
-            let of = |flow: &Flow, links: &[usize]| {
-                let shares = links.iter().map(|link| fair[*link]);
+            let of = |flow: &Flow, links: &[Shared]| {
+                let shares = flow.links.iter().map(|link| {
+                    let link = &links[*link];
+                    link.left / f64::from(link.users)
+                });
                 shares.chain(flow.cap).fold(f64::INFINITY, f64::min)
             };
-            let lowest = open
-                .iter()
-                .map(|(f, l)| of(f, l))
-                .fold(f64::INFINITY, f64::min);
+            let lowest = open.iter().map(|f| of(f, links));
+            let lowest = lowest.fold(f64::INFINITY, f64::min);
             // without any limit a transfer takes no time worth telling
             let rate = lowest.clamp(0.0, 1e12);
-            let mut taken = vec![0.0; left.len()];
-            open.retain_mut(|(flow, links)| {
-                let fixed = of(flow, links) <= lowest * (1.0 + 1e-9);
-                if fixed {
-                    flow.rate = rate;
-                    links.iter().for_each(|link| taken[*link] += rate);
+            let (fixed, rest): (Vec<_>, Vec<_>) = open
+                .into_iter()
+                .partition(|flow| of(flow, links) <= lowest * (1.0 + 1e-9));
+            for flow in fixed {
+                flow.rate = rate;
+                for link in &flow.links {
+                    let link = &mut links[*link];
+                    link.left = (link.left - rate).max(0.0);
+                    link.users -= 1;
                 }
-                !fixed
-            });
-            left.iter_mut()
-                .zip(taken)
-                .for_each(|(rate, taken)| *rate = (*rate - taken).max(0.0));
+            }
+            open = rest;
         }
+        self.look_ahead();
     }
 }
 
@@ -224,44 +334,54 @@ impl Flows {
 mod tests {
     use super::*;
 
-    fn flow(links: &[Link], cap: Option<f64>, bytes: f64) -> Flow {
-        Flow::new(0, 1, links.to_vec(), cap, vec![bytes])
+    const ORIGIN: Place = Place { part: 9, slot: 0 };
+
+    fn far(to: usize, cap: Option<f64>, parts: &[f64]) -> Flow {
+        Flow::new(Source::Far(ORIGIN), to, Ticket(1), cap, parts.to_vec())
     }
 
     #[test]
     fn shares_are_max_min_fair() {
-        let (wan, slow) = (Link::Down(0), Link::In(7));
         let mut flows = Flows::default();
-        flows.set_link(wan, Some(900.0));
-        flows.set_link(slow, Some(100.0));
-        let a = flows.begin(flow(&[wan], None, 1e9));
-        let b = flows.begin(flow(&[wan, slow], None, 1e9));
-        let c = flows.begin(flow(&[wan], Some(50.0), 1e9));
-        let d = flows.begin(flow(&[wan], None, 1e9));
+        flows.set_link(Link::Down, Some(900.0));
+        flows.set_link(Link::In(7), Some(100.0));
+        let begun = [far(1, None, &[1e9]), far(7, None, &[1e9])];
+        let begun: Vec<u64> = begun.into_iter().map(|f| flows.begin(f)).collect();
+        let capped = flows.begin(far(2, Some(50.0), &[1e9]));
+        let last = flows.begin(far(3, None, &[1e9]));
         flows.share();
-        let rate = |n| flows.get(n).map(|f| f.rate.round());
+        let rate = |n: u64| flows.get(n).map(|f| f.rate.round());
         assert_eq!(
-            [a, b, c, d].map(rate),
+            [begun[0], begun[1], capped, last].map(rate),
             [375.0, 100.0, 50.0, 375.0].map(Some)
         );
+        let uses = flows.uses();
+        assert_eq!((uses[0].from, uses[0].rate.round()), (9, 900.0));
+    }
+
+    #[test]
+    fn a_transfer_inside_the_site_does_not_cross_its_wan() {
+        let mut flows = Flows::default();
+        flows.set_link(Link::Down, Some(10.0));
+        flows.set_link(Link::Out(0), Some(1000.0));
+        let near = Flow::new(Source::Near(0), 1, Ticket(1), None, vec![500.0]);
+        flows.begin(near);
+        assert_eq!(flows.next_whole(), Some(Time(500)));
     }
 
     #[test]
     fn pieces_become_whole_in_order_and_in_time() {
         let mut flows = Flows::default();
-        flows.set_link(Link::Down(0), Some(1000.0));
-        let n = flows.begin(Flow::new(
-            0,
-            1,
-            vec![Link::Down(0)],
-            None,
-            vec![500.0, 250.0],
-        ));
+        flows.set_link(Link::Down, Some(1000.0));
+        let n = flows.begin(far(1, None, &[500.0, 250.0]));
         assert_eq!(flows.next_whole(), Some(Time(500)));
-        assert_eq!(flows.advance(Time(500)), [(n, 1)]);
+        assert_eq!(flows.due(Time(500)), [(n, 1)]);
         assert_eq!(flows.take_fresh(n), 500);
         assert_eq!(flows.next_whole(), Some(Time(750)));
-        assert_eq!(flows.advance(Time(800)), [(n, 2)]);
+        assert_eq!(flows.due(Time(600)), []);
+        flows.advance(Time(760));
+        assert_eq!(flows.next_whole(), Some(Time(760)), "not told yet");
+        assert_eq!(flows.due(Time(800)), [(n, 2)]);
         assert_eq!(flows.take_fresh(n), 250);
     }
 }

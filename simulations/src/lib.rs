@@ -1,25 +1,37 @@
 //! The pretend world: the same two brains that the real bodies drive, in virtual time.
 //!
-//! [`scenario`] says what the world is like and [`faults`] what goes wrong in it, [`world`] holds time and links, [`machine`] is a node's
-//! body and [`desk`] the coordinator's, [`wires`] carry what they say and [`flows`] what they fetch,
-//! [`story`] is what the operators do. [`checks`] looks on and knows only the rules; [`report`] tells.
-//! One seed draws everything, one stream for each purpose: the same seed gives the same bytes.
+//! [`scenario`] says what the world is like. [`world`] runs its parts side by side with a [`crew`]:
+//! each [`island`] is a site, or the data centre with the origin; the [`hub`] is the coordinator and
+//! the operators; [`mail`] is what crosses from one to another. [`machine`] is a node's body and
+//! [`desk`] the coordinator's, [`wires`] carry what they say and [`flows`] what they fetch, [`uplinks`]
+//! share what sites take from far sources; [`faults`] are what goes wrong, [`story`] is what the
+//! operators do. [`checks`] looks on and knows only the rules, [`measures`] counts; [`report`] and
+//! [`plots`] tell. One seed draws everything, one stream for each purpose: the same seed gives the
+//! same bytes.
 
 pub mod checks;
 pub mod content;
+pub mod crew;
 pub mod desk;
 pub mod effects;
 pub mod faults;
 pub mod fetches;
 pub mod fleet;
 pub mod flows;
+pub mod hub;
+pub mod island;
 pub mod machine;
+pub mod mail;
+pub mod measures;
 pub mod plots;
+pub mod queue;
 pub mod report;
 pub mod scenario;
 pub mod series;
+pub mod shared;
 pub mod story;
 pub mod traffic;
+pub mod uplinks;
 pub mod wires;
 pub mod world;
 
@@ -29,12 +41,12 @@ pub use report::Report;
 pub use scenario::Scenario;
 pub use world::World;
 
-/// Plays a scenario to its end.
+/// Plays a scenario to its end on so many threads.
 ///
 /// # Errors
 /// When the scenario's names are malformed.
-pub fn play(scenario: Scenario) -> Result<Report> {
+pub fn play(scenario: Scenario, threads: usize) -> Result<Report> {
     let mut world = World::new(scenario)?;
-    world.run();
+    world.run(threads);
     Ok(Report::of(&world))
 }

@@ -2,22 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use node_core::Brain;
 use node_core::contract::{
-    Action, Config, Event, FetchOutcome, FetchReason, Grain, Memory, NodeRole, Record, RecordKey,
-    Step, Tempo, Ticket,
+    Action, Config, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey, Step,
+    Ticket,
 };
-use protocol::envelope::Envelope;
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
 use crate::effects::Effect;
-use crate::fleet::{BEGINNING, Fleet};
-use crate::flows::Link;
+use crate::fleet::{BEGINNING, Document};
+use crate::island::{Happening, Island};
+use crate::mail::Mail;
 use crate::scenario::below;
-use crate::world::{Happening, World, contact};
+use crate::shared::{Place, Shared, address_bits};
 
 /// A brain that is due again right after each so many timeouts never sleeps.
 const SPINS_MAX: u32 = 20;
@@ -39,7 +40,7 @@ pub(crate) struct Stored {
 pub(crate) struct Fetch {
     pub blob: BlobRef,
     pub pieces: Vec<u32>,
-    pub from: usize,
+    pub from: Place,
     pub cap: u64,
     pub flow: Option<u64>,
     pub reason: FetchReason,
@@ -47,12 +48,8 @@ pub(crate) struct Fetch {
 
 /// A node.
 pub struct Machine {
-    /// Its number in the world.
+    /// Its number in the fleet.
     pub number: usize,
-    /// Its site's number; none for the origin.
-    pub site: Option<usize>,
-    /// Its site's name.
-    pub site_name: Option<SiteId>,
     /// What its brain is told once.
     pub config: Config,
     /// What is installed.
@@ -62,8 +59,10 @@ pub struct Machine {
     /// Control connections.
     pub links: BTreeSet<usize>,
     /// Documents that it verified.
-    pub documents: BTreeMap<Hash, Envelope>,
+    pub documents: BTreeMap<Hash, Arc<Document>>,
     pub(crate) brain: Option<Brain>,
+    /// As a source, what it gives to all nodes of a site together, bytes a second.
+    pub(crate) paces: BTreeMap<usize, f64>,
     address: IpAddr,
     process: u32,
     boot_offset: u64,
@@ -76,48 +75,40 @@ pub struct Machine {
 
 impl Machine {
     /// A machine whose process has not started.
-    pub fn new(
-        fleet: &Fleet,
-        number: usize,
-        place: Option<(usize, SiteId, u32)>,
-        (tempo, grain): (Tempo, Grain),
-        boots: &mut ChaCha8Rng,
-    ) -> Machine {
-        let address = place
-            .as_ref()
-            .map_or(Ipv4Addr::LOCALHOST, |(site, _, host)| {
-                Ipv4Addr::new(10, *site as u8, (host / 250) as u8, (host % 250 + 1) as u8)
-            });
-        let node = fleet.node(number);
+    pub fn new(shared: &Shared, place: Place, boots: &mut ChaCha8Rng) -> Machine {
+        let number = shared.number(place);
+        let endpoint = place.part < shared.centre();
+        let address = match endpoint {
+            true => Ipv4Addr::from_bits(address_bits(place.part, place.slot + 1)),
+            false => Ipv4Addr::LOCALHOST,
+        };
         let config = Config {
-            node,
-            fleet: fleet.id(),
-            role: if place.is_some() {
-                NodeRole::Endpoint
-            } else {
-                NodeRole::Origin
+            node: shared.fleet.node(number),
+            fleet: shared.fleet.id(),
+            role: match endpoint {
+                true => NodeRole::Endpoint,
+                false => NodeRole::Origin,
             },
             os: "linux".into(),
             arch: "x86_64".into(),
-            contact: contact(fleet, number),
+            contact: shared.contact(number),
             epoch: 1,
             boot_id: Hash::of(format!("boot of {number}").as_bytes()),
-            coordinators: Vec::new(),
-            origins: Vec::new(),
-            tempo,
-            grain,
+            coordinators: vec![shared.coordinator.clone()],
+            origins: vec![shared.origin.clone()],
+            tempo: shared.scenario.grain.tempo(),
+            grain: shared.scenario.grain.grain(),
             seed: below(boots, u64::MAX),
         };
         Machine {
             number,
-            site: place.as_ref().map(|p| p.0),
-            site_name: place.map(|p| p.1),
             config,
             current: None,
             topic: None,
             links: BTreeSet::new(),
             documents: BTreeMap::new(),
             brain: None,
+            paces: BTreeMap::new(),
             address: address.into(),
             process: 0,
             boot_offset: below(boots, 100_000_000),
@@ -169,17 +160,9 @@ impl Machine {
         self.disk.get(blob).is_some_and(|s| s.have.is_full())
     }
 
-    /// The fetch that a transfer serves.
-    pub fn fetch_of(&self, flow: u64) -> Option<(Ticket, BlobRef, FetchReason)> {
-        self.fetches
-            .iter()
-            .find(|(_, f)| f.flow == Some(flow))
-            .map(|(t, f)| (*t, f.blob, f.reason))
-    }
-
-    /// The first pieces of a transfer became whole.
-    pub fn pieces_whole(&mut self, flow: u64, whole: usize) {
-        let Some(fetch) = self.fetches.values().find(|f| f.flow == Some(flow)) else {
+    /// The first pieces of a fetch became whole.
+    pub fn pieces_whole(&mut self, ticket: Ticket, whole: usize) {
+        let Some(fetch) = self.fetches.get(&ticket) else {
             return;
         };
         let Some(stored) = self.disk.get_mut(&fetch.blob) else {
@@ -216,12 +199,12 @@ impl Machine {
     }
 }
 
-impl World {
+impl Island {
     // ---- life ----------------------------------------------------------------------------------
 
     pub(crate) fn boot(&mut self, n: usize) {
         let time = self.time();
-        let root = self.fleet.root().clone();
+        let root = self.shared.fleet.root().clone();
         let machine = &mut self.machines[n];
         if machine.brain.is_some() {
             return;
@@ -247,21 +230,7 @@ impl World {
         tickets
             .into_iter()
             .for_each(|ticket| self.stop_fetch(n, ticket));
-        let served: Vec<u64> = self
-            .flows
-            .iter()
-            .filter(|(_, f)| f.from == n)
-            .map(|(number, _)| number)
-            .collect();
-        for number in served {
-            let Some(to) = self.flows.get(number).map(|f| f.to) else {
-                continue;
-            };
-            if let Some((ticket, ..)) = self.machines[to].fetch_of(number) {
-                self.stop_fetch(to, ticket);
-                self.end_fetch(to, ticket, FetchOutcome::Broken, NOTICED);
-            }
-        }
+        self.break_served(n);
         for peer in std::mem::take(&mut self.machines[n].links) {
             self.unlinked(peer, n);
         }
@@ -270,6 +239,7 @@ impl World {
     }
 
     pub(crate) fn tell(&mut self, n: usize, event: Event) {
+        self.note_order(n, &event);
         let now = self.machines[n].clock(self.time());
         if let Some(brain) = self.machines[n].brain.as_mut() {
             brain.handle(now, event);
@@ -340,7 +310,8 @@ impl World {
             }
             Action::Gossip(message) => self.gossip(n, message),
             Action::GossipStatus(status) => {
-                let signed = self.fleet.sign_status(n, &status);
+                let number = self.machines[n].number;
+                let signed = self.shared.fleet.sign_status(number, &status);
                 self.gossip(n, protocol::wire::SiteMessage::Status(signed));
             }
             Action::JoinSite(site) => self.machines[n].topic = site,
@@ -372,7 +343,7 @@ impl World {
                 let wish = Fetch {
                     blob,
                     pieces,
-                    from: n,
+                    from: self.place(n),
                     cap: max_bytes_per_s,
                     flow: None,
                     reason,
@@ -400,7 +371,7 @@ impl World {
                 frame,
                 ..
             } => {
-                let plain = self.scenario.grain.frame_plain() / DISK_BYTES_PER_MS;
+                let plain = self.shared.scenario.grain.frame_plain() / DISK_BYTES_PER_MS;
                 self.takes(n, ticket, plain, Effect::Decode(pack, frame));
             }
             Action::Step {
@@ -416,7 +387,9 @@ impl World {
                     _ => 20,
                 };
                 if step == Step::Switch {
-                    self.check_switch(n, &release.digest());
+                    let (at, place, release) = (self.time(), self.place(n), release.digest());
+                    let what = Mail::Switched { at, place, release };
+                    self.send(self.shared.hub(), Span(0), what);
                 }
                 let before = before.map(|b| b.digest());
                 self.takes(
@@ -426,40 +399,15 @@ impl World {
                     Effect::Step(release.digest(), before, step),
                 );
             }
-            Action::Pace { site, bytes_per_s } => {
-                let sites = &self.scenario.sites;
-                if let Some(s) = sites.iter().position(|spec| spec.name == site.as_str()) {
-                    self.flows
-                        .set_link(Link::Pace(n, s), bytes_per_s.map(|b| b as f64));
-                }
-            }
+            Action::Pace { site, bytes_per_s } => self.pace(n, &site, bytes_per_s),
             Action::Ban { peer, event } => {
                 let line = format!("{} bans {} ({event})", self.machines[n].node(), peer);
                 self.checks.violated(self.clock(), line);
             }
             Action::Note { event, line } => {
                 let line = format!("{}: {line}", self.machines[n].node().short());
-                self.story.note(self.time(), event, line);
+                self.note(event, line);
             }
-        }
-    }
-
-    fn check_switch(&mut self, n: usize, release: &Hash) {
-        let plan = self.desk.conductor.rollouts().into_iter().find_map(|view| {
-            let plan = self.desk.conductor.plan(&view.rollout)?;
-            (plan.release == *release).then(|| (plan.clone(), view.plan))
-        });
-        let (now, node, site) = (self.clock(), self.machines[n].node(), self.site_name(n));
-        match plan {
-            Some((plan, digest)) => {
-                if self.started.insert((plan.rollout.clone(), node)) {
-                    self.checks
-                        .switch(now, &node, site.as_ref(), &plan, &digest);
-                }
-            }
-            None => self
-                .checks
-                .violated(now, format!("{node} switches without a rollout")),
         }
     }
 }

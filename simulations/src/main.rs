@@ -23,6 +23,9 @@ struct Arguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Threads, 0 for the machine's cores; they change nothing in what comes of it.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
     /// Tell the real time that it took; the output is not the same each time then.
     #[arg(long)]
     timing: bool,
@@ -40,7 +43,7 @@ fn main() -> Result<ExitCode> {
     }
     let began = Instant::now();
     let mut world = World::new(scenario)?;
-    world.run();
+    world.run(arguments.threads);
     let mut report = Report::of(&world);
     report.wall_seconds = arguments.timing.then(|| began.elapsed().as_secs_f64());
     if arguments.notes {
@@ -52,9 +55,5 @@ fn main() -> Result<ExitCode> {
         true => println!("{}", serde_json::to_string(&report)?),
         false => print!("{}", report.to_text()),
     }
-    Ok(if report.violations.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ExitCode::from(u8::from(!report.violations.is_empty())))
 }

@@ -113,11 +113,11 @@ impl Report {
     pub fn of(world: &World) -> Report {
         let mut copies = Vec::new();
         let mut sites = Vec::new();
-        for (number, site) in world.scenario.sites.iter().enumerate() {
-            let bytes = |release| world.wan.get(&(number, release)).copied().unwrap_or(0);
-            let released = world.story.rollouts.len();
+        for (number, site) in world.shared.sites.iter().enumerate() {
+            let bytes = |release: usize| world.islands[number].tally.wan[release];
+            let released = world.hub.story.rollouts.len();
             let of_carrier =
-                |r: usize| round(bytes(r) as f64 / world.contents[r].carrier.length as f64);
+                |r: usize| round(bytes(r) as f64 / world.shared.contents[r].carrier.length as f64);
             let mine: Vec<f64> = (0..released).map(of_carrier).collect();
             if site.nodes > 0 {
                 copies.extend(mine.iter().copied());
@@ -131,31 +131,31 @@ impl Report {
         }
         let mean = copies.iter().sum::<f64>() / copies.len().max(1) as f64;
         Report {
-            scenario: world.scenario.name.clone(),
-            seed: world.scenario.seed,
-            nodes: world.scenario.nodes(),
-            events: world.events,
+            scenario: world.shared.scenario.name.clone(),
+            seed: world.shared.scenario.seed,
+            nodes: world.shared.scenario.nodes(),
+            events: world.events(),
             virtual_seconds: world.time().0 as f64 / 1000.0,
             wall_seconds: None,
             wan_copies: Copies {
                 mean: round(mean),
                 worst: copies.iter().copied().fold(0.0, f64::max),
             },
-            wan_bytes_by_reason: world.reasons.clone(),
+            wan_bytes_by_reason: reasons(world),
             sites,
-            rollouts: (0..world.story.rollouts.len())
+            rollouts: (0..world.hub.story.rollouts.len())
                 .filter_map(|n| rollout(world, n))
                 .collect(),
             installed: installed(world),
-            orders: world.desk.conductor.orders_head().n,
-            ledger_entries: world.desk.ledger.len() as u64,
+            orders: world.hub.desk.conductor.orders_head().n,
+            ledger_entries: world.hub.desk.ledger.len() as u64,
             coordinator_bytes_per_node: round(
-                world.traffic.bytes() as f64
-                    / f64::from(world.scenario.nodes().max(1))
-                    / world.story.rollouts.len().max(1) as f64,
+                world.hub.desk.traffic.bytes() as f64
+                    / f64::from(world.shared.scenario.nodes().max(1))
+                    / world.hub.story.rollouts.len().max(1) as f64,
             ),
-            coordinator_traffic: world.traffic.clone(),
-            violations: world.checks.violations(),
+            coordinator_traffic: world.hub.desk.traffic.clone(),
+            violations: world.violations(),
         }
     }
 
@@ -198,8 +198,17 @@ impl Report {
     }
 }
 
+fn reasons(world: &World) -> BTreeMap<FetchReason, u64> {
+    let mut reasons = BTreeMap::new();
+    for (reason, bytes) in world.islands.iter().flat_map(|i| &i.tally.reasons) {
+        *reasons.entry(*reason).or_default() += bytes;
+    }
+    reasons
+}
+
 fn installed(world: &World) -> BTreeMap<String, u32> {
     let names: BTreeMap<_, _> = world
+        .hub
         .desk
         .conductor
         .releases()
@@ -207,7 +216,8 @@ fn installed(world: &World) -> BTreeMap<String, u32> {
         .map(|r| (r.digest, r.name))
         .collect();
     let mut installed = BTreeMap::new();
-    for machine in world.machines.iter().filter(|m| m.site.is_some()) {
+    let sites = world.islands.iter().filter(|i| i.site().is_some());
+    for machine in sites.flat_map(|i| &i.machines) {
         let name = machine
             .current
             .and_then(|digest| names.get(&digest).cloned());
@@ -219,11 +229,12 @@ fn installed(world: &World) -> BTreeMap<String, u32> {
 }
 
 fn rollout(world: &World, number: usize) -> Option<RolloutReport> {
-    let id = &world.story.rollouts[number];
-    let view = world.desk.conductor.rollout(id)?;
+    let id = &world.hub.story.rollouts[number];
+    let view = world.hub.desk.conductor.rollout(id)?;
     let seconds = |at: protocol::Time| at.since(crate::fleet::BEGINNING).0 as f64 / 1000.0;
     let waves = view.waves.into_iter().map(|w| WaveReport {
         started: world
+            .hub
             .checks
             .starts
             .get(&(id.clone(), w.number))
@@ -238,6 +249,7 @@ fn rollout(world: &World, number: usize) -> Option<RolloutReport> {
     });
     let waves: Vec<WaveReport> = waves.collect();
     let rolled_back = world
+        .hub
         .desk
         .conductor
         .nodes()

@@ -7,7 +7,9 @@ use protocol::trust::{Role, Statement};
 use protocol::{Hash, RolloutId, Span, Time};
 
 use crate::fleet::{EXPIRES, public};
-use crate::world::{Happening, World};
+use crate::hub::{Happening, Hub};
+use crate::mail::Mail;
+use crate::measures::Milestones;
 
 /// The operators look this often.
 const LOOK: Span = Span::from_millis(500);
@@ -19,8 +21,12 @@ const NOTES_MAX: usize = 500;
 pub struct Story {
     /// The rollouts so far.
     pub rollouts: Vec<RolloutId>,
+    /// Digests of their plans.
+    pub plans: Vec<Hash>,
     /// Typed events, with the time in milliseconds.
     pub notes: Vec<(u64, &'static str, String)>,
+    /// What was noted of each rollout.
+    pub milestones: Vec<Milestones>,
     last: Option<RolloutView>,
     quiet_since: Time,
 }
@@ -33,10 +39,10 @@ impl Story {
     }
 }
 
-impl World {
+impl Hub {
     pub(crate) fn operator(&mut self) {
         self.after(LOOK, Happening::Operator);
-        if !self.desk.up || self.time() < Time::from_secs(self.scenario.start_s) {
+        if !self.desk.up || self.time() < Time::from_secs(self.shared.scenario.start_s) {
             return;
         }
         if self.is_quiet() {
@@ -46,7 +52,7 @@ impl World {
                     self.checks.violated(self.clock(), format!("recall: {e:#}"));
                     self.over = true;
                 }
-            } else if next == self.contents.len() {
+            } else if next == self.shared.contents.len() {
                 self.over = true;
             } else if let Err(e) = self.roll_out(next) {
                 self.checks
@@ -71,11 +77,17 @@ impl World {
             S::Held | S::Aborted | S::Recalled => true,
             _ => false,
         };
+        let counts = self.story.last.as_ref().map(|last| last.counts);
+        if counts != Some(view.counts) {
+            let now = self.time();
+            let noted = self.story.milestones.last_mut();
+            noted.into_iter().for_each(|m| m.counts_changed = now);
+        }
         if !ended || self.story.last.as_ref() != Some(&view) {
             self.story.quiet_since = self.time();
             self.story.last = Some(view);
         }
-        self.time().since(self.story.quiet_since) >= Span::from_secs(self.scenario.idle_s)
+        self.time().since(self.story.quiet_since) >= Span::from_secs(self.shared.scenario.idle_s)
     }
 
     /// Whether the newest release is everywhere and the scenario wants it back.
@@ -84,7 +96,7 @@ impl World {
             return false;
         };
         let state = self.desk.conductor.rollout(id).map(|view| view.state);
-        self.scenario.releases[self.story.rollouts.len() - 1].recall
+        self.shared.scenario.releases[self.story.rollouts.len() - 1].recall
             && state == Some(RolloutState::Finished)
     }
 
@@ -101,14 +113,15 @@ impl World {
             .rollout(&id)
             .context("the rollout is gone")?;
         let proposer = self
+            .shared
             .fleet
             .keys(Role::Plans)
             .next()
             .map(public)
             .context("no operator")?;
-        let envelope = self.fleet.sign(&Recall {
+        let envelope = self.shared.fleet.sign(&Recall {
             spec_version: 1,
-            fleet: self.fleet.id(),
+            fleet: self.shared.fleet.id(),
             rollout: id,
             plan: view.plan,
             proposer,
@@ -116,6 +129,7 @@ impl World {
             created: self.clock().wall,
         });
         let recall = self
+            .shared
             .fleet
             .believe(&envelope)
             .context("the recall is not believed")?;
@@ -125,23 +139,21 @@ impl World {
     }
 
     fn roll_out(&mut self, number: usize) -> Result<()> {
-        let origin = self.machines.len() - 1;
-        let content = &self.contents[number];
-        content
-            .blobs()
-            .into_iter()
-            .for_each(|blob| self.machines[origin].lay(blob));
-        let envelope = self.fleet.sign(&content.manifest);
+        let shared = self.shared.clone();
+        let content = &shared.contents[number];
+        self.send(shared.centre(), Mail::Lay { release: number });
+        let envelope = self.shared.fleet.sign(&content.manifest);
         let release = self
+            .shared
             .fleet
             .believe(&envelope)
             .context("the release is not believed")?;
         let id: RolloutId = format!("rollout-{}", number + 1).parse()?;
         self.order(Command::Publish(release))?;
-        let operators: Vec<_> = self.fleet.keys(Role::Plans).cloned().collect();
+        let operators: Vec<_> = self.shared.fleet.keys(Role::Plans).cloned().collect();
         let proposal = Proposal {
             spec_version: 1,
-            fleet: self.fleet.id(),
+            fleet: self.shared.fleet.id(),
             rollout: id.clone(),
             release: envelope.digest(),
             proposer: public(&operators[0]),
@@ -151,13 +163,14 @@ impl World {
                 exclusions: Vec::new(),
             },
             waves: self
+                .shared
                 .scenario
-                .drafts(&self.scenario.releases[number], self.clock().wall)?,
-            lease_ttl: Span::from_secs(self.scenario.rollout.lease_ttl_s),
+                .drafts(&self.shared.scenario.releases[number], self.clock().wall)?,
+            lease_ttl: Span::from_secs(self.shared.scenario.rollout.lease_ttl_s),
             not_after: EXPIRES,
         };
-        let envelope = self.fleet.sign(&proposal);
-        let salt = Hash::of(format!("salt {} {number}", self.scenario.seed).as_bytes());
+        let envelope = self.shared.fleet.sign(&proposal);
+        let salt = Hash::of(format!("salt {} {number}", self.shared.scenario.seed).as_bytes());
         let Answer::Plan(plan) = self.order(Command::Propose {
             proposal,
             envelope,
@@ -169,7 +182,7 @@ impl World {
         let mut envelope = plan.to_envelope();
         for (n, key) in operators[1..].iter().enumerate() {
             envelope.sign(key);
-            let complete = self.fleet.believe::<RolloutPlan>(&envelope);
+            let complete = self.shared.fleet.believe::<RolloutPlan>(&envelope);
             self.order(Command::Approve {
                 rollout: id.clone(),
                 by: public(key),
@@ -179,7 +192,12 @@ impl World {
             })?;
         }
         self.order(Command::Start(id.clone()))?;
+        self.story.plans.push(envelope.digest());
         self.story.rollouts.push(id);
+        self.story.milestones.push(Milestones {
+            started: self.time(),
+            ..Milestones::default()
+        });
         self.story.quiet_since = self.time();
         Ok(())
     }

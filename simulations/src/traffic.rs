@@ -63,6 +63,14 @@ impl Traffic {
         weight.bytes_out += bytes;
     }
 
+    /// It answered a pull with a document of so many bytes, which is not encoded again for each asker.
+    pub(crate) fn documented(&mut self, kind: &'static str, bytes: u64) {
+        let frame = ControlReply::Document(Some(Vec::new())).to_bytes().len() as u64;
+        let weight = self.weight(kind);
+        weight.messages += 1;
+        weight.bytes_out += frame + bytes;
+    }
+
     /// It pushed an order, and was answered.
     pub(crate) fn pushed(&mut self, kind: &'static str, push: &ControlRequest) {
         let bytes = push.to_bytes().len() as u64;

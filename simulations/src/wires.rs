@@ -1,110 +1,121 @@
 //! The control plane of the pretend world: gossip, connections, questions and answers. Like the real
 //! intake it believes nothing that is not signed, and lets nobody speak for another.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use node_core::contract::{Event, Ticket};
 use protocol::envelope::Envelope;
+use protocol::orders::OrderBody;
 use protocol::status::NodeStatus;
 use protocol::wire::{ControlReply, ControlRequest, Notice, SiteMessage};
 use protocol::{NodeId, Span};
 
+use crate::fleet::Document;
+use crate::island::{Happening, Island};
+use crate::mail::{Asker, Mail};
 use crate::scenario::below;
-use crate::world::{Happening, World};
+use crate::shared::LAN_DELAY;
 
 /// One hop of gossip inside a site.
 const HOP: Span = Span::from_millis(2);
 /// Nobody answers: that is noticed after so long.
 const SILENCE: Span = Span::from_secs(1);
 
-impl World {
+impl Island {
     // ---- gossip --------------------------------------------------------------------------------
 
-    /// Floods a message over the connections of the site's members.
+    /// Floods a message over the connections of the site's members. It is verified once, because all
+    /// come to the same verdict.
     pub(crate) fn gossip(&mut self, n: usize, message: SiteMessage) {
-        let Some(topic) = self.machines[n].topic.clone() else {
+        if self.machines[n].topic.is_none() {
+            return;
+        }
+        let Some(event) = self.heard(n, message) else {
             return;
         };
-        let message = Rc::new(message);
-        let mut seen = BTreeSet::from([n]);
+        let event = Arc::new(event);
+        let loss = u64::from(self.shared.scenario.faults.gossip_loss_ppm);
+        let mut seen = vec![false; self.machines.len()];
+        seen[n] = true;
+        let mut hops: Vec<Vec<u32>> = Vec::new();
         let mut open = VecDeque::from([(n, 0)]);
-        while let Some((at, hops)) = open.pop_front() {
-            let next: Vec<usize> = self.machines[at].links.iter().copied().collect();
-            for to in next {
-                if self.machines[to].topic.as_ref() != Some(&topic) || !seen.insert(to) {
+        while let Some((at, far)) = open.pop_front() {
+            for to in self.machines[at].links.iter().copied() {
+                if seen[to] || self.machines[to].topic != self.machines[n].topic {
                     continue;
                 }
-                open.push_back((to, hops + 1));
-                let loss = u64::from(self.scenario.faults.gossip_loss_ppm);
+                seen[to] = true;
+                open.push_back((to, far + 1));
                 if loss > 0 && below(&mut self.draws.gossip, 1_000_000) < loss {
                     continue;
                 }
-                let message = message.clone();
-                let delay = Span(HOP.0 * (hops + 1));
-                self.after(
-                    delay,
-                    Happening::Gossip {
-                        from: n,
-                        to,
-                        message,
-                    },
-                );
+                if hops.len() <= far {
+                    hops.resize(far + 1, Vec::new());
+                }
+                hops[far].push(to as u32);
             }
+        }
+        for (far, to) in hops
+            .into_iter()
+            .enumerate()
+            .filter(|(_, to)| !to.is_empty())
+        {
+            let delay = Span(HOP.0 * (far as u64 + 1));
+            let event = event.clone();
+            self.after(delay, Happening::Gossip { to, event });
         }
     }
 
-    pub(crate) fn gossip_arrives(&mut self, from: usize, to: usize, message: &SiteMessage) {
+    /// What others hear in a message, if they believe it.
+    fn heard(&mut self, from: usize, message: SiteMessage) -> Option<Event> {
         let sender = self.machines[from].node();
-        let event = match message {
-            SiteMessage::Presence(p) => {
-                (p.contact.node == sender).then(|| Event::Presence(p.clone()))
-            }
-            SiteMessage::Claim(c) => (c.node == sender).then(|| Event::Claim(c.clone())),
-            SiteMessage::Status(signed) => self.fleet.status(signed).map(Event::Status),
-            SiteMessage::Order(envelope) => self.fleet.order(envelope),
-            SiteMessage::Receipt(envelope) => self.fleet.receipt(envelope),
-        };
-        if let Some(event) = event {
-            self.tell(to, event);
+        let fleet = &self.shared.fleet;
+        match message {
+            SiteMessage::Presence(p) => (p.contact.node == sender).then_some(Event::Presence(p)),
+            SiteMessage::Claim(c) => (c.node == sender).then_some(Event::Claim(c)),
+            SiteMessage::Status(signed) => self.beliefs.status(fleet, &signed).map(Event::Status),
+            SiteMessage::Order(envelope) => fleet.order(&envelope),
+            SiteMessage::Receipt(envelope) => fleet.receipt(&envelope),
         }
     }
 
     /// Hands a notice over, on the data plane.
     pub(crate) fn notify(&mut self, n: usize, to: &NodeId, notice: Notice) {
-        let Some(to) = self.of_node.get(to).copied() else {
+        let Some(to) = self.shared.place(to) else {
             return;
         };
-        let delay = self.delay(self.machines[n].site, self.machines[to].site);
-        let (process, from) = (self.machines[to].process(), self.machines[n].node());
-        self.after(
-            delay,
-            Happening::Tell(to, process, Box::new(Event::Notice(from, notice))),
-        );
+        let from = self.machines[n].node();
+        if to.part == self.part {
+            let process = self.machines[to.slot].process();
+            let event = Box::new(Event::Notice(from, notice));
+            return self.after(LAN_DELAY, Happening::Tell(to.slot, process, event));
+        }
+        let (slot, notice) = (to.slot, Box::new(notice));
+        self.send(to.part, Span(0), Mail::Notice { slot, from, notice });
     }
 
     // ---- connections ---------------------------------------------------------------------------
 
     pub(crate) fn connect(&mut self, n: usize, to: &NodeId) {
-        let site = self
-            .of_node
-            .get(to)
-            .and_then(|peer| self.machines[*peer].site);
-        let delay = self.delay(self.machines[n].site, site);
-        match self.of_node.get(to).copied() {
-            Some(peer) => self.after(Span(delay.0 * 2), Happening::Link(n, peer)),
-            None if self.is_desk(to) => {
-                let process = self.machines[n].process();
-                let event = Box::new(Event::Connected(*to));
-                self.after(Span(delay.0 * 2), Happening::Tell(n, process, event));
-            }
-            None => {}
+        if let Some(peer) = self.slot_of(to) {
+            return self.after(Span(2 * LAN_DELAY.0), Happening::Link(n, peer));
         }
+        // whoever is elsewhere is asked, not listened to: a connection is as good as none
+        let part = match self.shared.place(to) {
+            Some(place) => place.part,
+            None if *to == self.shared.coordinator.node => self.shared.hub(),
+            None => return,
+        };
+        let way = self.shared.delay(self.part, part);
+        let process = self.machines[n].process();
+        let event = Box::new(Event::Connected(*to));
+        self.after(Span(way.0 * 2), Happening::Tell(n, process, event));
     }
 
     pub(crate) fn link(&mut self, a: usize, b: usize) {
-        let up = |world: &World, n: usize| world.machines[n].brain.is_some();
-        if a == b || !up(self, a) || !up(self, b) || !self.machines[a].links.insert(b) {
+        let up = |n: usize| self.machines[n].brain.is_some();
+        if a == b || !up(a) || !up(b) || !self.machines[a].links.insert(b) {
             return;
         }
         self.machines[b].links.insert(a);
@@ -114,7 +125,7 @@ impl World {
     }
 
     pub(crate) fn disconnect(&mut self, n: usize, node: &NodeId) {
-        let Some(peer) = self.of_node.get(node).copied() else {
+        let Some(peer) = self.slot_of(node) else {
             return;
         };
         if self.machines[n].links.remove(&peer) {
@@ -145,108 +156,91 @@ impl World {
         own: &[NodeStatus],
     ) {
         if let ControlRequest::Uplink { statuses, .. } = &mut request {
-            statuses.extend(own.iter().map(|status| self.fleet.sign_status(n, status)));
+            let number = self.machines[n].number;
+            let fleet = &self.shared.fleet;
+            statuses.extend(own.iter().map(|status| fleet.sign_status(number, status)));
         }
-        let site = self
-            .of_node
-            .get(&to)
-            .and_then(|peer| self.machines[*peer].site);
-        let delay = self.delay(self.machines[n].site, site);
-        let from = (n, self.machines[n].process(), ticket);
-        self.after(
-            delay,
-            Happening::Request {
-                from,
-                to,
-                request: Box::new(request),
-            },
-        );
-    }
-
-    pub(crate) fn request_arrives(
-        &mut self,
-        from: (usize, u32, Ticket),
-        to: NodeId,
-        request: ControlRequest,
-    ) {
-        if self.is_desk(&to) {
-            return self.desk_asked(from, request);
-        }
-        let Some(peer) = self.of_node.get(&to).copied() else {
-            return self.reply(from, None, None);
+        let from = Asker {
+            place: self.place(n),
+            process: self.machines[n].process(),
+            ticket,
         };
-        let site = self.machines[peer].site;
-        if self.machines[peer].brain.is_none() {
-            return self.reply(from, site, None);
-        }
-        match &request {
-            ControlRequest::PullDocument { digest } => {
-                let found = self.machines[peer]
-                    .documents
-                    .get(digest)
-                    .map(Envelope::to_json);
-                self.reply(from, site, Some(ControlReply::Document(found)));
-            }
-            ControlRequest::PullRoot { .. } => {
-                self.reply(from, site, Some(ControlReply::Document(None)));
-            }
-            _ => {
-                self.draws.tickets += 1;
-                let ticket = Ticket(self.draws.tickets);
-                self.asked.insert((peer, ticket), from);
-                let from = self.machines[from.0].node();
-                self.tell(
-                    peer,
-                    Event::Asked {
-                        ticket,
-                        from,
-                        request,
+        let part = match self.shared.place(&to) {
+            Some(place) => place.part,
+            None if to == self.shared.coordinator.node => self.shared.hub(),
+            None => {
+                return self.send(
+                    self.part,
+                    SILENCE,
+                    Mail::Answer {
+                        to: from,
+                        reply: None,
                     },
                 );
             }
+        };
+        let request = Box::new(request);
+        self.send(part, Span(0), Mail::Request { from, to, request });
+    }
+
+    pub(crate) fn request_arrives(&mut self, from: Asker, to: &NodeId, request: ControlRequest) {
+        let Some(peer) = self.slot_of(to) else {
+            return self.reply(from, None);
+        };
+        if self.machines[peer].brain.is_none() {
+            return self.reply(from, None);
         }
+        match &request {
+            ControlRequest::PullDocument { digest } => {
+                let found = self.machines[peer].documents.get(digest).cloned();
+                let to = from.place.part;
+                self.send(to, Span(0), Mail::Document { to: from, found });
+            }
+            ControlRequest::PullRoot { .. } => {
+                self.reply(from, Some(ControlReply::Document(None)));
+            }
+            _ => {
+                let ticket = self.new_ticket();
+                self.asked.insert((peer, ticket), from);
+                let from = self.shared.fleet.node(self.shared.number(from.place));
+                let event = Event::Asked {
+                    ticket,
+                    from,
+                    request,
+                };
+                self.tell(peer, event);
+            }
+        }
+    }
+
+    fn new_ticket(&mut self) -> Ticket {
+        self.draws.tickets += 1;
+        Ticket(self.draws.tickets)
     }
 
     /// A brain answers what it was asked. A push of the coordinator needs no answer.
     pub(crate) fn replied(&mut self, n: usize, ticket: Ticket, reply: ControlReply) {
         if let Some(asker) = self.asked.remove(&(n, ticket)) {
-            self.reply(asker, self.machines[n].site, Some(reply));
+            self.reply(asker, Some(reply));
         }
     }
 
     /// Nobody answers for a process that died.
     pub(crate) fn drop_questions(&mut self, n: usize) {
-        let gone: Vec<_> = self
-            .asked
-            .keys()
-            .filter(|(peer, _)| *peer == n)
-            .copied()
-            .collect();
+        let (first, last) = ((n, Ticket(0)), (n, Ticket(u64::MAX)));
+        let gone: Vec<_> = self.asked.range(first..=last).map(|(k, _)| *k).collect();
         for key in gone {
             if let Some(asker) = self.asked.remove(&key) {
-                self.reply(asker, self.machines[n].site, None);
+                self.reply(asker, None);
             }
         }
     }
 
     /// Sends an answer on its way; `None` is what a dead peer says.
-    pub(crate) fn reply(
-        &mut self,
-        to: (usize, u32, Ticket),
-        from: Option<usize>,
-        reply: Option<ControlReply>,
-    ) {
-        let delay = match reply {
-            Some(_) => self.delay(from, self.machines[to.0].site),
-            None => SILENCE,
-        };
-        self.after(
-            delay,
-            Happening::Answer {
-                to,
-                reply: reply.map(Box::new),
-            },
-        );
+    fn reply(&mut self, to: Asker, reply: Option<ControlReply>) {
+        let more = if reply.is_some() { Span(0) } else { SILENCE };
+        let reply = reply.map(Box::new);
+        self.send(to.place.part, more, Mail::Answer { to, reply });
     }
 
     pub(crate) fn answer_arrives(&mut self, n: usize, ticket: Ticket, reply: Option<ControlReply>) {
@@ -254,17 +248,8 @@ impl World {
             Some(ControlReply::Orders(orders)) => self.orders_arrive(n, orders),
             Some(ControlReply::Uplink { orders, receipt }) => {
                 self.orders_arrive(n, orders);
-                if let Some(event) = receipt.as_ref().and_then(|r| self.fleet.receipt(r)) {
-                    self.tell(n, event);
-                }
-            }
-            Some(ControlReply::Document(Some(bytes))) => {
-                let envelope = Envelope::from_json(bytes).ok();
-                let event = envelope.as_ref().and_then(|e| self.fleet.document(e));
-                if let (Some(envelope), Some(event)) = (envelope, event) {
-                    self.machines[n]
-                        .documents
-                        .insert(envelope.digest(), envelope);
+                let receipt = receipt.as_ref();
+                if let Some(event) = receipt.and_then(|r| self.shared.fleet.receipt(r)) {
                     self.tell(n, event);
                 }
             }
@@ -273,29 +258,69 @@ impl World {
         self.tell(n, Event::Answered { ticket, reply });
     }
 
+    /// A document came. Its bytes are not copied about: the brain asks for the statement inside,
+    /// which comes as an event of its own.
+    pub(crate) fn document_arrives(&mut self, to: Asker, found: Option<Arc<Document>>) {
+        let (n, ticket) = (to.place.slot, to.ticket);
+        if !self.machines[n].is_process(to.process) {
+            return;
+        }
+        if let Some(found) = &found {
+            let documents = &mut self.machines[n].documents;
+            documents.insert(found.digest, found.clone());
+            self.tell(n, found.event.clone());
+        }
+        let reply = Some(ControlReply::Document(found.map(|_| Vec::new())));
+        self.tell(n, Event::Answered { ticket, reply });
+    }
+
     pub(crate) fn push_arrives(&mut self, n: usize, order: &Envelope) {
         self.orders_arrive(n, std::slice::from_ref(order));
-        self.draws.tickets += 1;
-        let ticket = Ticket(self.draws.tickets);
-        let from = self.coordinator.node;
+        let ticket = self.new_ticket();
+        let from = self.shared.coordinator.node;
         let request = ControlRequest::Push {
             orders: vec![order.clone()],
         };
-        self.tell(
-            n,
-            Event::Asked {
-                ticket,
-                from,
-                request,
-            },
-        );
+        let event = Event::Asked {
+            ticket,
+            from,
+            request,
+        };
+        self.tell(n, event);
     }
 
     fn orders_arrive(&mut self, n: usize, orders: &[Envelope]) {
         for envelope in orders {
-            if let Some(event) = self.fleet.order(envelope) {
+            if let Some(event) = self.shared.fleet.order(envelope) {
                 self.tell(n, event);
             }
+        }
+    }
+
+    /// Notes what an order tells a machine: that a release is coming, that its rollout is halted.
+    pub(crate) fn note_order(&mut self, n: usize, event: &Event) {
+        let Event::Order(order, _) = event else {
+            return;
+        };
+        let now = self.time();
+        let number = |rollout: &protocol::RolloutId| {
+            let number = rollout.as_str().strip_prefix("rollout-")?;
+            number.parse::<usize>().ok()?.checked_sub(1)
+        };
+        match &order.body {
+            OrderBody::Bulletin(bulletin) => {
+                for head in &bulletin.rollouts {
+                    if let Some(release) = number(&head.rollout) {
+                        self.tally.told(release, now);
+                    }
+                }
+            }
+            OrderBody::Halt { rollout, .. } => {
+                if let Some(release) = number(rollout) {
+                    self.tally.halted(release, n, now);
+                }
+            }
+            _ => {}
         }
     }
 }

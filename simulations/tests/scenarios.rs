@@ -9,10 +9,14 @@ const RECALL: &str = include_str!("../scenarios/recall.toml");
 const ROUGH: &str = include_str!("../scenarios/rough.toml");
 
 fn played(text: &str, seed: u64, nodes: Option<u32>) -> Report {
+    played_on(1, text, seed, nodes)
+}
+
+fn played_on(threads: usize, text: &str, seed: u64, nodes: Option<u32>) -> Report {
     let mut scenario = Scenario::parse(text).expect("a scenario");
     scenario.seed = seed;
     nodes.into_iter().for_each(|n| scenario.spread(n));
-    let report = play(scenario).expect("it can be played");
+    let report = play(scenario, threads).expect("it can be played");
     assert_eq!(
         report.violations,
         [""; 0],
@@ -133,6 +137,17 @@ fn one_seed_gives_the_same_bytes_and_another_gives_others() {
     let first = json(3);
     assert_eq!(first, json(3));
     assert_ne!(first, json(4));
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let json = |threads| {
+        let report = played_on(threads, ROUGH, 5, None);
+        serde_json::to_string(&report).expect("a report is data")
+    };
+    let alone = json(1);
+    assert_eq!(alone, json(2));
+    assert_eq!(alone, json(4));
 }
 
 #[test]

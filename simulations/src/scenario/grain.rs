@@ -17,6 +17,8 @@ pub struct GrainSpec {
     pub neighbours: Option<usize>,
     /// Plain bytes of a carrier's frame, in MiB.
     pub frame_mib: Option<u64>,
+    /// A transfer tells how far it is this often, beside when a piece is whole, in milliseconds.
+    pub progress_ms: Option<u64>,
 }
 
 impl GrainSpec {
@@ -37,6 +39,11 @@ impl GrainSpec {
             have: self.have_ms.map_or(real.have, Span::from_millis),
             ..real
         }
+    }
+
+    /// A transfer tells how far it is this often.
+    pub fn progress(&self) -> Span {
+        Span::from_millis(self.progress_ms.unwrap_or(250).max(1))
     }
 
     /// Plain bytes of a frame.

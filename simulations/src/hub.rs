@@ -1,0 +1,198 @@
+//! The part of the world that has no machines: the coordinator, the operators, and who checks them.
+
+use std::sync::Arc;
+
+use protocol::{Hash, Now, Span, Time};
+
+use crate::checks::Checks;
+use crate::desk::Desk;
+use crate::fleet::BEGINNING;
+use crate::mail::{Letter, Mail};
+use crate::queue::Queue;
+use crate::scenario::{below, stream};
+use crate::shared::{Place, Shared};
+use crate::story::Story;
+
+/// Something that happens at a moment.
+pub(crate) enum Happening {
+    /// The conductor's timer may be due.
+    Wake,
+    /// The coordinator's process dies; it comes back a little later.
+    Kill,
+    /// It comes back.
+    Boot,
+    /// The operator looks.
+    Operator,
+    /// A letter is opened.
+    Mail(Box<Mail>),
+}
+
+/// The coordinator and the operators.
+pub struct Hub {
+    /// What everyone knows.
+    pub shared: Arc<Shared>,
+    /// The coordinator.
+    pub desk: Desk,
+    /// What the operators do.
+    pub story: Story,
+    /// What was found.
+    pub checks: Checks,
+    /// Happenings so far.
+    pub events: u64,
+    /// Whether the story is over.
+    pub over: bool,
+    pub(crate) started: std::collections::BTreeSet<(protocol::RolloutId, Place)>,
+    now: Time,
+    queue: Queue<Happening>,
+    outbox: Vec<Letter>,
+    sent: u64,
+}
+
+impl Hub {
+    /// A hub in which the nodes are enrolled, and nothing else has happened.
+    pub fn new(shared: Arc<Shared>) -> Hub {
+        let (origin, coordinator) = (shared.origin.clone(), shared.coordinator.clone());
+        let mut hub = Hub {
+            desk: Desk::new(shared.fleet.id(), origin, coordinator),
+            story: Story::default(),
+            checks: Checks::default(),
+            events: 0,
+            over: false,
+            started: std::collections::BTreeSet::new(),
+            now: Time(0),
+            queue: Queue::default(),
+            outbox: Vec::new(),
+            sent: 0,
+            shared,
+        };
+        hub.desk_opens();
+        hub.draw_faults();
+        hub.at(Time(1000), Happening::Operator);
+        hub
+    }
+
+    fn draw_faults(&mut self) {
+        let shared = self.shared.clone();
+        let faults = &shared.scenario.faults;
+        let mut draws = stream(shared.scenario.seed, "faults");
+        let span = faults.until_s.max(2) * 1000 - 2000;
+        for _ in 0..faults.crashes {
+            let victim = below(&mut draws, shared.nodes() as u64) as usize;
+            let at = Time(2000 + below(&mut draws, span));
+            let Place { part, slot } = shared.place_of_number(victim);
+            self.post(at, part, Mail::Kill { slot });
+        }
+        for _ in 0..faults.coordinator_crashes {
+            self.at(Time(2000 + below(&mut draws, span)), Happening::Kill);
+        }
+    }
+
+    /// When it has something to do next.
+    pub fn next_at(&self) -> Option<Time> {
+        self.queue.next_at()
+    }
+
+    /// Takes what came from other parts, in the order in which it lies.
+    pub fn take(&mut self, letters: impl IntoIterator<Item = Letter>) {
+        for letter in letters {
+            self.at(letter.at, Happening::Mail(Box::new(letter.what)));
+        }
+    }
+
+    /// Runs until just before `end`, and returns what it sends to other parts.
+    pub fn run(&mut self, end: Time) -> Vec<Letter> {
+        while let Some(next) = self.next_at().filter(|at| *at < end && !self.over) {
+            self.now = next;
+            while let Some(happening) = self.queue.pop_until(next) {
+                self.events += 1;
+                self.happen(happening);
+            }
+        }
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Virtual time since the beginning.
+    pub fn time(&self) -> Time {
+        self.now
+    }
+
+    /// The coordinator's clocks, which are the world's.
+    pub fn clock(&self) -> Now {
+        Now {
+            boot: self.now,
+            wall: BEGINNING + Span(self.now.0),
+        }
+    }
+
+    pub(crate) fn at(&mut self, at: Time, happening: Happening) {
+        self.queue.push(at.max(self.now), happening);
+    }
+
+    pub(crate) fn after(&mut self, span: Span, happening: Happening) {
+        self.at(self.now + span, happening);
+    }
+
+    /// Sends to another part; it takes the way between them.
+    pub(crate) fn send(&mut self, to: usize, what: Mail) {
+        let at = self.now + self.shared.delay(self.shared.hub(), to);
+        self.post(at, to, what);
+    }
+
+    fn post(&mut self, at: Time, to: usize, what: Mail) {
+        self.sent += 1;
+        self.outbox.push(Letter {
+            at,
+            from: self.shared.hub(),
+            number: self.sent,
+            to,
+            what,
+        });
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Wake => self.wake_desk(),
+            Happening::Kill => self.kill_desk(),
+            Happening::Boot => self.boot_desk(),
+            Happening::Operator => self.operator(),
+            Happening::Mail(mail) => match *mail {
+                Mail::Request { from, request, .. } => self.desk_asked(from, *request),
+                Mail::Switched { at, place, release } => self.switched(at, place, &release),
+                _ => {}
+            },
+        }
+    }
+
+    /// The coordinator gave a halt.
+    pub(crate) fn halted(&mut self) {
+        let now = self.now;
+        let noted = self.story.milestones.last_mut();
+        noted.into_iter().for_each(|m| {
+            m.halted.get_or_insert(now);
+        });
+    }
+
+    /// A node began its switch a little while ago.
+    fn switched(&mut self, at: Time, place: Place, release: &Hash) {
+        let now = Now {
+            boot: at,
+            wall: BEGINNING + Span(at.0),
+        };
+        let node = self.shared.fleet.node(self.shared.number(place));
+        let known = self.story.rollouts.iter().zip(&self.story.plans);
+        let plan = known.into_iter().find_map(|(id, digest)| {
+            let plan = self.desk.conductor.plan(id)?;
+            (plan.release == *release).then_some((plan, digest))
+        });
+        let Some((plan, digest)) = plan else {
+            let what = format!("{node} switches without a rollout");
+            return self.checks.violated(now, what);
+        };
+        let noted = self.story.milestones.last_mut();
+        noted.into_iter().for_each(|m| m.last_switch = at);
+        if self.started.insert((plan.rollout.clone(), place)) {
+            let site = self.shared.names.get(place.part);
+            self.checks.switch(now, &node, site, plan, digest);
+        }
+    }
+}

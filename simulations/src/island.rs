@@ -1,0 +1,372 @@
+//! A part of the world that runs by itself: a site, or the data centre with the origin. It has its
+//! own queue, machines, transfers and streams of draws, and hears of the others by [`Letter`] only;
+//! so parts run side by side, and nothing depends on which ran first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use node_core::contract::{Event, FetchReason, Ticket};
+use protocol::{BlobRef, Now, Span, Time};
+use rand_chacha::ChaCha8Rng;
+
+use crate::checks::Checks;
+use crate::effects::Effect;
+use crate::fetches::Served;
+use crate::fleet::{BEGINNING, Beliefs};
+use crate::flows::{Flows, Link};
+use crate::machine::Machine;
+use crate::mail::{Asker, Letter, Mail};
+use crate::measures::Tally;
+use crate::queue::Queue;
+use crate::scenario::{below, stream};
+use crate::shared::{Place, Shared};
+
+/// Happenings that may wait at once, for each node.
+const QUEUE_PER_NODE_MAX: usize = 20_000;
+/// Notes of one part that are kept.
+const NOTES_MAX: usize = 500;
+
+/// Something that happens at a moment; machines by their slot in this part.
+pub(crate) enum Happening {
+    /// A node's process starts.
+    Boot(usize),
+    /// A brain's timer may be due.
+    Wake(usize),
+    /// A brain is told something, if it is still the same process.
+    Tell(usize, u32, Box<Event>),
+    /// An effect of a node comes to its end.
+    Effect(usize, u32, Ticket, Effect),
+    /// Gossip arrives at all who are so many hops away.
+    Gossip { to: Vec<u32>, event: Arc<Event> },
+    /// A connection is made.
+    Link(usize, usize),
+    /// A transfer inside the site begins.
+    Begin(usize, u32, Ticket),
+    /// Transfers tell how far they are.
+    Progress,
+    /// A letter is opened.
+    Mail(Box<Mail>),
+}
+
+/// A part of the world.
+pub struct Island {
+    /// What everyone knows.
+    pub shared: Arc<Shared>,
+    /// Its number: the site's, or [`Shared::centre`].
+    pub part: usize,
+    /// Its nodes.
+    pub machines: Vec<Machine>,
+    /// Transfers to its nodes.
+    pub flows: Flows,
+    /// What was found.
+    pub checks: Checks,
+    /// What was counted.
+    pub tally: Tally,
+    /// Happenings so far.
+    pub events: u64,
+    /// What the brains noted: milliseconds, event, line.
+    pub notes: Vec<(u64, &'static str, String)>,
+    pub(crate) beliefs: Beliefs,
+    pub(crate) asked: BTreeMap<(usize, Ticket), Asker>,
+    pub(crate) served: Served,
+    pub(crate) draws: Draws,
+    now: Time,
+    queue: Queue<Happening>,
+    progress_due: bool,
+    outbox: Vec<Letter>,
+    sent: u64,
+}
+
+/// One stream of draws for each purpose.
+pub(crate) struct Draws {
+    pub gossip: ChaCha8Rng,
+    pub effects: ChaCha8Rng,
+    pub tickets: u64,
+}
+
+impl Island {
+    /// A part in which nothing has happened yet.
+    pub fn new(shared: Arc<Shared>, part: usize) -> Island {
+        let seed = shared.scenario.seed;
+        let of = |purpose: &str| stream(seed, &format!("{purpose} of part {part}"));
+        let spec = shared.sites.get(part);
+        let count = spec.map_or(1, |s| s.nodes as usize);
+        let (mut boots, mut starts) = (of("boots"), of("starts"));
+        let machines: Vec<Machine> = (0..count)
+            .map(|slot| Machine::new(&shared, Place { part, slot }, &mut boots))
+            .collect();
+        let mut flows = Flows::default();
+        if let Some(spec) = spec {
+            flows.set_link(Link::Down, Some(mbit(spec.wan_mbit)));
+            for slot in 0..count {
+                flows.set_link(Link::In(slot), Some(mbit(spec.lan_mbit)));
+                flows.set_link(Link::Out(slot), Some(mbit(spec.lan_mbit)));
+            }
+        }
+        let mut island = Island {
+            part,
+            machines,
+            flows,
+            checks: Checks::default(),
+            tally: Tally::new(count, shared.contents.len()),
+            events: 0,
+            notes: Vec::new(),
+            beliefs: Beliefs::default(),
+            asked: BTreeMap::new(),
+            served: Served::default(),
+            draws: Draws {
+                gossip: of("gossip"),
+                effects: of("effects"),
+                tickets: 0,
+            },
+            now: Time(0),
+            queue: Queue::default(),
+            progress_due: false,
+            outbox: Vec::new(),
+            sent: 0,
+            shared,
+        };
+        for slot in 0..count {
+            let at = match island.site() {
+                Some(_) => below(&mut starts, 2000),
+                None => 0,
+            };
+            island.at(Time(at), Happening::Boot(slot));
+        }
+        island
+    }
+
+    /// Its site's number; none for the data centre.
+    pub fn site(&self) -> Option<usize> {
+        (self.part < self.shared.centre()).then_some(self.part)
+    }
+
+    /// Where one of its machines stands.
+    pub fn place(&self, slot: usize) -> Place {
+        Place {
+            part: self.part,
+            slot,
+        }
+    }
+
+    /// The machine of a node, if it is one of this part.
+    pub fn slot_of(&self, node: &protocol::NodeId) -> Option<usize> {
+        let place = self.shared.place(node)?;
+        (place.part == self.part).then_some(place.slot)
+    }
+
+    /// When it has something to do next.
+    pub fn next_at(&mut self) -> Option<Time> {
+        let whole = self.flows.next_whole();
+        self.queue.next_at().into_iter().chain(whole).min()
+    }
+
+    /// Takes what came from other parts, in the order in which it lies.
+    pub fn take(&mut self, letters: impl IntoIterator<Item = Letter>) {
+        for letter in letters {
+            self.queue.push(
+                letter.at.max(self.now),
+                Happening::Mail(Box::new(letter.what)),
+            );
+        }
+    }
+
+    /// Runs until just before `end`, and returns what it sends to other parts.
+    pub fn run(&mut self, end: Time) -> Vec<Letter> {
+        while let Some(next) = self.next_at().filter(|at| *at < end) {
+            self.now = next;
+            self.move_bytes();
+            while let Some(happening) = self.queue.pop_until(next) {
+                self.events += 1;
+                self.happen(happening);
+            }
+            if self.queue.len() > QUEUE_PER_NODE_MAX * self.machines.len() {
+                let what = format!("{} happenings wait", self.queue.len());
+                self.checks.violated(self.clock(), what);
+                self.queue = Queue::default();
+            }
+        }
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Virtual time since the beginning.
+    pub fn time(&self) -> Time {
+        self.now
+    }
+
+    /// The world's clocks.
+    pub fn clock(&self) -> Now {
+        Now {
+            boot: self.now,
+            wall: BEGINNING + Span(self.now.0),
+        }
+    }
+
+    /// Has something happen here at a moment.
+    pub(crate) fn at(&mut self, at: Time, happening: Happening) {
+        self.queue.push(at.max(self.now), happening);
+    }
+
+    /// Has something happen here after a while.
+    pub(crate) fn after(&mut self, span: Span, happening: Happening) {
+        self.at(self.now + span, happening);
+    }
+
+    /// Sends to another part, or to this one; it takes the way between them, and `more`.
+    pub(crate) fn send(&mut self, to: usize, more: Span, what: Mail) {
+        let way = self.shared.delay(self.part, to);
+        let at = self.now + Span(way.0 + more.0);
+        if to == self.part {
+            return self.at(at, Happening::Mail(Box::new(what)));
+        }
+        self.sent += 1;
+        self.outbox.push(Letter {
+            at,
+            from: self.part,
+            number: self.sent,
+            to,
+            what,
+        });
+    }
+
+    pub(crate) fn note(&mut self, event: &'static str, line: String) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push((self.now.0, event, line));
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Boot(n) => self.boot(n),
+            Happening::Wake(n) => self.wake(n),
+            Happening::Tell(n, process, event) => {
+                if self.machines[n].is_process(process) {
+                    self.tell(n, *event);
+                }
+            }
+            Happening::Effect(n, process, ticket, effect) => {
+                if self.machines[n].is_process(process) {
+                    self.effect_ends(n, ticket, effect);
+                }
+            }
+            Happening::Gossip { to, event } => {
+                self.events += to.len() as u64 - 1;
+                for n in to {
+                    self.tell(n as usize, (*event).clone());
+                }
+            }
+            Happening::Link(a, b) => self.link(a, b),
+            Happening::Begin(n, process, ticket) => {
+                if self.machines[n].is_process(process) {
+                    self.begin_near(n, ticket);
+                }
+            }
+            Happening::Progress => self.tell_progress(),
+            Happening::Mail(mail) => self.open_mail(*mail),
+        }
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Request { from, to, request } => self.request_arrives(from, &to, *request),
+            Mail::Answer { to, reply } => {
+                if self.machines[to.place.slot].is_process(to.process) {
+                    self.answer_arrives(to.place.slot, to.ticket, reply.map(|r| *r));
+                }
+            }
+            Mail::Document { to, found } => self.document_arrives(to, found),
+            Mail::Push { slot, order } => self.push_arrives(slot, &order),
+            Mail::Notice { slot, from, notice } => self.tell(slot, Event::Notice(from, *notice)),
+            Mail::Open {
+                slot,
+                asker,
+                blob,
+                pieces,
+            } => self.open_far(slot, asker, &blob, &pieces),
+            Mail::Opened { asker, pace, share } => self.begin_far(asker, pace, share),
+            Mail::Close { slot, asker } => {
+                self.served.remove(slot, asker);
+            }
+            Mail::Ended { asker, outcome } => self.ended_far(asker, outcome),
+            Mail::Paced { source, rate } => {
+                self.flows.advance(self.now);
+                self.flows.set_link(Link::Pace(source), rate);
+            }
+            Mail::Lay { release } => {
+                for blob in self.shared.contents[release].blobs() {
+                    self.machines.iter_mut().for_each(|m| m.lay(blob));
+                }
+            }
+            Mail::Kill { slot } => self.kill(slot),
+            Mail::Switched { .. } => {}
+        }
+    }
+
+    // ---- transfers -----------------------------------------------------------------------------
+
+    /// Transfers report regularly from now on, as long as there are any.
+    pub(crate) fn watch_progress(&mut self) {
+        if !std::mem::replace(&mut self.progress_due, true) {
+            let every = self.shared.scenario.grain.progress();
+            self.after(every, Happening::Progress);
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        self.progress_due = false;
+        self.flows.advance(self.now);
+        for number in self.flows.numbers() {
+            self.account(number);
+        }
+        if !self.flows.is_empty() {
+            self.watch_progress();
+        }
+    }
+
+    /// Counts the bytes that came by a transfer, and tells its receiver.
+    pub(crate) fn account(&mut self, number: u64) {
+        let bytes = self.flows.take_fresh(number);
+        let Some(flow) = self.flows.get(number) else {
+            return;
+        };
+        let (to, wan, ticket) = (flow.to, flow.from_far(), flow.ticket);
+        let Some(fetch) = self.machines[to].fetches.get(&ticket) else {
+            return;
+        };
+        let (blob, reason) = (fetch.blob, fetch.reason);
+        if wan {
+            self.count_wan(&blob, reason, bytes);
+        }
+        if bytes > 0 {
+            self.tell(to, Event::FetchProgress { ticket, bytes });
+        }
+    }
+
+    /// Counts bytes that came over the WAN.
+    pub(crate) fn count_wan(&mut self, blob: &BlobRef, reason: FetchReason, bytes: u64) {
+        if let Some(release) = self.shared.release_of(blob) {
+            self.tally.wan(release, reason, bytes);
+        }
+    }
+
+    fn move_bytes(&mut self) {
+        for (number, whole) in self.flows.due(self.now) {
+            let Some(flow) = self.flows.get(number) else {
+                continue;
+            };
+            let (to, ticket, done) = (flow.to, flow.ticket, whole == flow.parts.len());
+            self.machines[to].pieces_whole(ticket, whole);
+            self.look_for_whole(to, ticket);
+            self.account(number);
+            // telling may have ended it
+            if done && self.flows.get(number).is_some() {
+                self.fetch_complete(to, ticket, number);
+            }
+        }
+    }
+}
+
+/// Megabits a second in bytes a second.
+pub(crate) fn mbit(rate: u64) -> f64 {
+    rate as f64 * 125_000.0
+}

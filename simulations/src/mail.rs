@@ -1,0 +1,97 @@
+//! What crosses from one part of the world to another. It takes at least the lookahead, so each part
+//! may run so far ahead by itself.
+
+use std::sync::Arc;
+
+use node_core::contract::{FetchOutcome, Ticket};
+use protocol::envelope::Envelope;
+use protocol::wire::{ControlReply, ControlRequest, Notice};
+use protocol::{BlobRef, Hash, NodeId, Time};
+
+use crate::fleet::Document;
+use crate::shared::Place;
+
+/// Who asks: a machine, as which of its processes, under which ticket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Asker {
+    pub place: Place,
+    pub process: u32,
+    pub ticket: Ticket,
+}
+
+/// Something on its way to another part of the world.
+pub struct Letter {
+    /// When it arrives.
+    pub at: Time,
+    /// The part that sent it.
+    pub from: usize,
+    /// Letters that this part had sent before.
+    pub number: u64,
+    /// The part that it is for.
+    pub to: usize,
+    pub(crate) what: Mail,
+}
+
+/// What a letter says.
+pub(crate) enum Mail {
+    /// A request on the control plane.
+    Request {
+        from: Asker,
+        to: NodeId,
+        request: Box<ControlRequest>,
+    },
+    /// Its answer; none is what a dead peer says.
+    Answer {
+        to: Asker,
+        reply: Option<Box<ControlReply>>,
+    },
+    /// The answer to a pull of a document, which is not copied about.
+    Document {
+        to: Asker,
+        found: Option<Arc<Document>>,
+    },
+    /// The coordinator pushes an order.
+    Push { slot: usize, order: Arc<Envelope> },
+    /// A notice on the data plane.
+    Notice {
+        slot: usize,
+        from: NodeId,
+        notice: Box<Notice>,
+    },
+    /// Someone wishes to fetch from a machine here.
+    Open {
+        slot: usize,
+        asker: Asker,
+        blob: BlobRef,
+        pieces: Vec<u32>,
+    },
+    /// The bytes may flow, by these limits of the source.
+    Opened {
+        asker: Asker,
+        /// What the source gives to all of the site together.
+        pace: Option<f64>,
+        /// What of the source's uplink the site may take at first.
+        share: Option<f64>,
+    },
+    /// A fetch that a machine here serves is over.
+    Close { slot: usize, asker: Asker },
+    /// The bytes do not flow, or not any more.
+    Ended { asker: Asker, outcome: FetchOutcome },
+    /// What a source gives to this site changed.
+    Paced { source: Place, rate: Option<f64> },
+    /// The release is published: the origin holds it.
+    Lay { release: usize },
+    /// To the hub: a node begins its switch.
+    Switched {
+        at: Time,
+        place: Place,
+        release: Hash,
+    },
+    /// The process dies.
+    Kill { slot: usize },
+}
+
+/// Puts letters into the order in which they are taken, whoever ran first.
+pub fn sort(letters: &mut [Letter]) {
+    letters.sort_unstable_by_key(|l| (l.to, l.at, l.from, l.number));
+}

@@ -1,0 +1,68 @@
+//! What is counted while the world runs, raw: when each node had a release, what crossed each WAN,
+//! what the coordinator heard and said. Judged elsewhere.
+
+use std::collections::BTreeMap;
+
+use node_core::contract::FetchReason;
+use protocol::Time;
+
+/// What one part of the world counted.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// For each release, when the first node of the part heard of its rollout.
+    pub told: Vec<Option<Time>>,
+    /// For each release and machine, when every byte of it was there.
+    pub staged: Vec<Vec<Option<Time>>>,
+    /// For each release and machine, when the machine heard of a halt of its rollout.
+    pub halted: Vec<Vec<Option<Time>>>,
+    /// Payload bytes that crossed the site's WAN inward, by release.
+    pub wan: Vec<u64>,
+    /// The same, by why they came that way.
+    pub reasons: BTreeMap<FetchReason, u64>,
+    /// Payload bytes that this part gave to others, by release.
+    pub given: Vec<u64>,
+}
+
+impl Tally {
+    /// Nothing counted yet.
+    pub fn new(machines: usize, releases: usize) -> Tally {
+        Tally {
+            told: vec![None; releases],
+            staged: vec![vec![None; machines]; releases],
+            halted: vec![vec![None; machines]; releases],
+            wan: vec![0; releases],
+            reasons: BTreeMap::new(),
+            given: vec![0; releases],
+        }
+    }
+
+    pub(crate) fn wan(&mut self, release: usize, reason: FetchReason, bytes: u64) {
+        self.wan[release] += bytes;
+        *self.reasons.entry(reason).or_default() += bytes;
+    }
+
+    pub(crate) fn told(&mut self, release: usize, at: Time) {
+        self.told[release].get_or_insert(at);
+    }
+
+    pub(crate) fn staged(&mut self, release: usize, slot: usize, at: Time) {
+        self.staged[release][slot].get_or_insert(at);
+    }
+
+    pub(crate) fn halted(&mut self, release: usize, slot: usize, at: Time) {
+        self.halted[release][slot].get_or_insert(at);
+    }
+}
+
+/// What the hub noted of one rollout.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Milestones {
+    /// When it was started.
+    pub started: Time,
+    /// When the coordinator gave the first halt.
+    pub halted: Option<Time>,
+    /// When its counts changed last.
+    pub counts_changed: Time,
+    /// When the last node began its switch.
+    pub last_switch: Time,
+}
