@@ -36,8 +36,6 @@ pub struct Content {
     pub frames: FrameMap,
     /// How its blobs are cut.
     pub grain: Grain,
-    /// On so many of a hundred nodes its health check fails.
-    pub sick_percent: u32,
 }
 
 impl Content {
@@ -65,7 +63,7 @@ impl Content {
         let manifest = ReleaseManifest {
             spec_version: 1,
             fleet,
-            product: "app".parse()?,
+            product: spec.product.parse()?,
             version: spec.version.parse()?,
             release_counter: number as u64 + 1,
             vendor_severity: Severity::Moderate,
@@ -103,7 +101,6 @@ impl Content {
                 frame_plain: table.frame_plain,
             },
             grain: grain.grain(),
-            sick_percent: spec.sick_percent,
         })
     }
 

@@ -19,8 +19,6 @@ use crate::traffic::{self, Traffic};
 
 /// A node that reported so lately is pushed new orders.
 const FEED: Span = Span::from_secs(3);
-/// A coordinator that died comes back after this.
-const DOWN: Span = Span::from_secs(5);
 
 /// The coordinator.
 pub struct Desk {
@@ -89,7 +87,7 @@ impl Hub {
                 hostname: format!("host-{number}"),
                 os: "linux".into(),
                 arch: "x86_64".into(),
-                labels: BTreeMap::new(),
+                labels: self.shared.labels(number),
                 site: None,
                 serial: format!("{number:x}"),
                 token: "simulated".into(),
@@ -137,9 +135,9 @@ impl Hub {
         }
     }
 
-    pub(crate) fn kill_desk(&mut self) {
+    pub(crate) fn kill_desk(&mut self, down: Span) {
         if std::mem::take(&mut self.desk.up) {
-            self.after(DOWN, Happening::Boot);
+            self.after(down, Happening::Boot);
         }
     }
 

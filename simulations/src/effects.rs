@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use node_core::contract::{Event, Failure, FrameOutcome, Step, StepOutcome, Ticket};
+use node_core::contract::{Event, FrameOutcome, Step, Ticket};
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Span};
 
 use crate::island::{Happening, Island};
 use crate::machine::Stored;
-use crate::scenario::{below, stream};
+use crate::scenario::below;
 
 /// An effect that takes time.
 pub(crate) enum Effect {
@@ -48,11 +48,14 @@ impl Island {
                     have: PieceSet::empty(pieces),
                     partial: BTreeMap::new(),
                 };
-                let stored = machine.disk.entry(blob).or_insert_with(empty);
-                Event::BlobOpened {
-                    ticket,
-                    have: Some(stored.have.clone()),
-                }
+                let have = match machine.traits.full_disk {
+                    true => None,
+                    false => {
+                        let stored = machine.disk.entry(blob).or_insert_with(empty);
+                        Some(stored.have.clone())
+                    }
+                };
+                Event::BlobOpened { ticket, have }
             }
             Effect::ReadIndex(index) => {
                 if !machine.holds(&index) {
@@ -104,7 +107,9 @@ impl Island {
                 Event::FrameDecoded { ticket, outcome }
             }
             Effect::Step(release, before, step) => {
-                let outcome = self.step_ends(n, release, before, step);
+                let Some(outcome) = self.step_ends(n, release, before, step) else {
+                    return;
+                };
                 Event::StepEnded { ticket, outcome }
             }
         };
@@ -112,51 +117,5 @@ impl Island {
             self.look_for_staged(n);
         }
         self.tell(n, event);
-    }
-
-    fn step_ends(
-        &mut self,
-        n: usize,
-        release: Hash,
-        before: Option<Hash>,
-        step: Step,
-    ) -> StepOutcome {
-        let now = self.clock();
-        let contents = &self.shared.contents;
-        let index = contents.iter().position(|c| c.digest == release);
-        let Some(index) = index else {
-            return StepOutcome::Absent;
-        };
-        let machine = &mut self.machines[n];
-        match step {
-            Step::WriteSlot => {
-                if !machine.holds(&contents[index].pack) {
-                    self.checks
-                        .violated(now, format!("node {n} writes what it does not hold"));
-                }
-            }
-            Step::Switch => machine.current = Some(release),
-            Step::Detect if machine.current != Some(release) => return StepOutcome::Absent,
-            Step::Detect | Step::CleanUp => {}
-            Step::CheckHealth => {
-                let number = machine.number;
-                let seed = self.shared.scenario.seed;
-                let mut draw = stream(seed, &format!("sick {index} {number}"));
-                if below(&mut draw, 100) < u64::from(contents[index].sick_percent) {
-                    return StepOutcome::Failed(Failure {
-                        reason: "health check: exit code 1".into(),
-                        exit_code: Some(1),
-                        output_tail: "not well\n".into(),
-                        retryable: false,
-                    });
-                }
-            }
-            Step::RollBack => {
-                if machine.current == Some(release) {
-                    machine.current = before;
-                }
-            }
-        }
-        StepOutcome::Done
     }
 }

@@ -5,12 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::contract::{Event, FetchOutcome, Ticket};
+use protocol::limits::SLOW_AFTER;
 use protocol::{BlobRef, NodeId, SiteId, Span};
 
 use crate::flows::{Flow, Link, Source};
 use crate::island::{Happening, Island, mbit};
 use crate::machine::{Fetch, NOTICED};
 use crate::mail::{Asker, Mail};
+use crate::mishaps::IDLE;
+use crate::scenario::Lie;
 use crate::shared::{LAN_DELAY, Place};
 
 /// Bytes of a group: what of a piece is kept when a transfer ends early.
@@ -67,6 +70,10 @@ impl Island {
         let (all, node) = (machine.fetches.len(), machine.node());
         let process = machine.process();
         self.checks.fetches(self.clock(), &node, all, with_peer);
+        if !self.reaches(n, source) {
+            self.machines[n].fetches.remove(&ticket);
+            return self.end_fetch(n, ticket, FetchOutcome::Broken, IDLE);
+        }
         if source.part == self.part {
             let round_trip = Span(2 * LAN_DELAY.0);
             return self.after(round_trip, Happening::Begin(n, process, ticket));
@@ -91,6 +98,10 @@ impl Island {
             return;
         };
         let slot = fetch.from.slot;
+        if !self.reaches(n, self.place(slot)) {
+            self.machines[n].fetches.remove(&ticket);
+            return self.end_fetch(n, ticket, FetchOutcome::Broken, IDLE);
+        }
         match self.refusal(slot, &fetch.blob, &fetch.pieces) {
             None => self.begin(n, ticket, Source::Near(slot)),
             Some(outcome) => {
@@ -113,6 +124,22 @@ impl Island {
     }
 
     fn begin(&mut self, n: usize, ticket: Ticket, from: Source) {
+        let place = match from {
+            Source::Near(slot) => self.place(slot),
+            Source::Far(place) => place,
+        };
+        match self.shared.lie(place) {
+            Some(Lie::WrongBytes) => {
+                // the first group that comes is wrong
+                self.stop_fetch(n, ticket);
+                return self.end_fetch(n, ticket, FetchOutcome::Poisoned, Span(5));
+            }
+            Some(Lie::Stall) => {
+                let process = self.machines[n].process();
+                return self.after(SLOW_AFTER, Happening::Stalled(n, process, ticket));
+            }
+            _ => {}
+        }
         self.flows.advance(self.time());
         let Some(fetch) = self.machines[n].fetches.get(&ticket) else {
             return;
@@ -124,6 +151,15 @@ impl Island {
             fetch.flow = Some(number);
         }
         self.watch_progress();
+    }
+
+    /// Nothing came for too long.
+    pub(crate) fn stalled(&mut self, n: usize, ticket: Ticket) {
+        if self.machines[n].fetches.contains_key(&ticket) {
+            self.stop_fetch(n, ticket);
+            let outcome = FetchOutcome::Slow;
+            self.tell(n, Event::FetchEnded { ticket, outcome });
+        }
     }
 
     // ---- across the WAN ------------------------------------------------------------------------

@@ -7,9 +7,10 @@ use protocol::{Hash, Now, Span, Time};
 use crate::checks::Checks;
 use crate::desk::Desk;
 use crate::fleet::BEGINNING;
+use crate::losses::Losses;
 use crate::mail::{Letter, Mail};
 use crate::queue::Queue;
-use crate::scenario::{below, stream};
+use crate::scenario::stream;
 use crate::shared::{Place, Shared};
 use crate::story::Story;
 
@@ -18,7 +19,7 @@ pub(crate) enum Happening {
     /// The conductor's timer may be due.
     Wake,
     /// The coordinator's process dies; it comes back a little later.
-    Kill,
+    Kill(Span),
     /// It comes back.
     Boot,
     /// The operator looks.
@@ -46,6 +47,7 @@ pub struct Hub {
     queue: Queue<Happening>,
     outbox: Vec<Letter>,
     sent: u64,
+    losses: Losses,
 }
 
 impl Hub {
@@ -63,28 +65,15 @@ impl Hub {
             queue: Queue::default(),
             outbox: Vec::new(),
             sent: 0,
+            losses: Losses::new(stream(shared.scenario.seed, "control of the coordinator")),
             shared,
         };
         hub.desk_opens();
-        hub.draw_faults();
+        for (at, down) in hub.shared.clone().fate.coordinator_deaths() {
+            hub.at(at, Happening::Kill(down));
+        }
         hub.at(Time(1000), Happening::Operator);
         hub
-    }
-
-    fn draw_faults(&mut self) {
-        let shared = self.shared.clone();
-        let faults = &shared.scenario.faults;
-        let mut draws = stream(shared.scenario.seed, "faults");
-        let span = faults.until_s.max(2) * 1000 - 2000;
-        for _ in 0..faults.crashes {
-            let victim = below(&mut draws, shared.nodes() as u64) as usize;
-            let at = Time(2000 + below(&mut draws, span));
-            let Place { part, slot } = shared.place_of_number(victim);
-            self.post(at, part, Mail::Kill { slot });
-        }
-        for _ in 0..faults.coordinator_crashes {
-            self.at(Time(2000 + below(&mut draws, span)), Happening::Kill);
-        }
     }
 
     /// When it has something to do next.
@@ -134,15 +123,14 @@ impl Hub {
 
     /// Sends to another part; it takes the way between them.
     pub(crate) fn send(&mut self, to: usize, what: Mail) {
-        let at = self.now + self.shared.delay(self.shared.hub(), to);
-        self.post(at, to, what);
-    }
-
-    fn post(&mut self, at: Time, to: usize, what: Mail) {
+        let hub = self.shared.hub();
+        let Some(later) = self.losses.of(&self.shared, hub, to, self.now, &what) else {
+            return;
+        };
         self.sent += 1;
         self.outbox.push(Letter {
-            at,
-            from: self.shared.hub(),
+            at: self.now + self.shared.delay(hub, to) + later,
+            from: hub,
             number: self.sent,
             to,
             what,
@@ -152,7 +140,7 @@ impl Hub {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Wake => self.wake_desk(),
-            Happening::Kill => self.kill_desk(),
+            Happening::Kill(down) => self.kill_desk(down),
             Happening::Boot => self.boot_desk(),
             Happening::Operator => self.operator(),
             Happening::Mail(mail) => match *mail {

@@ -11,9 +11,11 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::checks::Checks;
 use crate::effects::Effect;
+use crate::faults::Mishap;
 use crate::fetches::Served;
 use crate::fleet::{BEGINNING, Beliefs};
 use crate::flows::{Flows, Link};
+use crate::losses::Losses;
 use crate::machine::Machine;
 use crate::mail::{Asker, Letter, Mail};
 use crate::measures::Tally;
@@ -44,6 +46,12 @@ pub(crate) enum Happening {
     Begin(usize, u32, Ticket),
     /// Transfers tell how far they are.
     Progress,
+    /// A transfer over which nothing came is given up.
+    Stalled(usize, u32, Ticket),
+    /// A question was not answered in time.
+    Unanswered(usize, u32, Ticket),
+    /// Something that the seed drew.
+    Mishap(Mishap),
     /// A letter is opened.
     Mail(Box<Mail>),
 }
@@ -81,6 +89,7 @@ pub struct Island {
 pub(crate) struct Draws {
     pub gossip: ChaCha8Rng,
     pub effects: ChaCha8Rng,
+    pub control: Losses,
     pub tickets: u64,
 }
 
@@ -117,6 +126,7 @@ impl Island {
             draws: Draws {
                 gossip: of("gossip"),
                 effects: of("effects"),
+                control: Losses::new(of("control")),
                 tickets: 0,
             },
             now: Time(0),
@@ -126,6 +136,11 @@ impl Island {
             sent: 0,
             shared,
         };
+        if let Some(site) = island.site() {
+            for (at, mishap) in island.shared.clone().fate.mishaps(site) {
+                island.at(at, Happening::Mishap(mishap));
+            }
+        }
         for slot in 0..count {
             let at = match island.site() {
                 Some(_) => below(&mut starts, 2000),
@@ -215,10 +230,16 @@ impl Island {
     /// Sends to another part, or to this one; it takes the way between them, and `more`.
     pub(crate) fn send(&mut self, to: usize, more: Span, what: Mail) {
         let way = self.shared.delay(self.part, to);
-        let at = self.now + Span(way.0 + more.0);
+        let mut at = self.now + Span(way.0 + more.0);
         if to == self.part {
             return self.at(at, Happening::Mail(Box::new(what)));
         }
+        let fate = self
+            .draws
+            .control
+            .of(&self.shared, self.part, to, self.now, &what);
+        let Some(later) = fate else { return };
+        at = at + later;
         self.sent += 1;
         self.outbox.push(Letter {
             at,
@@ -262,6 +283,17 @@ impl Island {
                 }
             }
             Happening::Progress => self.tell_progress(),
+            Happening::Stalled(n, process, ticket) => {
+                if self.machines[n].is_process(process) {
+                    self.stalled(n, ticket);
+                }
+            }
+            Happening::Unanswered(n, process, ticket) => {
+                if self.machines[n].is_process(process) {
+                    self.answer_arrives(n, ticket, None);
+                }
+            }
+            Happening::Mishap(mishap) => self.mishap(mishap),
             Happening::Mail(mail) => self.open_mail(*mail),
         }
     }
@@ -297,7 +329,6 @@ impl Island {
                     self.machines.iter_mut().for_each(|m| m.lay(blob));
                 }
             }
-            Mail::Kill { slot } => self.kill(slot),
             Mail::Switched { .. } => {}
         }
     }

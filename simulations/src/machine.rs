@@ -14,6 +14,7 @@ use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
 use crate::effects::Effect;
+use crate::faults::Traits;
 use crate::fleet::{BEGINNING, Document};
 use crate::island::{Happening, Island};
 use crate::mail::Mail;
@@ -24,8 +25,8 @@ use crate::shared::{Place, Shared, address_bits};
 const SPINS_MAX: u32 = 20;
 /// What a disk writes and reads in a second.
 const DISK_BYTES_PER_MS: u64 = 200_000;
-/// A node that died comes back after this.
-const DOWN: Span = Span::from_secs(5);
+/// A machine's process starts so long after its boot clock.
+const BOOTED_AFTER: Span = Span::from_secs(20);
 /// A connection that broke is noticed after this.
 pub(crate) const NOTICED: Span = Span::from_millis(100);
 
@@ -52,8 +53,20 @@ pub struct Machine {
     pub number: usize,
     /// What its brain is told once.
     pub config: Config,
-    /// What is installed.
-    pub current: Option<Hash>,
+    /// What is installed of each product.
+    pub installed: BTreeMap<SiteId, Hash>,
+    /// What it is like.
+    pub traits: Traits,
+    /// When it switched to each release.
+    pub switched: BTreeMap<Hash, Time>,
+    /// It never comes back.
+    pub bricked: bool,
+    /// It is not there, by what the seed drew.
+    pub(crate) away: bool,
+    /// Its next start is a start of the whole machine.
+    pub(crate) restarts: bool,
+    /// Questions that wait for an answer.
+    pub(crate) asking: BTreeSet<Ticket>,
     /// The site in whose gossip it takes part.
     pub topic: Option<SiteId>,
     /// Control connections.
@@ -65,7 +78,9 @@ pub struct Machine {
     pub(crate) paces: BTreeMap<usize, f64>,
     address: IpAddr,
     process: u32,
-    boot_offset: u64,
+    /// World time, in milliseconds, at which its boot clock stood at 0.
+    boot_zero: i64,
+    boots: u32,
     records: BTreeMap<RecordKey, Record>,
     pub(crate) disk: BTreeMap<BlobRef, Stored>,
     pub(crate) fetches: BTreeMap<Ticket, Fetch>,
@@ -103,7 +118,16 @@ impl Machine {
         Machine {
             number,
             config,
-            current: None,
+            installed: BTreeMap::new(),
+            traits: match endpoint {
+                true => shared.fate.traits(place.part, place.slot),
+                false => Traits::default(),
+            },
+            switched: BTreeMap::new(),
+            bricked: false,
+            away: false,
+            restarts: false,
+            asking: BTreeSet::new(),
             topic: None,
             links: BTreeSet::new(),
             documents: BTreeMap::new(),
@@ -111,7 +135,8 @@ impl Machine {
             paces: BTreeMap::new(),
             address: address.into(),
             process: 0,
-            boot_offset: below(boots, 100_000_000),
+            boot_zero: -(below(boots, 100_000_000) as i64),
+            boots: 0,
             records: BTreeMap::new(),
             disk: BTreeMap::new(),
             fetches: BTreeMap::new(),
@@ -135,12 +160,27 @@ impl Machine {
         self.process
     }
 
-    /// Its clocks: every machine has booted at another time.
+    /// Its clocks: every machine has booted at another time, and some are wrong about the day.
     pub fn clock(&self, world: Time) -> Now {
+        let wall = (BEGINNING.0 + world.0) as i64 + self.traits.skew_ms;
         Now {
-            boot: Time(world.0 + self.boot_offset),
-            wall: BEGINNING + Span(world.0),
+            boot: Time((world.0 as i64 - self.boot_zero).max(0) as u64),
+            wall: Time(wall.max(0) as u64),
         }
+    }
+
+    /// World time at which its boot clock shows `boot`.
+    fn world(&self, boot: Time) -> Time {
+        let boot = i64::try_from(boot.0).unwrap_or(i64::MAX);
+        Time(boot.saturating_add(self.boot_zero).max(0) as u64)
+    }
+
+    /// The whole machine starts: its boot clock begins anew, and so does what hangs on it.
+    fn restart(&mut self, world: Time) {
+        self.boots += 1;
+        self.boot_zero = world.0 as i64 - BOOTED_AFTER.0 as i64;
+        let name = format!("boot {} of {}", self.boots, self.number);
+        self.config.boot_id = Hash::of(name.as_bytes());
     }
 
     /// Lays a whole blob on its disk.
@@ -206,8 +246,11 @@ impl Island {
         let time = self.time();
         let root = self.shared.fleet.root().clone();
         let machine = &mut self.machines[n];
-        if machine.brain.is_some() {
+        if machine.brain.is_some() || machine.away || machine.bricked {
             return;
+        }
+        if std::mem::take(&mut machine.restarts) {
+            machine.restart(time);
         }
         machine.process += 1;
         machine.wake = None;
@@ -221,6 +264,7 @@ impl Island {
         self.tell(n, Event::Addresses(vec![address]));
     }
 
+    /// Its process dies; someone starts it again, or nobody.
     pub(crate) fn kill(&mut self, n: usize) {
         if self.machines[n].brain.take().is_none() {
             return;
@@ -234,8 +278,8 @@ impl Island {
         for peer in std::mem::take(&mut self.machines[n].links) {
             self.unlinked(peer, n);
         }
+        self.machines[n].asking.clear();
         self.drop_questions(n);
-        self.after(DOWN, Happening::Boot(n));
     }
 
     pub(crate) fn tell(&mut self, n: usize, event: Event) {
@@ -284,13 +328,13 @@ impl Island {
             let who = self.machines[n].node().short();
             self.checks.actions(self.clock(), &who, count);
         }
-        let (world, offset) = (self.time(), self.machines[n].boot_offset);
+        let world = self.time();
         let timeout = self.machines[n]
             .brain
             .as_ref()
             .and_then(Brain::poll_timeout);
         if let Some(at) = timeout {
-            let at = Time(at.0.saturating_sub(offset)).max(world + Span(1));
+            let at = self.machines[n].world(at).max(world + Span(1));
             if self.machines[n].wake.is_none_or(|wake| at < wake) {
                 self.machines[n].wake = Some(at);
                 self.at(at, Happening::Wake(n));
@@ -384,6 +428,7 @@ impl Island {
                 let millis = match step {
                     Step::WriteSlot => release.artifacts[0].disk_bytes / DISK_BYTES_PER_MS,
                     Step::CheckHealth => 100,
+                    Step::Switch => 20 + self.extra_switch(&release.digest()),
                     _ => 20,
                 };
                 if step == Step::Switch {
@@ -402,7 +447,10 @@ impl Island {
             Action::Pace { site, bytes_per_s } => self.pace(n, &site, bytes_per_s),
             Action::Ban { peer, event } => {
                 let line = format!("{} bans {} ({event})", self.machines[n].node(), peer);
-                self.checks.violated(self.clock(), line);
+                let liar = self.shared.place(&peer);
+                if liar.and_then(|place| self.shared.lie(place)).is_none() {
+                    self.checks.violated(self.clock(), line);
+                }
             }
             Action::Note { event, line } => {
                 let line = format!("{}: {line}", self.machines[n].node().short());

@@ -87,8 +87,25 @@ pub(crate) enum Mail {
         place: Place,
         release: Hash,
     },
-    /// The process dies.
-    Kill { slot: usize },
+}
+
+impl Mail {
+    /// Whether it is said over the wire, so that it may be lost; the rest is the engine's own.
+    pub fn is_said(&self) -> bool {
+        matches!(
+            self,
+            Mail::Notice { .. } | Mail::Open { .. } | Mail::Opened { .. }
+        ) || self.is_control()
+    }
+
+    /// Whether it is said on the control plane.
+    pub fn is_control(&self) -> bool {
+        use Mail as M;
+        matches!(
+            self,
+            M::Request { .. } | M::Answer { .. } | M::Document { .. } | M::Push { .. }
+        )
+    }
 }
 
 /// Puts letters into the order in which they are taken, whoever ran first.

@@ -19,6 +19,8 @@ pub struct Tally {
     pub wan: Vec<u64>,
     /// The same, by why they came that way.
     pub reasons: BTreeMap<FetchReason, u64>,
+    /// For each release, machines that switched to it although it does them harm.
+    pub harmed: Vec<u32>,
     /// Payload bytes that this part gave to others, by release.
     pub given: Vec<u64>,
 }
@@ -32,6 +34,7 @@ impl Tally {
             halted: vec![vec![None; machines]; releases],
             wan: vec![0; releases],
             reasons: BTreeMap::new(),
+            harmed: vec![0; releases],
             given: vec![0; releases],
         }
     }

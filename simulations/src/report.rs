@@ -83,6 +83,8 @@ pub struct RolloutReport {
     pub counts: Counts,
     /// Nodes that switched to it.
     pub attempted: u32,
+    /// Nodes that switched to it although it does them harm, as the scenario has it.
+    pub harmed: u32,
     /// Nodes on which it was and is not any more.
     pub rolled_back: u32,
     /// The waves.
@@ -218,12 +220,14 @@ fn installed(world: &World) -> BTreeMap<String, u32> {
     let mut installed = BTreeMap::new();
     let sites = world.islands.iter().filter(|i| i.site().is_some());
     for machine in sites.flat_map(|i| &i.machines) {
-        let name = machine
-            .current
-            .and_then(|digest| names.get(&digest).cloned());
-        *installed
-            .entry(name.unwrap_or_else(|| "nothing".into()))
-            .or_default() += 1;
+        let there = machine.installed.values();
+        let mut there: Vec<String> = there.filter_map(|d| names.get(d).cloned()).collect();
+        if there.is_empty() {
+            there.push("nothing".into());
+        }
+        for name in there {
+            *installed.entry(name).or_default() += 1;
+        }
     }
     installed
 }
@@ -265,6 +269,7 @@ fn rollout(world: &World, number: usize) -> Option<RolloutReport> {
         why: view.why,
         counts: view.counts,
         attempted: waves.iter().map(|w| w.started).sum(),
+        harmed: world.islands.iter().map(|i| i.tally.harmed[number]).sum(),
         rolled_back: rolled_back.count() as u32,
         waves,
     })

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::Result;
 use protocol::topology::{Site, Subnet, Topology};
 use protocol::wire::Contact;
-use protocol::{BlobRef, NodeId, SiteId, Span};
+use protocol::{BlobRef, NodeId, SiteId, Span, Time};
 
 use crate::content::Content;
+use crate::faults::{Fate, Side};
 use crate::fleet::{BEGINNING, Fleet};
-use crate::scenario::{Scenario, SiteSpec};
+use crate::scenario::{Lie, Scenario, SiteSpec};
 
 /// One way inside a site.
 pub const LAN_DELAY: Span = Span::from_millis(1);
@@ -41,6 +42,8 @@ pub struct Shared {
     pub coordinator: Contact,
     /// The origin.
     pub origin: Contact,
+    /// What goes wrong.
+    pub fate: Fate,
     /// The number of each site's first node.
     pub firsts: Vec<usize>,
     /// The least way between two parts of the world: so long each may run without hearing of the
@@ -90,6 +93,7 @@ impl Shared {
             coordinator: contact(&fleet, count + 1),
             origin: contact(&fleet, count),
             lookahead: Span(DOOR_MS + nearest),
+            fate: Fate::of(&scenario, &sites),
             sites,
             names,
             fleet,
@@ -109,6 +113,47 @@ impl Shared {
     /// The part of the world in which the coordinator and the operators are.
     pub fn hub(&self) -> usize {
         self.sites.len() + 1
+    }
+
+    /// What a part of the world is, as far as cuts go.
+    pub fn side(&self, part: usize) -> Side {
+        match part {
+            site if site < self.centre() => Side::Site(site),
+            part if part == self.centre() => Side::Origin,
+            _ => Side::Coordinator,
+        }
+    }
+
+    /// A release's number.
+    pub fn release_number(&self, digest: &protocol::Hash) -> Option<usize> {
+        self.contents.iter().position(|c| c.digest == *digest)
+    }
+
+    /// Whether what is said may come to nothing.
+    pub fn is_lossy(&self) -> bool {
+        self.scenario.faults.request_loss_ppm > 0 || self.fate.cuts().any()
+    }
+
+    /// Whether two parts of the world reach one another.
+    pub fn reaches(&self, a: usize, b: usize, at: Time) -> bool {
+        self.fate.cuts().reaches(self.side(a), self.side(b), at)
+    }
+
+    /// The labels of a node by its number.
+    pub fn labels(&self, number: usize) -> BTreeMap<String, String> {
+        if self.scenario.attributes.is_empty() && self.scenario.laptops.is_none() {
+            return BTreeMap::new();
+        }
+        let Place { part, slot } = self.place_of_number(number);
+        self.fate.traits(part, slot).labels
+    }
+
+    /// How a node lies, if it does.
+    pub fn lie(&self, place: Place) -> Option<Lie> {
+        if self.scenario.liars.is_empty() || place.part >= self.centre() {
+            return None;
+        }
+        self.fate.traits(place.part, place.slot).lie
     }
 
     /// Nodes, without the origin.

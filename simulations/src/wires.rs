@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use node_core::contract::{Event, Ticket};
 use protocol::envelope::Envelope;
+use protocol::limits::CONTROL_REQUEST_TIMEOUT;
 use protocol::orders::OrderBody;
+use protocol::pieces::PieceSet;
 use protocol::status::NodeStatus;
 use protocol::wire::{ControlReply, ControlRequest, Notice, SiteMessage};
 use protocol::{NodeId, Span};
@@ -14,7 +16,7 @@ use protocol::{NodeId, Span};
 use crate::fleet::Document;
 use crate::island::{Happening, Island};
 use crate::mail::{Asker, Mail};
-use crate::scenario::below;
+use crate::scenario::{Lie, below};
 use crate::shared::LAN_DELAY;
 
 /// One hop of gossip inside a site.
@@ -36,6 +38,8 @@ impl Island {
         };
         let event = Arc::new(event);
         let loss = u64::from(self.shared.scenario.faults.gossip_loss_ppm);
+        let twice = u64::from(self.shared.scenario.faults.gossip_duplicate_ppm);
+        let mut again: Vec<(usize, u32)> = Vec::new();
         let mut seen = vec![false; self.machines.len()];
         seen[n] = true;
         let mut hops: Vec<Vec<u32>> = Vec::new();
@@ -47,6 +51,9 @@ impl Island {
                 }
                 seen[to] = true;
                 open.push_back((to, far + 1));
+                if twice > 0 && below(&mut self.draws.gossip, 1_000_000) < twice {
+                    again.push((far + 1, to as u32));
+                }
                 if loss > 0 && below(&mut self.draws.gossip, 1_000_000) < loss {
                     continue;
                 }
@@ -55,6 +62,12 @@ impl Island {
                 }
                 hops[far].push(to as u32);
             }
+        }
+        for (far, to) in again {
+            if hops.len() <= far {
+                hops.resize(far + 1, Vec::new());
+            }
+            hops[far].push(to);
         }
         for (far, to) in hops
             .into_iter()
@@ -80,12 +93,30 @@ impl Island {
         }
     }
 
+    /// What a node says it holds, if it lies.
+    fn as_said(&self, n: usize, notice: Notice) -> Notice {
+        match notice {
+            Notice::Have { blob, .. } if self.machines[n].traits.lie == Some(Lie::FalseHaves) => {
+                let pieces = self.machines[n].config.grain.cut(blob.length).pieces();
+                Notice::Have {
+                    blob,
+                    pieces: PieceSet::full(pieces),
+                }
+            }
+            notice => notice,
+        }
+    }
+
     /// Hands a notice over, on the data plane.
     pub(crate) fn notify(&mut self, n: usize, to: &NodeId, notice: Notice) {
         let Some(to) = self.shared.place(to) else {
             return;
         };
         let from = self.machines[n].node();
+        let notice = self.as_said(n, notice);
+        if !self.reaches(n, to) {
+            return;
+        }
         if to.part == self.part {
             let process = self.machines[to.slot].process();
             let event = Box::new(Event::Notice(from, notice));
@@ -115,7 +146,8 @@ impl Island {
 
     pub(crate) fn link(&mut self, a: usize, b: usize) {
         let up = |n: usize| self.machines[n].brain.is_some();
-        if a == b || !up(a) || !up(b) || !self.machines[a].links.insert(b) {
+        let apart = !self.reaches(a, self.place(b));
+        if a == b || apart || !up(a) || !up(b) || !self.machines[a].links.insert(b) {
             return;
         }
         self.machines[b].links.insert(a);
@@ -165,7 +197,13 @@ impl Island {
             process: self.machines[n].process(),
             ticket,
         };
+        self.machines[n].asking.insert(ticket);
+        if self.shared.is_lossy() {
+            let happening = Happening::Unanswered(n, from.process, ticket);
+            self.after(CONTROL_REQUEST_TIMEOUT, happening);
+        }
         let part = match self.shared.place(&to) {
+            Some(place) if !self.reaches(n, place) => return,
             Some(place) => place.part,
             None if to == self.shared.coordinator.node => self.shared.hub(),
             None => {
@@ -243,7 +281,11 @@ impl Island {
         self.send(to.place.part, more, Mail::Answer { to, reply });
     }
 
+    /// An answer came, or does not come any more.
     pub(crate) fn answer_arrives(&mut self, n: usize, ticket: Ticket, reply: Option<ControlReply>) {
+        if !self.machines[n].asking.remove(&ticket) {
+            return;
+        }
         match &reply {
             Some(ControlReply::Orders(orders)) => self.orders_arrive(n, orders),
             Some(ControlReply::Uplink { orders, receipt }) => {
@@ -262,7 +304,8 @@ impl Island {
     /// which comes as an event of its own.
     pub(crate) fn document_arrives(&mut self, to: Asker, found: Option<Arc<Document>>) {
         let (n, ticket) = (to.place.slot, to.ticket);
-        if !self.machines[n].is_process(to.process) {
+        let machine = &mut self.machines[n];
+        if !machine.is_process(to.process) || !machine.asking.remove(&ticket) {
             return;
         }
         if let Some(found) = &found {

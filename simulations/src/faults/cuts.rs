@@ -92,6 +92,17 @@ impl Cuts {
         below(&mut stream(self.seed, &format!("half of {site}/{slot}")), 2) == 0
     }
 
+    /// Whether anything is ever cut.
+    pub fn any(&self) -> bool {
+        self.begins().next().is_some() || !self.lan.is_empty() || !self.coordinator.is_empty()
+    }
+
+    /// When some place is cut off from the others.
+    pub(super) fn begins(&self) -> impl Iterator<Item = Time> {
+        let wan = self.wan.values().flatten();
+        wan.chain(&self.origin).map(|(from, _)| *from)
+    }
+
     /// When a site's WAN is cut.
     pub(super) fn wan(&self, site: usize) -> &[(Time, Time)] {
         self.wan.get(&site).map_or(&[], |times| times)

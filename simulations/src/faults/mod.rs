@@ -43,6 +43,8 @@ pub enum Mishap {
         /// Thousandths.
         permille: u32,
     },
+    /// Some place is cut off from now on; see [`Cuts::reaches`].
+    Severed,
     /// The site's LAN falls in two; see [`Cuts::half`].
     Splits,
     /// It is whole again.
@@ -105,7 +107,11 @@ impl Fate {
     /// What happens at a site, in order.
     pub fn mishaps(&self, site: usize) -> Vec<(Time, Mishap)> {
         let mut all = Vec::new();
-        for slot in 0..self.sites[site].nodes as usize {
+        let slots = match self.moves() {
+            true => 0..self.sites[site].nodes as usize,
+            false => 0..0,
+        };
+        for slot in slots {
             for absence in self.absences(site, slot) {
                 let farewell = absence.farewell;
                 all.push((absence.from, Mishap::Goes { slot, farewell }));
@@ -116,8 +122,15 @@ impl Fate {
         all.extend(self.cuts.splits(site));
         let rates = rates::changes(&self.scenario, &self.sites[site], self.cuts.wan(site));
         all.extend(rates);
+        all.extend(self.cuts.begins().map(|at| (at, Mishap::Severed)));
         all.sort_by_key(|(at, _)| *at);
         all
+    }
+
+    /// Whether any machine is ever away.
+    fn moves(&self) -> bool {
+        let s = &self.scenario;
+        s.laptops.is_some() || s.churn.is_some() || s.faults.crashes + s.faults.reboots > 0
     }
 
     /// When the coordinator's process dies; it comes back after [`crate::scenario::MachineSpec::boot_s`].

@@ -224,6 +224,8 @@ fn cuts_hold_for_their_time_and_their_sites() {
         (at(10), Mishap::Splits),
         (at(20), Mishap::Joins),
         (at(100), wan(0)),
+        (at(100), Mishap::Severed),
+        (at(150), Mishap::Severed),
         (at(250), wan(1000)),
     ];
     assert_eq!(fate.mishaps(0), expected);

@@ -22,7 +22,9 @@ pub struct Traits {
 impl Traits {
     pub(super) fn draw(scenario: &Scenario, site_name: &str, site: usize, slot: usize) -> Traits {
         let of = |purpose: &str| stream(scenario.seed, &format!("{purpose} of {site}/{slot}"));
-        let hits = |purpose: &str, percent: u32| below(&mut of(purpose), 100) < u64::from(percent);
+        let hits = |purpose: &str, percent: u32| {
+            percent > 0 && below(&mut of(purpose), 100) < u64::from(percent)
+        };
         let mut labels: BTreeMap<String, String> = scenario
             .attributes
             .iter()
