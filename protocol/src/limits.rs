@@ -256,6 +256,9 @@ pub const EVENTS_KEPT_MAX: usize = 4096;
 pub const EVENTS_TOLD_MAX: usize = 512;
 /// The origin's log; a longer one is set aside when the origin is started.
 pub const ORIGIN_LOG_MAX_BYTES: u64 = 16 << 20;
+/// Delegates of one site whose last view of it the coordinator keeps, so that a report without news
+/// costs little; of more, the longest unheard falls out and is looked through anew.
+pub const SIGHTINGS_MAX: usize = 2 * DELEGATES;
 /// Questions that wait for the coordinator's brain; one more is told to come back.
 pub const DESK_WAITING_MAX: usize = 1024;
 /// Questions that share one commit of the ledger.

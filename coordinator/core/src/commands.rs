@@ -1,7 +1,7 @@
 //! Operators' commands: check, record, answer. What follows from them is decided in the round after.
 
 use protocol::envelope::Envelope;
-use protocol::limits::{LEDGERED_NODES_MAX, ROLLOUTS_MAX};
+use protocol::limits::ROLLOUTS_MAX;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::OrderBody;
 use protocol::plan::{Proposal, Recall, RolloutPlan};
@@ -10,6 +10,7 @@ use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
 use crate::conductor::Conductor;
 use crate::contract::{Action, Answer, Command, CommandError, LedgerEvent, RolloutState, Ticket};
+use crate::fold::enlisted;
 use crate::resolve::resolve;
 use crate::rollout::Rollout;
 
@@ -138,18 +139,20 @@ impl Conductor {
                 "its not_after has passed; propose it anew",
             ));
         }
-        let joined: Vec<(NodeId, u32)> = self
-            .fleet
-            .all_admitted()
-            .filter_map(|(n, node)| Some((*n, rollout.wave_of(n, node.site.as_ref())?)))
+        let origins = self.fleet.origins.iter();
+        let except: Vec<NodeId> = origins
+            .filter(|id| self.fleet.nodes.contains_key(*id))
+            .copied()
             .collect();
-        for joined in joined.chunks(LEDGERED_NODES_MAX) {
-            self.record(LedgerEvent::Targets {
-                rollout: id.clone(),
-                joined: joined.to_vec(),
-                left: Vec::new(),
-            });
+        let mut waves = vec![0; rollout.waves.len()];
+        for (_, wave) in enlisted(rollout, &self.fleet, &except) {
+            waves[wave as usize] += 1;
         }
+        self.record(LedgerEvent::Enlisted {
+            rollout: id.clone(),
+            except,
+            waves,
+        });
         self.set_state(id, RolloutState::Running, "started");
         Ok(Answer::Done)
     }

@@ -18,7 +18,7 @@ use crate::contract::{
     Verdict,
 };
 use crate::fleet::{Fleet, Held};
-use crate::orders::{OrderBook, same_news};
+use crate::orders::OrderBook;
 use crate::rollout::{Move, Rollout};
 use crate::view;
 
@@ -44,10 +44,10 @@ impl Conductor {
     /// A brain that knows nothing yet.
     pub fn new(config: Config) -> Conductor {
         Conductor {
-            fleet: Fleet {
-                origins: config.origins.iter().map(|c| c.node).collect(),
-                ..Fleet::default()
-            },
+            fleet: Fleet::new(
+                config.origins.iter().map(|c| c.node).collect(),
+                config.unreachable_after,
+            ),
             config,
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
@@ -93,6 +93,7 @@ impl Conductor {
     /// Something happened.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.now = now;
+        self.fleet.expire(now);
         match event {
             Event::Command(ticket, command) => self.command(ticket, command),
             Event::Enrolled(enrolled) => self.enrol(enrolled),
@@ -115,6 +116,7 @@ impl Conductor {
     /// The time that [`Conductor::poll_timeout`] named has come (or is thought to have).
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
+        self.fleet.expire(now);
         self.advance();
         self.issue_bulletin(false);
     }
@@ -134,6 +136,7 @@ impl Conductor {
             .values()
             .filter_map(|r| r.wakes_at(self.now))
             .chain(renewal)
+            .chain(self.fleet.expires_at())
             .min()
     }
 
@@ -159,13 +162,13 @@ impl Conductor {
         self.fleet
             .nodes
             .iter()
-            .map(|(id, n)| view::node(id, n))
+            .map(|(id, n)| view::node(id, n, &self.fleet))
             .collect()
     }
 
     /// All sites that the topology has or a node is in, by name.
     pub fn sites(&self) -> Vec<SiteView> {
-        view::sites(&self.fleet, self.now, self.config.unreachable_after)
+        view::sites(&self.fleet)
     }
 
     /// All releases, by product and counter.
@@ -219,8 +222,7 @@ impl Conductor {
 
     /// Members of a site that said lately where they are reached, the freshest first.
     pub fn members_of(&self, site: &SiteId) -> Vec<Presence> {
-        self.fleet
-            .members_of(site, self.now, self.config.unreachable_after)
+        self.fleet.members_of(site, self.now)
     }
 
     // ---- acting --------------------------------------------------------------------------------
@@ -295,15 +297,13 @@ impl Conductor {
 
     /// Lets every rollout do what is due.
     fn advance(&mut self) {
-        let ids: Vec<RolloutId> = self.rollouts.keys().cloned().collect();
-        for id in ids {
-            while let Some(next) = self
-                .rollouts
-                .get_mut(&id)
-                .and_then(|r| r.next_move(self.now))
-            {
-                self.carry_out(&id, next);
-            }
+        let now = self.now;
+        let due = |(id, rollout): (&RolloutId, &mut Rollout)| {
+            let next = rollout.next_move(now)?;
+            Some((id.clone(), next))
+        };
+        while let Some((id, next)) = self.rollouts.iter_mut().find_map(due) {
+            self.carry_out(&id, next);
         }
     }
 
@@ -398,29 +398,59 @@ impl Conductor {
 
     /// Issues a bulletin if it has news, if the one in force is past half of its life, or if `anyway`.
     fn issue_bulletin(&mut self, anyway: bool) {
+        // until resume() opened an epoch there is no number to give
+        if self.orders.head() == Seq::default() || (!anyway && !self.bulletin_is_stale()) {
+            return;
+        }
         let head = |r: &Rollout| RolloutHead {
             rollout: r.plan.rollout.clone(),
             plan: r.digest,
             release: r.plan.release,
             last_order: self.orders.last_about(&r.plan.rollout).unwrap_or_default(),
         };
-        let alive = |r: &&Rollout| r.is_alive() && !r.is_spent(self.now);
-        let wanted = Bulletin {
+        let bulletin = Bulletin {
             expires: self.now.wall + self.config.bulletin_life,
             root_version: self.config.root_version,
             topology: self.fleet.topology.as_ref().map(|t| t.digest),
             revocations: self.revocations,
-            rollouts: self.rollouts.values().filter(alive).map(head).collect(),
+            rollouts: self.announced().map(head).collect(),
             ledger_head: self.ledger_head,
             origins: self.config.origins.clone(),
             coordinators: self.config.coordinators.clone(),
         };
-        let fresh = self.orders.bulletin().is_some_and(|held| {
-            same_news(held, &wanted) && self.now.wall + self.half_life() < held.expires
-        });
-        // until resume() opened an epoch there is no number to give
-        if (anyway || !fresh) && self.orders.head() != Seq::default() {
-            self.give(OrderBody::Bulletin(wanted));
-        }
+        self.give(OrderBody::Bulletin(bulletin));
+    }
+
+    /// The rollouts that nodes shall know of.
+    fn announced(&self) -> impl Iterator<Item = &Rollout> {
+        let now = self.now;
+        self.rollouts
+            .values()
+            .filter(move |r| r.is_alive() && !r.is_spent(now))
+    }
+
+    /// Whether the bulletin in force does not tell a node what holds, or is past half of its life. Its
+    /// ledger head does not count: every append moves it, the bulletin's own too. Looked at after each
+    /// event, so it compares in place.
+    fn bulletin_is_stale(&self) -> bool {
+        let Some(held) = self.orders.bulletin() else {
+            return true;
+        };
+        let mut heads = held.rollouts.iter();
+        let same_rollouts = self.announced().all(|r| {
+            heads.next().is_some_and(|head| {
+                let last = self.orders.last_about(&r.plan.rollout).unwrap_or_default();
+                head.rollout == r.plan.rollout
+                    && (head.plan, head.release) == (r.digest, r.plan.release)
+                    && head.last_order == last
+            })
+        }) && heads.next().is_none();
+        let same_news = same_rollouts
+            && held.root_version == self.config.root_version
+            && held.topology == self.fleet.topology.as_ref().map(|t| t.digest)
+            && held.revocations == self.revocations
+            && held.origins == self.config.origins
+            && held.coordinators == self.config.coordinators;
+        !same_news || self.now.wall + self.half_life() >= held.expires
     }
 }

@@ -302,7 +302,7 @@ pub enum LedgerEvent {
         /// When.
         at: Time,
     },
-    /// Nodes became targets, with their waves.
+    /// Nodes became targets or left, after the rollout began.
     Targets {
         /// The rollout.
         rollout: RolloutId,
@@ -353,6 +353,16 @@ pub enum LedgerEvent {
         rollout: RolloutId,
         /// Who.
         nodes: Vec<NodeId>,
+    },
+    /// A rollout began: everyone whom its plan concerns became a target in the plan's wave. Who that
+    /// is follows from the plan and from what the ledger says so far, so they need not be named.
+    Enlisted {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Enrolled nodes that are no targets: the origins of that moment.
+        except: Vec<NodeId>,
+        /// Targets of each wave, for people and for checkers.
+        waves: Vec<u32>,
     },
 }
 

@@ -1,22 +1,25 @@
-//! The fleet as the conductor sees it: who is enrolled, in which site, heard of when.
+//! The fleet as the conductor sees it: who is enrolled, in which site, what it said last.
 //!
 //! Enrolment, site, revocation and statuses are folds of the ledger. When a node was last heard of
-//! and where it is reached are not: they are worth nothing after a restart.
+//! and where it is reached are not: they are worth nothing after a restart; see [`crate::presence`].
+//! Counts per site are kept as things change, so nothing here looks through all nodes but what was
+//! asked for all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::envelope::Envelope;
 use protocol::limits::NODES_MAX;
-use protocol::status::{NodeStatus, Reachability};
+use protocol::status::NodeStatus;
 use protocol::topology::Topology;
 use protocol::trust::Statement;
 use protocol::wire::Presence;
-use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Span};
+use protocol::{Hash, NodeId, Now, RolloutId, Seq, SiteId, Span, Time};
 
 use crate::contract::Enrolled;
-
-/// Contacts that are handed to a node which asks who is in its site: enough to join its gossip.
-const MEMBERS_HANDED_MAX: usize = 64;
+use crate::pool::Pool;
+use crate::presence::Sighting;
+use crate::register::{Register, Registers};
 
 /// A statement as it was signed, and what it says. The body verified it before it was ledgered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,29 +42,71 @@ impl<T: Statement> Held<T> {
 }
 
 /// One node.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Node {
-    pub enrolled: Enrolled,
-    pub site: Option<SiteId>,
+    pub hostname: Box<str>,
+    pub os: Arc<String>,
+    pub arch: Arc<String>,
+    pub labels: Arc<BTreeMap<String, String>>,
+    pub site: Option<Arc<SiteId>>,
     pub revoked: bool,
     /// The newest register of each rollout.
-    pub statuses: BTreeMap<RolloutId, NodeStatus>,
-    /// Its newest own word on where it is reached; not ledgered.
-    pub presence: Option<Presence>,
-    /// When it was last heard of; not ledgered.
-    pub heard: Option<Now>,
+    pub statuses: Registers,
+    /// Where it is reached by its newest own word; not ledgered.
+    pub(crate) presence: Option<Box<Presence>>,
+    /// The number of that word.
+    pub(crate) word: Seq,
+    /// When it was last heard of, apart from sightings; not ledgered.
+    pub(crate) heard: Option<Now>,
+    /// It counts as reachable.
+    pub(crate) reachable: bool,
+}
+
+/// The nodes that are in a site, or none when nobody is.
+#[derive(Default)]
+pub(crate) struct Population {
+    /// All that may speak.
+    pub nodes: u32,
+    /// Those heard of lately.
+    pub reachable: u32,
+    /// Those that said where they are reached.
+    pub(crate) present: BTreeSet<NodeId>,
+    /// What its delegates saw last.
+    pub(crate) sightings: BTreeMap<NodeId, Sighting>,
 }
 
 /// All nodes, and the newest topology.
-#[derive(Default)]
 pub(crate) struct Fleet {
     /// They install nothing, so nothing is asked of them.
     pub origins: BTreeSet<NodeId>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub topology: Option<Held<Topology>>,
+    /// Sites in which someone is.
+    pub sites: BTreeMap<Arc<SiteId>, Population>,
+    /// See [`crate::contract::Config::unreachable_after`].
+    pub(crate) unreachable_after: Span,
+    /// Boot times at which to look whether a reachable node still is; never before it is.
+    pub(crate) due: BTreeSet<(Time, NodeId)>,
+    words: Pool<String>,
+    label_sets: Pool<BTreeMap<String, String>>,
+    rollouts: Pool<RolloutId>,
 }
 
 impl Fleet {
+    /// Nobody yet.
+    pub fn new(origins: BTreeSet<NodeId>, unreachable_after: Span) -> Fleet {
+        Fleet {
+            origins,
+            nodes: BTreeMap::new(),
+            topology: None,
+            sites: BTreeMap::new(),
+            unreachable_after,
+            due: BTreeSet::new(),
+            words: Pool::default(),
+            label_sets: Pool::default(),
+            rollouts: Pool::default(),
+        }
+    }
+
     /// Whether one more may be enrolled.
     pub fn has_room_for(&self, node: &NodeId) -> bool {
         self.nodes.len() < NODES_MAX || self.nodes.contains_key(node)
@@ -69,20 +114,74 @@ impl Fleet {
 
     /// Folds an enrolment. One who enrols again under the same key stays where it is, and revoked.
     pub fn enrol(&mut self, enrolled: &Enrolled) {
-        match self.nodes.get_mut(&enrolled.node) {
-            Some(node) => node.enrolled = enrolled.clone(),
-            None => {
-                let node = Node {
-                    site: enrolled.site.clone(),
-                    enrolled: enrolled.clone(),
-                    revoked: false,
-                    statuses: BTreeMap::new(),
-                    presence: None,
-                    heard: None,
-                };
-                self.nodes.insert(enrolled.node, node);
-            }
+        let hostname: Box<str> = enrolled.hostname.as_str().into();
+        let os = self.words.share(&enrolled.os);
+        let arch = self.words.share(&enrolled.arch);
+        let labels = self.label_sets.share(&enrolled.labels);
+        if let Some(node) = self.nodes.get_mut(&enrolled.node) {
+            (node.hostname, node.os, node.arch, node.labels) = (hostname, os, arch, labels);
+            return;
         }
+        let node = Node {
+            hostname,
+            os,
+            arch,
+            labels,
+            site: None,
+            revoked: false,
+            statuses: Registers::default(),
+            presence: None,
+            word: Seq::default(),
+            heard: None,
+            reachable: false,
+        };
+        self.nodes.insert(enrolled.node, node);
+        self.place(&enrolled.node, enrolled.site.as_ref());
+    }
+
+    /// Folds that a node is in another site now.
+    pub fn place(&mut self, id: &NodeId, site: Option<&SiteId>) {
+        let seen = self.heard(id);
+        let before = self.nodes.get(id).and_then(|n| n.site.clone());
+        self.count(id, false);
+        if let Some(left) = before.and_then(|s| self.sites.get_mut(&s)) {
+            left.sightings.values_mut().for_each(|s| s.estranges(id));
+        }
+        let counts = self.admitted(id).is_some();
+        let site = site.map(|site| match counts {
+            true => self.shared_site(site),
+            false => Arc::new(site.clone()),
+        });
+        if let Some(node) = self.nodes.get_mut(id) {
+            // sightings of the site that it leaves are not asked any more
+            node.heard = seen;
+            node.site = site;
+        }
+        self.count(id, true);
+    }
+
+    /// Folds a revocation.
+    pub fn revoke(&mut self, id: &NodeId) {
+        let seen = self.heard(id);
+        self.count(id, false);
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.heard = seen;
+            (node.revoked, node.reachable, node.presence) = (true, false, None);
+        }
+    }
+
+    /// Folds a status, if it is newer than what is held.
+    pub fn hold(&mut self, status: &NodeStatus) -> bool {
+        let rollout = self.rollouts.share(&status.rollout);
+        let Some(node) = self.nodes.get_mut(&status.node) else {
+            return false;
+        };
+        let held = node.statuses.get(&status.rollout).map(|r| r.seq);
+        let newer = held.is_none_or(|held| held < status.seq);
+        if newer {
+            node.statuses.insert(Register::of(rollout, status));
+        }
+        newer
     }
 
     /// A node that may speak: enrolled, not revoked, no origin.
@@ -99,149 +198,45 @@ impl Fleet {
             .filter(|(id, n)| !n.revoked && !self.origins.contains(id))
     }
 
-    /// A node said itself where it is. Returns its site if that is another than before.
-    pub fn introduced(
-        &mut self,
-        presence: &Presence,
-        now: Now,
-    ) -> Option<(NodeId, Option<SiteId>)> {
-        let node = self
-            .nodes
-            .get_mut(&presence.contact.node)
-            .filter(|n| !n.revoked)?;
-        if node
-            .presence
-            .as_ref()
-            .is_some_and(|held| held.seq > presence.seq)
-        {
-            return None;
+    fn shared_site(&mut self, site: &SiteId) -> Arc<SiteId> {
+        if let Some((held, _)) = self.sites.get_key_value(site) {
+            return held.clone();
         }
-        node.heard = Some(now);
-        node.presence = Some(presence.clone());
-        (node.site != presence.site).then(|| (presence.contact.node, presence.site.clone()))
+        let shared = Arc::new(site.clone());
+        self.sites.insert(shared.clone(), Population::default());
+        shared
     }
 
-    /// A delegate of `site` sees this member. Returns the site if the node had none: one that has a
-    /// place leaves it by its own word only, or a single machine could empty the waves of others.
-    pub fn witnessed(
-        &mut self,
-        member: &NodeId,
-        site: Option<&SiteId>,
-        now: Now,
-    ) -> Option<(NodeId, Option<SiteId>)> {
-        let node = self.nodes.get_mut(member).filter(|n| !n.revoked)?;
-        node.heard = Some(now);
-        (node.site.is_none() && site.is_some()).then(|| (*member, site.cloned()))
-    }
-
-    /// Whether a node is heard of.
-    pub fn reachability(node: &Node, now: Now, unreachable_after: Span) -> Reachability {
-        match node.heard {
-            Some(heard) if now.boot.since(heard.boot) < unreachable_after => {
-                Reachability::Reachable
+    /// Counts a node in its site, or takes it out of the counts.
+    fn count(&mut self, id: &NodeId, there: bool) {
+        if self.origins.contains(id) {
+            return;
+        }
+        let Some(node) = self.nodes.get(id).filter(|n| !n.revoked) else {
+            return;
+        };
+        let Some(site) = &node.site else { return };
+        let Some(population) = self.sites.get_mut(site) else {
+            return;
+        };
+        let reachable = u32::from(node.reachable);
+        match there {
+            true => {
+                population.nodes += 1;
+                population.reachable += reachable;
+                if node.presence.is_some() {
+                    population.present.insert(*id);
+                }
             }
-            _ => Reachability::Unreachable,
+            false => {
+                population.nodes -= 1;
+                population.reachable -= reachable;
+                population.present.remove(id);
+                if population.nodes == 0 {
+                    let site = site.clone();
+                    self.sites.remove(&site);
+                }
+            }
         }
-    }
-
-    /// Members of a site that said lately where they are reached, the freshest first.
-    pub fn members_of(&self, site: &SiteId, now: Now, fresh: Span) -> Vec<Presence> {
-        let mut members: Vec<_> = self
-            .all_admitted()
-            .filter(|(_, n)| Fleet::reachability(n, now, fresh) == Reachability::Reachable)
-            .filter_map(|(_, n)| Some((n.heard?.boot, n.presence.as_ref()?)))
-            .filter(|(_, p)| p.site.as_ref() == Some(site) && !p.leaving)
-            .collect();
-        members.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.contact.node.cmp(&b.1.contact.node)));
-        members
-            .into_iter()
-            .take(MEMBERS_HANDED_MAX)
-            .map(|(_, p)| p.clone())
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use protocol::Time;
-    use protocol::fixtures::{contact, node, seq, site};
-
-    fn enrolled(n: u64, site_name: Option<&str>) -> Enrolled {
-        Enrolled {
-            node: node(n),
-            hostname: format!("host-{n}"),
-            os: "linux".into(),
-            arch: "x86_64".into(),
-            labels: BTreeMap::new(),
-            site: site_name.map(site),
-            serial: format!("{n:x}"),
-            token: "t".into(),
-        }
-    }
-
-    fn presence(n: u64, at: &str, number: u64) -> Presence {
-        Presence {
-            contact: contact(n),
-            site: Some(site(at)),
-            roaming: false,
-            seq: seq(number),
-            orders_head: seq(0),
-            leaving: false,
-        }
-    }
-
-    fn at(seconds: u64) -> Now {
-        Now {
-            boot: Time::from_secs(seconds),
-            wall: Time::from_secs(1_000_000 + seconds),
-        }
-    }
-
-    #[test]
-    fn a_delegate_places_who_has_no_place_and_moves_nobody() {
-        let mut fleet = Fleet::default();
-        fleet.enrol(&enrolled(1, None));
-        let (s1, s2) = (site("s1"), site("s2"));
-        let placed = fleet.witnessed(&node(1), Some(&s1), at(1));
-        assert_eq!(placed, Some((node(1), Some(s1.clone()))));
-        fleet.nodes.get_mut(&node(1)).expect("enrolled").site = Some(s1.clone());
-        for seconds in [2, 200_000] {
-            let moved = fleet.witnessed(&node(1), Some(&s2), at(seconds));
-            assert_eq!(moved, None, "however long the node said nothing itself");
-        }
-        assert_eq!(
-            fleet.introduced(&presence(1, "s2", 5), at(200_001)),
-            Some((node(1), Some(s2))),
-            "its own word"
-        );
-        assert_eq!(
-            fleet.introduced(&presence(1, "s3", 4), at(200_002)),
-            None,
-            "an older word"
-        );
-        assert_eq!(
-            fleet.witnessed(&node(2), Some(&s1), at(3)),
-            None,
-            "not enrolled"
-        );
-    }
-
-    #[test]
-    fn members_are_the_fresh_ones_of_the_site() {
-        let fresh = Span::from_secs(60);
-        let mut fleet = Fleet::default();
-        for n in 1..=4 {
-            fleet.enrol(&enrolled(n, Some("s1")));
-            fleet.introduced(
-                &presence(n, if n == 3 { "s2" } else { "s1" }, n),
-                at(n * 10),
-            );
-        }
-        fleet.nodes.get_mut(&node(4)).expect("enrolled").revoked = true;
-        let found = fleet.members_of(&site("s1"), at(65), fresh);
-        let ids: Vec<_> = found.iter().map(|p| p.contact.node).collect();
-        assert_eq!(ids, vec![node(2), node(1)]);
-        assert!(fleet.members_of(&site("s1"), at(500), fresh).is_empty());
     }
 }

@@ -8,7 +8,7 @@ use protocol::{NodeId, RolloutId, Time};
 
 use crate::conductor::Conductor;
 use crate::contract::{LedgerEvent, RolloutState};
-use crate::fleet::{Fleet, Held};
+use crate::fleet::{Fleet, Held, Node};
 use crate::rollout::Rollout;
 
 impl Conductor {
@@ -18,16 +18,8 @@ impl Conductor {
         match event {
             LedgerEvent::Epoch { epoch } => self.orders.open_epoch(*epoch),
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
-            LedgerEvent::Revoked { node, .. } => {
-                if let Some(node) = self.fleet.nodes.get_mut(node) {
-                    node.revoked = true;
-                }
-            }
-            LedgerEvent::Moved { node, site } => {
-                if let Some(node) = self.fleet.nodes.get_mut(node) {
-                    node.site.clone_from(site);
-                }
-            }
+            LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),
+            LedgerEvent::Moved { node, site } => self.fleet.place(node, site.as_ref()),
             LedgerEvent::Topology { envelope } => {
                 self.fleet.topology = Held::read(envelope).or(self.fleet.topology.take());
             }
@@ -44,12 +36,13 @@ impl Conductor {
             LedgerEvent::Statuses { statuses } => {
                 for signed in statuses {
                     if let Ok(status) = NodeStatus::from_bytes(&signed.body) {
-                        self.fold_status(status, boot);
+                        self.fold_status(&status, boot);
                     }
                 }
             }
             LedgerEvent::Approved { rollout, .. }
             | LedgerEvent::State { rollout, .. }
+            | LedgerEvent::Enlisted { rollout, .. }
             | LedgerEvent::Targets { rollout, .. }
             | LedgerEvent::WaveOpened { rollout, .. }
             | LedgerEvent::Verdict { rollout, .. }
@@ -85,21 +78,13 @@ impl Conductor {
         }
     }
 
-    fn fold_status(&mut self, status: NodeStatus, boot: Time) {
-        let Some(node) = self.fleet.nodes.get_mut(&status.node) else {
-            return;
-        };
-        if node
-            .statuses
-            .get(&status.rollout)
-            .is_some_and(|held| held.seq >= status.seq)
-        {
+    fn fold_status(&mut self, status: &NodeStatus, boot: Time) {
+        if !self.fleet.hold(status) {
             return;
         }
         if let Some(rollout) = self.rollouts.get_mut(&status.rollout) {
             rollout.fold_target_state(&status.node, status.state, boot);
         }
-        node.statuses.insert(status.rollout.clone(), status);
     }
 }
 
@@ -121,13 +106,13 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
             }
         }
         LedgerEvent::State { state, why, .. } => rollout.fold_state(*state, why),
+        LedgerEvent::Enlisted { except, .. } => {
+            let joined = enlisted(rollout, fleet, except);
+            fold_joined(rollout, fleet, &joined, boot);
+        }
         LedgerEvent::Targets { joined, left, .. } => {
             left.iter().for_each(|(node, _)| rollout.fold_left(node));
-            for (node, wave) in joined {
-                let state = last_state(fleet, node, &rollout.plan.rollout);
-                let state = state.filter(|s| !is_out(*s)).unwrap_or(State::NotReceived);
-                rollout.fold_joined(*node, *wave, state, boot);
-            }
+            fold_joined(rollout, fleet, joined, boot);
         }
         LedgerEvent::WaveOpened { wave, at, .. } => rollout.fold_opened(*wave, *at),
         LedgerEvent::Verdict {
@@ -142,6 +127,23 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
         }
         _ => {}
     }
+}
+
+fn fold_joined(rollout: &mut Rollout, fleet: &Fleet, joined: &[(NodeId, u32)], boot: Time) {
+    for (node, wave) in joined {
+        let state = last_state(fleet, node, &rollout.plan.rollout);
+        let state = state.filter(|s| !is_out(*s)).unwrap_or(State::NotReceived);
+        rollout.fold_joined(*node, *wave, state, boot);
+    }
+}
+
+/// Everyone whom a rollout concerns by its plan, with the wave: all that are enrolled and not revoked at
+/// this place of the ledger, but for these.
+pub(crate) fn enlisted(rollout: &Rollout, fleet: &Fleet, except: &[NodeId]) -> Vec<(NodeId, u32)> {
+    let there = |(id, node): &(&NodeId, &Node)| !node.revoked && !except.contains(id);
+    let waved =
+        |(id, node): (&NodeId, &Node)| Some((*id, rollout.wave_of(id, node.site.as_deref())?));
+    fleet.nodes.iter().filter(there).filter_map(waved).collect()
 }
 
 /// A node's last word about a rollout.

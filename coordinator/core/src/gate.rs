@@ -47,49 +47,60 @@ pub(crate) fn holds(gate: &Gate, votes: Votes) -> bool {
         && reaches(gate, votes.good, votes.outcomes())
 }
 
-/// What the gate says about a wave whose ratio has held for `held`, and one sentence why.
-pub(crate) fn judge(gate: &Gate, votes: Votes, held: Option<Span>) -> (Verdict, String) {
+/// What the gate says about a wave whose ratio has held for `held`.
+pub(crate) fn judge(gate: &Gate, votes: Votes, held: Option<Span>) -> Verdict {
     let needed = votes.needed(gate);
     let outcomes = votes.outcomes();
     if votes.is_mute() {
-        let why = format!(
+        return Verdict::Wait;
+    }
+    if votes.voters == 0 {
+        return Verdict::Pass;
+    }
+    if outcomes < needed {
+        let still = reaches(gate, needed - votes.bad.min(needed), needed);
+        return if still { Verdict::Wait } else { Verdict::Fail };
+    }
+    match held {
+        _ if !reaches(gate, votes.good, outcomes) => Verdict::Fail,
+        Some(held) if held >= gate.soak => Verdict::Pass,
+        _ => Verdict::Wait,
+    }
+}
+
+/// Why the gate says so, in one sentence. Apart from [`judge`], which is asked after every event.
+pub(crate) fn sentence(gate: &Gate, votes: Votes, held: Option<Span>) -> String {
+    let needed = votes.needed(gate);
+    let outcomes = votes.outcomes();
+    let asked = percent(gate.min_success_ppm);
+    if votes.is_mute() {
+        return format!(
             "none of the {} nodes in it was there at the start; halt the rollout and propose it anew",
             votes.late
         );
-        return (Verdict::Wait, why);
     }
     if votes.voters == 0 {
-        return (Verdict::Pass, "the wave has no voters".into());
+        return "the wave has no voters".into();
+    }
+    let verdict = judge(gate, votes, held);
+    if outcomes < needed && verdict == Verdict::Fail {
+        let bad = votes.bad;
+        return format!(
+            "{bad} of {outcomes} outcomes are failures, so {asked} can no longer be reached in {needed}"
+        );
     }
     if outcomes < needed {
-        return if reaches(gate, needed - votes.bad.min(needed), needed) {
-            (
-                Verdict::Wait,
-                format!("{outcomes} of the {needed} outcomes that are needed are in"),
-            )
-        } else {
-            let why = format!(
-                "{} of {outcomes} outcomes are failures, so {} can no longer be reached in {needed}",
-                votes.bad,
-                percent(gate.min_success_ppm)
-            );
-            (Verdict::Fail, why)
-        };
+        return format!("{outcomes} of the {needed} outcomes that are needed are in");
     }
     let ratio = format!(
         "{} of {outcomes} outcomes are good ({})",
         votes.good,
         percent((u64::from(votes.good) * 1_000_000 / u64::from(outcomes.max(1))) as u32)
     );
-    if !reaches(gate, votes.good, outcomes) {
-        return (
-            Verdict::Fail,
-            format!("{ratio}, {} are needed", percent(gate.min_success_ppm)),
-        );
-    }
-    match held {
-        Some(held) if held >= gate.soak => (Verdict::Pass, ratio),
-        _ => (Verdict::Wait, format!("{ratio}; soaking")),
+    match verdict {
+        Verdict::Pass => ratio,
+        Verdict::Fail => format!("{ratio}, {asked} are needed"),
+        Verdict::Wait => format!("{ratio}; soaking"),
     }
 }
 
@@ -158,7 +169,9 @@ mod tests {
                 bad,
                 late: 0,
             };
-            let (verdict, why) = judge(&gate(ppm, sample), votes, held.map(Span::from_secs));
+            let held = held.map(Span::from_secs);
+            let verdict = judge(&gate(ppm, sample), votes, held);
+            let why = sentence(&gate(ppm, sample), votes, held);
             assert_eq!(verdict, expected, "{case:?}: {why}");
             if expected == Pass && voters > 0 {
                 assert!(holds(&gate(ppm, sample), votes), "{case:?}");
@@ -180,7 +193,8 @@ mod tests {
             (votes(0, 0, 0), Pass),
             (votes(2, 2, 3), Pass),
         ] {
-            let (verdict, why) = judge(&gate, votes, Some(Span::from_secs(10)));
+            let held = Some(Span::from_secs(10));
+            let (verdict, why) = (judge(&gate, votes, held), sentence(&gate, votes, held));
             assert_eq!(verdict, expected, "{votes:?}: {why}");
             assert_eq!(holds(&gate, votes), expected == Pass, "{votes:?}");
         }
@@ -194,7 +208,7 @@ mod tests {
             bad: 1,
             late: 0,
         };
-        let (_, why) = judge(&gate(900_000, 4), votes, None);
+        let why = sentence(&gate(900_000, 4), votes, None);
         assert_eq!(why, "3 of 4 outcomes are good (75.0 %), 90.0 % are needed");
         let votes = Votes {
             voters: 4,
@@ -202,7 +216,7 @@ mod tests {
             bad: 1,
             late: 0,
         };
-        let (_, why) = judge(&gate(900_000, 4), votes, None);
+        let why = sentence(&gate(900_000, 4), votes, None);
         assert_eq!(
             why,
             "1 of 1 outcomes are failures, so 90.0 % can no longer be reached in 4"

@@ -12,10 +12,14 @@ mod fleet;
 mod fold;
 mod gate;
 mod orders;
+mod pool;
+mod presence;
 pub mod presets;
+mod register;
 mod reports;
 mod resolve;
 mod rollout;
+mod roster;
 mod view;
 
 pub use conductor::Conductor;

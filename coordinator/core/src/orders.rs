@@ -94,17 +94,6 @@ impl OrderBook {
     }
 }
 
-/// Whether two bulletins tell a node the same. Expiry does not count, nor does the ledger's head,
-/// which every append moves, the bulletin's own too.
-pub(crate) fn same_news(a: &Bulletin, b: &Bulletin) -> bool {
-    a.root_version == b.root_version
-        && a.topology == b.topology
-        && a.revocations == b.revocations
-        && a.rollouts == b.rollouts
-        && a.origins == b.origins
-        && a.coordinators == b.coordinators
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

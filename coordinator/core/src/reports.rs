@@ -52,7 +52,7 @@ impl Conductor {
         let mut changes: Vec<(RolloutId, Change)> = Vec::new();
         for (rollout, held) in self.rollouts.iter().filter(|(_, r)| r.is_alive()) {
             let out = last_state(&self.fleet, &id, rollout).is_some_and(is_out);
-            let wave = held.wave_of(&id, node.site.as_ref()).filter(|_| !out);
+            let wave = held.wave_of(&id, node.site.as_deref()).filter(|_| !out);
             match (held.targets.get(&id), wave) {
                 (None, Some(wave)) => changes.push((rollout.clone(), (vec![(id, wave)], vec![]))),
                 (Some(t), Some(wave)) if t.wave != wave && !t.state.ended() => {
@@ -97,13 +97,10 @@ impl Conductor {
         }
         self.introduced(me);
         let now = self.now;
-        for member in members
-            .iter()
-            .take(MEMBERS_MAX)
-            .filter(|m| **m != me.contact.node)
-        {
-            let moved = self.fleet.witnessed(member, site.as_ref(), now);
-            self.moved(moved);
+        let members = &members[..members.len().min(MEMBERS_MAX)];
+        let delegate = &me.contact.node;
+        for moved in self.fleet.witnessed(delegate, members, site.as_ref(), now) {
+            self.moved(Some(moved));
         }
         let marks = self.take_statuses(statuses);
         self.act(Action::Acknowledge {
@@ -190,7 +187,7 @@ impl Conductor {
                         .fleet
                         .nodes
                         .get(&status.node)
-                        .and_then(|n| n.site.as_ref());
+                        .and_then(|n| n.site.as_deref());
                     (rollout.wave_of(&status.node, site), None)
                 }
                 _ => continue,

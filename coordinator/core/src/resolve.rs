@@ -98,12 +98,10 @@ fn check_sites(proposal: &Proposal, fleet: &Fleet) -> Result<(), String> {
         Selector::Site(site) => Some(site),
         _ => None,
     });
+    let in_topology = fleet.topology.iter().flat_map(|t| &t.value.sites);
+    let known: BTreeSet<&SiteId> = in_topology.map(|s| &s.id).collect();
     for site in proposal.targets.sites.iter().chain(named) {
-        let in_topology = fleet
-            .topology
-            .as_ref()
-            .is_some_and(|t| t.value.site(site).is_some());
-        if !in_topology && !fleet.nodes.values().any(|n| n.site.as_ref() == Some(site)) {
+        if !known.contains(site) && !fleet.sites.contains_key(site) {
             return Err(format!(
                 "there is no site {site}; `tidegate sites` lists them"
             ));
@@ -117,7 +115,11 @@ fn candidates<'a>(proposal: &Proposal, salt: &Hash, fleet: &'a Fleet) -> Vec<Can
     let sites: BTreeSet<&SiteId> = proposal.targets.sites.iter().collect();
     let excluded: BTreeSet<&NodeId> = proposal.targets.exclusions.iter().collect();
     let targeted = |node: &Node| {
-        sites.is_empty() || node.site.as_ref().is_some_and(|site| sites.contains(site))
+        sites.is_empty()
+            || node
+                .site
+                .as_deref()
+                .is_some_and(|site| sites.contains(site))
     };
     let mut all: Vec<_> = fleet
         .all_admitted()
@@ -146,14 +148,14 @@ fn select(selector: &Selector, all: &[Candidate], left: &[&Candidate]) -> Result
             let bound = all[last].at.saturating_add(1);
             Ok(Members::PositionBelow(bound))
         }
-        Selector::Site(site) => match left.iter().any(|c| c.node.site.as_ref() == Some(site)) {
+        Selector::Site(site) => match left.iter().any(|c| c.node.site.as_deref() == Some(site)) {
             true => Ok(Members::Site(site.clone())),
             false => Err(format!("has nobody: site {site} has no node that is left")),
         },
         Selector::Label { key, value } => {
             let chosen: Vec<NodeId> = left
                 .iter()
-                .filter(|c| c.node.enrolled.labels.get(key) == Some(value))
+                .filter(|c| c.node.labels.get(key) == Some(value))
                 .map(|c| c.id)
                 .collect();
             if chosen.is_empty() {
@@ -184,7 +186,7 @@ fn spread(left: &[&Candidate], count: usize) -> Vec<NodeId> {
     let mut by_site: BTreeMap<Option<&SiteId>, VecDeque<&Candidate>> = BTreeMap::new();
     for candidate in left {
         by_site
-            .entry(candidate.node.site.as_ref())
+            .entry(candidate.node.site.as_deref())
             .or_default()
             .push_back(candidate);
     }
@@ -206,7 +208,7 @@ fn spread(left: &[&Candidate], count: usize) -> Vec<NodeId> {
 fn has(members: &Members, candidate: &Candidate) -> bool {
     match members {
         Members::Nodes(nodes) => nodes.binary_search(&candidate.id).is_ok(),
-        Members::Site(site) => candidate.node.site.as_ref() == Some(site),
+        Members::Site(site) => candidate.node.site.as_deref() == Some(site),
         Members::PositionBelow(bound) => candidate.at < *bound,
         Members::Rest => true,
     }

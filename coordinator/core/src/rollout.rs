@@ -15,6 +15,7 @@ use protocol::{Hash, NodeId, Now, PublicKey, SiteId, Span, Time};
 
 use crate::contract::{Counts, RolloutState, Verdict};
 use crate::gate::{self, Votes};
+use crate::roster::Roster;
 
 /// A node that the rollout concerns.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +87,10 @@ fn is_back(state: State) -> bool {
     state.ended() && !still_there
 }
 
+fn has_failed(target: &Target) -> bool {
+    bucket(target.state, Reachability::Reachable) == Bucket::Failed
+}
+
 /// Where a wave stands.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct WaveStand {
@@ -141,7 +146,10 @@ pub(crate) struct Rollout {
     started: bool,
     /// It ended and left the bulletin.
     pub retired: bool,
+    roster: Roster,
     pub targets: BTreeMap<NodeId, Target>,
+    /// Targets that count as failed, so that nobody looks for them among all.
+    failed: BTreeSet<NodeId>,
     pub waves: Vec<WaveStand>,
     /// Boot time at which the lease is renewed.
     lease_due: Time,
@@ -158,6 +166,7 @@ impl Rollout {
         Rollout {
             digest: envelope.digest(),
             waves: vec![WaveStand::default(); plan.waves.len()],
+            roster: Roster::of(&plan),
             plan,
             envelope,
             approved_by: Vec::new(),
@@ -167,6 +176,7 @@ impl Rollout {
             started: false,
             retired: false,
             targets: BTreeMap::new(),
+            failed: BTreeSet::new(),
             lease_due: Time(0),
             awaited: BTreeSet::new(),
             settled_since: None,
@@ -179,13 +189,7 @@ impl Rollout {
     /// operator has looked at them, and the gate judges what comes after.
     pub fn fold_state(&mut self, state: RolloutState, why: &str) {
         if (self.state, state) == (RolloutState::Held, RolloutState::Running) {
-            let failed: Vec<NodeId> = self
-                .targets
-                .iter()
-                .filter(|(_, t)| bucket(t.state, Reachability::Reachable) == Bucket::Failed)
-                .map(|(id, _)| *id)
-                .collect();
-            for id in failed {
+            for id in self.failed.clone() {
                 self.change(&id, |t| t.forgiven = true);
             }
             for wave in self
@@ -223,12 +227,12 @@ impl Rollout {
         };
         self.waves[wave as usize].tally.add(&target);
         self.targets.insert(node, target);
-        self.await_word(&node);
+        self.index(&node);
     }
 
     /// Folds that a node is no target any more.
     pub fn fold_left(&mut self, node: &NodeId) {
-        self.forget_word(node);
+        self.unindex(node);
         if let Some(target) = self.targets.remove(node) {
             self.waves[target.wave as usize].tally.remove(&target);
         }
@@ -263,13 +267,13 @@ impl Rollout {
     }
 
     fn change(&mut self, node: &NodeId, change: impl FnOnce(&mut Target)) {
-        self.forget_word(node);
+        self.unindex(node);
         if let Some(target) = self.targets.get_mut(node) {
             self.waves[target.wave as usize].tally.remove(target);
             change(target);
             self.waves[target.wave as usize].tally.add(target);
         }
-        self.await_word(node);
+        self.index(node);
     }
 
     fn deadline(&self, target: &Target) -> Option<Time> {
@@ -277,15 +281,29 @@ impl Rollout {
         (target.state.started() && silence > Span::ZERO).then(|| target.heard + silence)
     }
 
-    fn forget_word(&mut self, node: &NodeId) {
-        if let Some(at) = self.targets.get(node).and_then(|t| self.deadline(t)) {
+    /// Takes a target out of the sets in which it stands by its state.
+    fn unindex(&mut self, node: &NodeId) {
+        let Some(target) = self.targets.get(node) else {
+            return;
+        };
+        if let Some(at) = self.deadline(target) {
             self.awaited.remove(&(at, *node));
+        }
+        if has_failed(target) {
+            self.failed.remove(node);
         }
     }
 
-    fn await_word(&mut self, node: &NodeId) {
-        if let Some(at) = self.targets.get(node).and_then(|t| self.deadline(t)) {
+    fn index(&mut self, node: &NodeId) {
+        let Some(target) = self.targets.get(node) else {
+            return;
+        };
+        let (deadline, failed) = (self.deadline(target), has_failed(target));
+        if let Some(at) = deadline {
             self.awaited.insert((at, *node));
+        }
+        if failed {
+            self.failed.insert(*node);
         }
     }
 
@@ -313,7 +331,7 @@ impl Rollout {
 
     /// The wave that has a node, if the plan concerns it.
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
-        self.plan.wave_of(node, site)
+        self.roster.wave_of(node, site)
     }
 
     /// The newest open wave.
@@ -375,7 +393,7 @@ impl Rollout {
             if let Some(target) = self.targets.get_mut(&id) {
                 target.heard = boot;
             }
-            self.await_word(&id);
+            self.index(&id);
         }
     }
 
@@ -449,13 +467,16 @@ impl Rollout {
                 false => None,
             };
             let held = stand.holds_since.map(|since| now.boot.since(since));
-            let (verdict, why) = gate::judge(gate, votes, held);
+            let verdict = gate::judge(gate, votes, held);
             let wave = number as u32;
+            let why = || gate::sentence(gate, votes, held);
             match (verdict, stand.verdict) {
                 (Verdict::Fail, before) if before != Some(Verdict::Fail) => {
+                    let why = why();
                     return Some(Move::Fail { wave, votes, why });
                 }
                 (Verdict::Pass, None) if passed.is_none() => {
+                    let why = why();
                     passed = Some(Move::Pass { wave, votes, why });
                 }
                 _ => {}
@@ -482,20 +503,22 @@ impl Rollout {
             return None;
         }
         let by_wall = |wall: Time| now.boot + wall.since(now.wall);
-        let mut wakes = vec![by_wall(self.plan.not_after)];
-        wakes.extend(self.awaited.first().map(|(at, _)| *at));
-        wakes.extend(self.spent_at());
-        if matches!(self.state, S::Running | S::Finished) {
-            for (stand, wave) in self.waves.iter().zip(&self.plan.waves) {
-                match (stand.opened_at, stand.verdict, stand.holds_since) {
-                    (None, ..) => wakes.push(by_wall(wave.not_before)),
-                    (_, None, Some(since)) => wakes.push(since + wave.gate.soak),
-                    _ => {}
-                }
+        let ends = by_wall(self.plan.not_after);
+        let silence = self.awaited.first().map(|(at, _)| *at);
+        let runs = matches!(self.state, S::Running | S::Finished);
+        let waves = self.waves.iter().zip(&self.plan.waves).filter(|_| runs);
+        let waves = waves.filter_map(|(stand, wave)| {
+            match (stand.opened_at, stand.verdict, stand.holds_since) {
+                (None, ..) => Some(by_wall(wave.not_before)),
+                (_, None, Some(since)) => Some(since + wave.gate.soak),
+                _ => None,
             }
-            wakes.push(self.lease_due);
-        }
+        });
+        let lease = runs.then_some(self.lease_due);
+        let wakes = [Some(ends), silence, self.spent_at(), lease]
+            .into_iter()
+            .flatten();
         // what is past waits for something else than time
-        wakes.into_iter().filter(|at| *at > now.boot).min()
+        wakes.chain(waves).filter(|at| *at > now.boot).min()
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::manifest::{ReleaseManifest, release_name};
-use protocol::status::Reachability;
-use protocol::{NodeId, Now, SiteId, Span};
+use protocol::{NodeId, SiteId};
 
 use crate::contract::{Config, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView};
 use crate::fleet::{Fleet, Held, Node};
@@ -38,24 +37,24 @@ pub(crate) fn rollout(rollout: &Rollout, config: &Config) -> RolloutView {
     }
 }
 
-pub(crate) fn node(id: &NodeId, node: &Node) -> NodeView {
-    let statuses = node.statuses.iter().map(|(rollout, status)| StatusView {
-        rollout: rollout.clone(),
-        wave: status.wave,
-        state: status.state,
-        reason: status.reason.clone(),
-        seq: status.seq,
-        lan_bytes: status.lan_bytes,
-        wan_bytes: status.wan_bytes,
-        exit_code: status.exit_code,
-        output_tail: status.output_tail.clone(),
+pub(crate) fn node(id: &NodeId, node: &Node, fleet: &Fleet) -> NodeView {
+    let statuses = node.statuses.iter().map(|register| StatusView {
+        rollout: (*register.rollout).clone(),
+        wave: register.wave,
+        state: register.state,
+        reason: register.reason.to_string(),
+        seq: register.seq,
+        lan_bytes: register.lan_bytes,
+        wan_bytes: register.wan_bytes,
+        exit_code: register.exit_code(),
+        output_tail: register.output_tail().to_owned(),
     });
     NodeView {
         node: *id,
-        hostname: node.enrolled.hostname.clone(),
-        site: node.site.clone(),
-        labels: node.enrolled.labels.clone(),
-        last_seen: node.heard.map(|heard| heard.wall),
+        hostname: node.hostname.to_string(),
+        site: node.site.as_deref().cloned(),
+        labels: (*node.labels).clone(),
+        last_seen: fleet.heard(id).map(|heard| heard.wall),
         revoked: node.revoked,
         statuses: statuses.collect(),
     }
@@ -69,7 +68,7 @@ pub(crate) fn release(held: &Held<ReleaseManifest>) -> ReleaseView {
     }
 }
 
-pub(crate) fn sites(fleet: &Fleet, now: Now, unreachable_after: Span) -> Vec<SiteView> {
+pub(crate) fn sites(fleet: &Fleet) -> Vec<SiteView> {
     let mut sites: BTreeMap<SiteId, SiteView> = BTreeMap::new();
     let empty = |site: &SiteId| SiteView {
         site: site.clone(),
@@ -85,12 +84,9 @@ pub(crate) fn sites(fleet: &Fleet, now: Now, unreachable_after: Span) -> Vec<Sit
         view.known = true;
         view.wan_down_bytes_per_s = site.wan_down_bytes_per_s;
     }
-    for (_, node) in fleet.all_admitted() {
-        let Some(site) = &node.site else { continue };
-        let view = sites.entry(site.clone()).or_insert_with(|| empty(site));
-        view.nodes += 1;
-        let heard = Fleet::reachability(node, now, unreachable_after);
-        view.reachable += u32::from(heard == Reachability::Reachable);
+    for (site, population) in &fleet.sites {
+        let view = sites.entry((**site).clone()).or_insert_with(|| empty(site));
+        (view.nodes, view.reachable) = (population.nodes, population.reachable);
     }
     sites.into_values().collect()
 }

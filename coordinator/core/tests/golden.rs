@@ -14,7 +14,8 @@ use protocol::{Hash, PublicKey, Span};
 use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, Verdict};
 
 golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Topology, Released,
-    Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent);
+    Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
+    Enlisted);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -208,6 +209,14 @@ fn events() -> Vec<(String, LedgerEvent)> {
             "statuses",
             LedgerEvent::Statuses {
                 statuses: vec![status.sign(&node_key(1))],
+            },
+        ),
+        (
+            "enlisted",
+            LedgerEvent::Enlisted {
+                rollout: id.clone(),
+                except: vec![node(9001)],
+                waves: vec![5, 99_995],
             },
         ),
         (

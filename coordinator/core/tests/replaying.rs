@@ -6,7 +6,6 @@ mod support;
 use proptest::prelude::*;
 use protocol::Verified;
 use protocol::fixtures::{self, rollout};
-use protocol::limits::LEDGERED_NODES_MAX;
 use protocol::plan::RolloutPlan;
 use protocol::plan::Selector::{Count, Percent, Rest};
 use protocol::status::{State, WaitingFor};
@@ -134,20 +133,26 @@ proptest! {
 }
 
 #[test]
-fn a_large_fleets_start_takes_several_entries_of_a_bounded_size() {
+fn a_large_fleets_start_takes_one_small_entry() {
     // the origin of the bench is one of these numbers, and no target
-    let mut bench = Bench::with_nodes(LEDGERED_NODES_MAX as u64 + 4);
+    let mut bench = Bench::with_nodes(9_004);
     bench.audit = false;
-    bench.start("r", vec![draft("all", Rest, gate(0, 1, 0))]);
-    let sizes: Vec<usize> = bench
-        .ledger
-        .iter()
-        .filter_map(|event| match event {
-            LedgerEvent::Targets { joined, .. } => Some(joined.len()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(sizes, [LEDGERED_NODES_MAX, 3]);
-    assert_eq!(bench.view("r").targets as usize, LEDGERED_NODES_MAX + 3);
+    let waves = vec![
+        draft("first", Count(5), gate(0, 1, 0)),
+        draft("half", Percent(50), gate(0, 1, 0)),
+        draft("rest", Rest, gate(0, 1, 0)),
+    ];
+    bench.start("r", waves);
+    let began = |event: &&LedgerEvent| matches!(event, LedgerEvent::Enlisted { .. });
+    let entries: Vec<_> = bench.ledger.iter().filter(began).collect();
+    let [LedgerEvent::Enlisted { except, waves, .. }] = entries[..] else {
+        panic!("not one entry but {entries:?}");
+    };
+    assert_eq!(except, &[fixtures::node(9001)]);
+    let targets: Vec<u32> = bench.view("r").waves.iter().map(|w| w.targets).collect();
+    assert_eq!(waves, &targets);
+    assert_eq!(targets.iter().sum::<u32>(), 9_003);
+    let bytes = serde_json::to_vec(entries[0]).expect("written").len();
+    assert!(bytes < 500, "{bytes} bytes name no node but the origin");
     bench.check();
 }

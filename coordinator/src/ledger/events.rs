@@ -68,6 +68,7 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         }
         LedgerEvent::State { rollout, .. } => (me(), "state", rollout.to_string()),
         LedgerEvent::Targets { rollout, .. } => (me(), "targets", rollout.to_string()),
+        LedgerEvent::Enlisted { rollout, .. } => (me(), "enlisted", rollout.to_string()),
         LedgerEvent::WaveOpened { rollout, wave, .. } => {
             (me(), "wave", format!("{rollout} {wave}"))
         }
