@@ -11,14 +11,19 @@ use protocol::orders::{Mark, Order, OrderBody, Receipt};
 use protocol::wire::{Contact, ControlReply, ControlRequest};
 use protocol::{FleetId, Seq, SiteId, Span, Time};
 
+use crate::checks::findings::Rule;
 use crate::fleet::Beliefs;
 use crate::hub::{Happening, Hub};
 use crate::mail::{Asker, Mail};
+use crate::series::Sums;
 use crate::shared::Place;
 use crate::traffic::{self, Traffic};
 
 /// A node that reported so lately is pushed new orders.
 const FEED: Span = Span::from_secs(3);
+
+/// Bytes a second from each second on.
+type Rates = Vec<(f64, f64)>;
 
 /// The coordinator.
 pub struct Desk {
@@ -33,6 +38,9 @@ pub struct Desk {
     marks: BTreeMap<Ticket, (Option<SiteId>, Vec<Mark>)>,
     answers: BTreeMap<Ticket, Answer>,
     tickets: u64,
+    /// What came and went over time, and how much of all was counted.
+    over_time: (Sums, Sums),
+    weighed: (u64, u64),
     feed: BTreeMap<Place, Time>,
     beliefs: Beliefs,
     /// What it heard and said.
@@ -61,11 +69,26 @@ impl Desk {
             marks: BTreeMap::new(),
             answers: BTreeMap::new(),
             tickets: 0,
+            over_time: (Sums::new(Span::from_secs(1)), Sums::new(Span::from_secs(1))),
+            weighed: (0, 0),
             feed: BTreeMap::new(),
             beliefs: Beliefs::default(),
             traffic: Traffic::default(),
             wake: None,
         }
+    }
+
+    /// Bytes a second that came and went, from each second on.
+    pub fn rates(&self) -> (Rates, Rates) {
+        (self.over_time.0.rates(), self.over_time.1.rates())
+    }
+
+    /// Notes what came and went since it was last noted.
+    fn weigh(&mut self, now: Time) {
+        let (came, went) = self.traffic.totals();
+        self.over_time.0.add(now, came - self.weighed.0);
+        self.over_time.1.add(now, went - self.weighed.1);
+        self.weighed = (came, went);
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -111,8 +134,8 @@ impl Hub {
         self.tell_desk(Event::Command(ticket, command));
         let answer = self.desk.answers.remove(&ticket);
         if answer.is_none() {
-            self.checks
-                .violated(self.clock(), "a command was not answered".into());
+            self.audit
+                .violated(self.time(), Rule::Body, "a command was not answered");
         }
         answer
     }
@@ -149,8 +172,11 @@ impl Hub {
             .iter()
             .for_each(|event| conductor.replay(event));
         if conductor.rollouts() != before {
-            self.checks
-                .violated(self.clock(), "the ledger folds to another view".into());
+            self.audit.violated(
+                self.time(),
+                Rule::Replay,
+                "the ledger folds to another view",
+            );
         }
         self.desk.up = true;
         self.desk.feed.clear();
@@ -166,7 +192,10 @@ impl Hub {
         while let Some(action) = self.desk.conductor.poll_action() {
             count += 1;
             match action {
-                Action::Append(event) => self.desk.ledger.push(event),
+                Action::Append(event) => {
+                    self.audit.appended(now.boot, &event);
+                    self.desk.ledger.push(event);
+                }
                 Action::Issue(order) => self.issue(order),
                 Action::Acknowledge {
                     ticket,
@@ -181,8 +210,9 @@ impl Hub {
                 Action::Note { event, line } => self.story.note(now.boot, event, line),
             }
         }
-        self.checks.actions(now, "the conductor", count);
-        self.checks.counts(now, &self.desk.conductor);
+        if count > 0 {
+            self.audit.handled(now.boot, &self.desk.conductor, count);
+        }
         if let Some(at) = self.desk.conductor.poll_timeout() {
             let at = at.max(now.boot + Span(1));
             if self.desk.wake.is_none_or(|wake| at < wake) {
@@ -194,7 +224,6 @@ impl Hub {
 
     fn issue(&mut self, order: Order) {
         let now = self.clock();
-        self.checks.order(now, &order);
         let envelope = self.signed(&order);
         if matches!(order.body, OrderBody::Halt { .. }) {
             self.halted();
@@ -286,6 +315,8 @@ impl Hub {
             ControlRequest::Push { .. } => ControlReply::Refused("nobody pushes here".into()),
         };
         self.desk.traffic.answered(kind, &reply);
+        let now = self.time();
+        self.desk.weigh(now);
         self.reply(from, Some(reply));
     }
 
@@ -296,8 +327,8 @@ impl Hub {
 
     fn receipt(&mut self, ticket: Ticket) -> Option<Envelope> {
         let Some((site, marks)) = self.desk.marks.remove(&ticket) else {
-            self.checks
-                .violated(self.clock(), "an uplink was not acknowledged".into());
+            self.audit
+                .violated(self.time(), Rule::Body, "an uplink was not acknowledged");
             return None;
         };
         let fleet = self.shared.fleet.id();

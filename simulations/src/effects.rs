@@ -6,6 +6,7 @@ use node_core::contract::{Event, FrameOutcome, Step, Ticket};
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Span};
 
+use crate::checks::findings::Rule;
 use crate::island::{Happening, Island};
 use crate::machine::Stored;
 use crate::scenario::below;
@@ -37,7 +38,7 @@ impl Island {
     }
 
     pub(crate) fn effect_ends(&mut self, n: usize, ticket: Ticket, effect: Effect) {
-        let now = self.clock();
+        let now = self.time();
         let machine = &mut self.machines[n];
         let contents = &self.shared.contents;
         let content = |blob: &BlobRef| contents.iter().find(|c| c.blobs().contains(blob));
@@ -59,8 +60,8 @@ impl Island {
             }
             Effect::ReadIndex(index) => {
                 if !machine.holds(&index) {
-                    self.checks
-                        .violated(now, format!("node {n} reads an index that it lacks"));
+                    self.watch
+                        .violated(now, Rule::Body, n, "it reads an index that it lacks");
                 }
                 Event::IndexRead {
                     ticket,
@@ -81,8 +82,8 @@ impl Island {
             }
             Effect::ReadFrames(carrier) => {
                 if !machine.holds_pieces(&carrier, &[0]) {
-                    self.checks
-                        .violated(now, format!("node {n} reads a table that it lacks"));
+                    self.watch
+                        .violated(now, Rule::Body, n, "it reads a table that it lacks");
                 }
                 Event::FramesRead {
                     ticket,
@@ -95,8 +96,8 @@ impl Island {
                 };
                 let coded: Vec<u32> = content.carrier_pieces_of_frame(frame).collect();
                 if !machine.holds_pieces(&content.carrier, &coded) {
-                    self.checks
-                        .violated(now, format!("node {n} decodes a frame that it lacks"));
+                    self.watch
+                        .violated(now, Rule::Body, n, "it decodes a frame that it lacks");
                 }
                 if let Some(stored) = machine.disk.get_mut(&pack) {
                     for piece in content.pieces_of_frame(frame) {

@@ -8,6 +8,7 @@ use node_core::contract::{Event, FetchOutcome, Ticket};
 use protocol::limits::SLOW_AFTER;
 use protocol::{BlobRef, NodeId, SiteId, Span};
 
+use crate::checks::limits::Limited;
 use crate::flows::{Flow, Link, Source};
 use crate::island::{Happening, Island, mbit};
 use crate::machine::{Fetch, NOTICED};
@@ -67,9 +68,12 @@ impl Island {
         machine.fetches.insert(ticket, fetch);
         let fetches = machine.fetches.values();
         let with_peer = fetches.filter(|f| f.from == source).count();
-        let (all, node) = (machine.fetches.len(), machine.node());
+        let all = machine.fetches.len();
         let process = machine.process();
-        self.checks.fetches(self.clock(), &node, all, with_peer);
+        let now = self.time();
+        self.watch.holds(now, n, Limited::Fetches, all);
+        self.watch
+            .holds(now, n, Limited::FetchesWithPeer, with_peer);
         if !self.reaches(n, source) {
             self.machines[n].fetches.remove(&ticket);
             return self.end_fetch(n, ticket, FetchOutcome::Broken, IDLE);

@@ -124,6 +124,8 @@ pub struct Flows {
     stale: bool,
     soonest: Option<Time>,
     whole: Vec<u64>,
+    /// Since when, and what came from far since then.
+    far: (Time, f64),
 }
 
 /// What a part takes from another, for the world's shares.
@@ -212,6 +214,9 @@ impl Flows {
         }
         self.at = now;
         for (number, flow) in &mut self.flows {
+            if flow.from_far() {
+                self.far.1 += flow.rate * seconds;
+            }
             if flow.run(seconds) {
                 self.whole.push(*number);
             }
@@ -242,6 +247,11 @@ impl Flows {
         let bytes = flow.fresh.round();
         flow.fresh -= bytes;
         bytes as u64
+    }
+
+    /// Takes the bytes that came from far since they were last taken, and since when.
+    pub fn take_far(&mut self) -> (Time, f64) {
+        std::mem::replace(&mut self.far, (self.at, 0.0))
     }
 
     /// What is taken from other parts now, by part.

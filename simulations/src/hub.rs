@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use protocol::{Hash, Now, Span, Time};
+use protocol::{Now, Span, Time};
 
-use crate::checks::Checks;
+use crate::checks::audit::Audit;
 use crate::desk::Desk;
 use crate::fleet::BEGINNING;
 use crate::losses::Losses;
 use crate::mail::{Letter, Mail};
 use crate::queue::Queue;
 use crate::scenario::stream;
-use crate::shared::{Place, Shared};
+use crate::shared::Shared;
 use crate::story::Story;
 
 /// Something that happens at a moment.
@@ -37,12 +37,11 @@ pub struct Hub {
     /// What the operators do.
     pub story: Story,
     /// What was found.
-    pub checks: Checks,
+    pub audit: Audit,
     /// Happenings so far.
     pub events: u64,
     /// Whether the story is over.
     pub over: bool,
-    pub(crate) started: std::collections::BTreeSet<(protocol::RolloutId, Place)>,
     now: Time,
     queue: Queue<Happening>,
     outbox: Vec<Letter>,
@@ -57,10 +56,9 @@ impl Hub {
         let mut hub = Hub {
             desk: Desk::new(shared.fleet.id(), origin, coordinator),
             story: Story::default(),
-            checks: Checks::default(),
+            audit: Audit::default(),
             events: 0,
             over: false,
-            started: std::collections::BTreeSet::new(),
             now: Time(0),
             queue: Queue::default(),
             outbox: Vec::new(),
@@ -143,11 +141,11 @@ impl Hub {
             Happening::Kill(down) => self.kill_desk(down),
             Happening::Boot => self.boot_desk(),
             Happening::Operator => self.operator(),
-            Happening::Mail(mail) => match *mail {
-                Mail::Request { from, request, .. } => self.desk_asked(from, *request),
-                Mail::Switched { at, place, release } => self.switched(at, place, &release),
-                _ => {}
-            },
+            Happening::Mail(mail) => {
+                if let Mail::Request { from, request, .. } = *mail {
+                    self.desk_asked(from, *request);
+                }
+            }
         }
     }
 
@@ -158,29 +156,5 @@ impl Hub {
         noted.into_iter().for_each(|m| {
             m.halted.get_or_insert(now);
         });
-    }
-
-    /// A node began its switch a little while ago.
-    fn switched(&mut self, at: Time, place: Place, release: &Hash) {
-        let now = Now {
-            boot: at,
-            wall: BEGINNING + Span(at.0),
-        };
-        let node = self.shared.fleet.node(self.shared.number(place));
-        let known = self.story.rollouts.iter().zip(&self.story.plans);
-        let plan = known.into_iter().find_map(|(id, digest)| {
-            let plan = self.desk.conductor.plan(id)?;
-            (plan.release == *release).then_some((plan, digest))
-        });
-        let Some((plan, digest)) = plan else {
-            let what = format!("{node} switches without a rollout");
-            return self.checks.violated(now, what);
-        };
-        let noted = self.story.milestones.last_mut();
-        noted.into_iter().for_each(|m| m.last_switch = at);
-        if self.started.insert((plan.rollout.clone(), place)) {
-            let site = self.shared.names.get(place.part);
-            self.checks.switch(now, &node, site, plan, digest);
-        }
     }
 }

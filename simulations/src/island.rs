@@ -9,7 +9,8 @@ use node_core::contract::{Event, FetchReason, Ticket};
 use protocol::{BlobRef, Now, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
-use crate::checks::Checks;
+use crate::checks::findings::Rule;
+use crate::checks::watch::Watch;
 use crate::effects::Effect;
 use crate::faults::Mishap;
 use crate::fetches::Served;
@@ -67,7 +68,7 @@ pub struct Island {
     /// Transfers to its nodes.
     pub flows: Flows,
     /// What was found.
-    pub checks: Checks,
+    pub watch: Watch,
     /// What was counted.
     pub tally: Tally,
     /// Happenings so far.
@@ -112,11 +113,15 @@ impl Island {
                 flows.set_link(Link::Out(slot), Some(mbit(spec.lan_mbit)));
             }
         }
+        let nodes = machines.iter().map(Machine::node).collect();
+        let first = shared.number(Place { part, slot: 0 });
+        let cap = spec.map(|spec| mbit(spec.wan_mbit));
+        let watch = Watch::new(first, nodes, shared.names.get(part).cloned(), cap);
         let mut island = Island {
             part,
             machines,
             flows,
-            checks: Checks::default(),
+            watch,
             tally: Tally::new(count, shared.contents.len()),
             events: 0,
             notes: Vec::new(),
@@ -197,7 +202,7 @@ impl Island {
             }
             if self.queue.len() > QUEUE_PER_NODE_MAX * self.machines.len() {
                 let what = format!("{} happenings wait", self.queue.len());
-                self.checks.violated(self.clock(), what);
+                self.watch.found.violated(self.now, Rule::Limits, what);
                 self.queue = Queue::default();
             }
         }
@@ -329,7 +334,6 @@ impl Island {
                     self.machines.iter_mut().for_each(|m| m.lay(blob));
                 }
             }
-            Mail::Switched { .. } => {}
         }
     }
 
@@ -346,6 +350,8 @@ impl Island {
     fn tell_progress(&mut self) {
         self.progress_due = false;
         self.flows.advance(self.now);
+        let (from, bytes) = self.flows.take_far();
+        self.watch.over_wan(from, self.now, bytes);
         for number in self.flows.numbers() {
             self.account(number);
         }

@@ -9,7 +9,9 @@
 //! [`plots`] tell. One seed draws everything, one stream for each purpose: the same seed gives the
 //! same bytes.
 
+pub mod bounds;
 pub mod checks;
+pub mod command;
 pub mod content;
 pub mod crew;
 pub mod desk;

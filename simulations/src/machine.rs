@@ -13,11 +13,11 @@ use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
+use crate::checks::limits::Limited;
 use crate::effects::Effect;
 use crate::faults::Traits;
 use crate::fleet::{BEGINNING, Document};
 use crate::island::{Happening, Island};
-use crate::mail::Mail;
 use crate::scenario::below;
 use crate::shared::{Place, Shared, address_bits};
 
@@ -249,7 +249,8 @@ impl Island {
         if machine.brain.is_some() || machine.away || machine.bricked {
             return;
         }
-        if std::mem::take(&mut machine.restarts) {
+        let rebooted = std::mem::take(&mut machine.restarts);
+        if rebooted {
             machine.restart(time);
         }
         machine.process += 1;
@@ -259,7 +260,8 @@ impl Island {
             records: machine.records.values().cloned().collect(),
         };
         machine.brain = Some(Brain::new(machine.config.clone(), memory, now));
-        let address = machine.address;
+        self.watch.came_up(time, n, rebooted);
+        let address = self.machines[n].address;
         self.tell(n, Event::Root(root));
         self.tell(n, Event::Addresses(vec![address]));
     }
@@ -269,6 +271,7 @@ impl Island {
         if self.machines[n].brain.take().is_none() {
             return;
         }
+        self.watch.went_down(self.time(), n);
         self.machines[n].topic = None;
         let tickets: Vec<Ticket> = self.machines[n].fetches.keys().copied().collect();
         tickets
@@ -285,10 +288,22 @@ impl Island {
     pub(crate) fn tell(&mut self, n: usize, event: Event) {
         self.note_order(n, &event);
         let now = self.machines[n].clock(self.time());
+        if self.machines[n].brain.is_some() {
+            self.watch.told(self.time(), now, n, &event);
+        }
         if let Some(brain) = self.machines[n].brain.as_mut() {
             brain.handle(now, event);
             self.drain(n);
         }
+    }
+
+    /// The checkers look at a switch before it is made.
+    fn switch_begins(&mut self, n: usize, release: &Hash) {
+        let machine = &self.machines[n];
+        let content = self.shared.contents.iter().find(|c| c.digest == *release);
+        let on_disk = content.is_some_and(|c| machine.holds(&c.pack) && machine.holds(&c.index));
+        let now = machine.clock(self.time());
+        self.watch.switches((self.time(), now), n, release, on_disk);
     }
 
     pub(crate) fn wake(&mut self, n: usize) {
@@ -312,8 +327,8 @@ impl Island {
             let machine = &mut self.machines[n];
             machine.spins = if spins { machine.spins + 1 } else { 0 };
             if machine.spins == SPINS_MAX {
-                let what = format!("{} wants to be woken over and over", machine.node());
-                self.checks.violated(self.clock(), what);
+                let (now, spins) = (self.time(), SPINS_MAX as usize + 1);
+                self.watch.holds(now, n, Limited::Spins, spins);
             }
         }
     }
@@ -324,11 +339,8 @@ impl Island {
             self.perform(n, action);
             count += 1;
         }
-        if count > 0 {
-            let who = self.machines[n].node().short();
-            self.checks.actions(self.clock(), &who, count);
-        }
         let world = self.time();
+        self.watch.holds(world, n, Limited::Actions, count);
         let timeout = self.machines[n]
             .brain
             .as_ref()
@@ -347,6 +359,7 @@ impl Island {
     fn perform(&mut self, n: usize, action: Action) {
         match action {
             Action::Remember(record) => {
+                self.watch.remembered(self.time(), n, &record);
                 self.machines[n].records.insert(record.key(), *record);
             }
             Action::Forget(key) => {
@@ -432,9 +445,7 @@ impl Island {
                     _ => 20,
                 };
                 if step == Step::Switch {
-                    let (at, place, release) = (self.time(), self.place(n), release.digest());
-                    let what = Mail::Switched { at, place, release };
-                    self.send(self.shared.hub(), Span(0), what);
+                    self.switch_begins(n, &release.digest());
                 }
                 let before = before.map(|b| b.digest());
                 self.takes(
@@ -446,10 +457,10 @@ impl Island {
             }
             Action::Pace { site, bytes_per_s } => self.pace(n, &site, bytes_per_s),
             Action::Ban { peer, event } => {
-                let line = format!("{} bans {} ({event})", self.machines[n].node(), peer);
-                let liar = self.shared.place(&peer);
-                if liar.and_then(|place| self.shared.lie(place)).is_none() {
-                    self.checks.violated(self.clock(), line);
+                if let Some(place) = self.shared.place(&peer) {
+                    let (peer, lies) = (self.shared.number(place), self.shared.lie(place));
+                    self.watch
+                        .banned(self.time(), n, (peer, lies.is_some()), event);
                 }
             }
             Action::Note { event, line } => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use node_core::contract::{FetchOutcome, Ticket};
 use protocol::envelope::Envelope;
 use protocol::wire::{ControlReply, ControlRequest, Notice};
-use protocol::{BlobRef, Hash, NodeId, Time};
+use protocol::{BlobRef, NodeId, Time};
 
 use crate::fleet::Document;
 use crate::shared::Place;
@@ -81,12 +81,6 @@ pub(crate) enum Mail {
     Paced { source: Place, rate: Option<f64> },
     /// The release is published: the origin holds it.
     Lay { release: usize },
-    /// To the hub: a node begins its switch.
-    Switched {
-        at: Time,
-        place: Place,
-        release: Hash,
-    },
 }
 
 impl Mail {

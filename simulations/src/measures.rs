@@ -64,8 +64,4 @@ pub struct Milestones {
     pub started: Time,
     /// When the coordinator gave the first halt.
     pub halted: Option<Time>,
-    /// When its counts changed last.
-    pub counts_changed: Time,
-    /// When the last node began its switch.
-    pub last_switch: Time,
 }

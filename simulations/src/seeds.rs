@@ -111,7 +111,7 @@ pub fn play_all(
 
 /// Plays a scenario: how much happened in it, and what was broken; a panic is the worst of all.
 pub fn play_one(scenario: Scenario) -> (u64, Vec<String>) {
-    match catch_unwind(AssertUnwindSafe(|| play(scenario))) {
+    match catch_unwind(AssertUnwindSafe(|| play(scenario, 1))) {
         Ok(Ok(report)) => (report.events, report.violations),
         Ok(Err(error)) => (0, vec![format!("it cannot be played: {error:#}")]),
         Err(panic) => {

@@ -3,6 +3,7 @@
 use node_core::contract::{Failure, Step, StepOutcome};
 use protocol::{Hash, Span};
 
+use crate::checks::findings::Rule;
 use crate::faults::Ailment;
 use crate::island::{Happening, Island};
 use crate::scenario::{How, Lie};
@@ -33,14 +34,14 @@ impl Island {
         if lie == Some(Lie::FalseSuccess) {
             return Some(StepOutcome::Done);
         }
-        let now = self.clock();
+        let now = self.time();
         let machine = &mut self.machines[n];
         let installed = machine.installed.get(product) == Some(&release);
         match step {
             Step::WriteSlot => {
                 if !machine.holds(&content.pack) {
-                    let what = format!("node {n} writes what it does not hold");
-                    self.checks.violated(now, what);
+                    let what = "it writes what it does not hold";
+                    self.watch.violated(now, Rule::Body, n, what);
                 }
             }
             Step::Switch => return self.switch_ends(n, index),
@@ -94,6 +95,13 @@ impl Island {
             return None;
         }
         Some(StepOutcome::Done)
+    }
+
+    /// Whether a machine switched to a release that does it harm, as the scenario has it.
+    pub fn is_harmed(&self, n: usize, index: usize) -> bool {
+        let switched = &self.machines[n].switched;
+        let tried = switched.contains_key(&self.shared.contents[index].digest);
+        tried && self.ailment(n, index).is_some()
     }
 
     fn ailment(&self, n: usize, index: usize) -> Option<Ailment> {

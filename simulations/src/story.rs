@@ -6,6 +6,7 @@ use protocol::plan::{Priority, Proposal, Recall, RolloutPlan, Targets};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, RolloutId, Span, Time};
 
+use crate::checks::findings::Rule;
 use crate::fleet::{EXPIRES, public};
 use crate::hub::{Happening, Hub};
 use crate::mail::Mail;
@@ -49,14 +50,15 @@ impl Hub {
             let next = self.story.rollouts.len();
             if self.is_to_be_recalled() {
                 if let Err(e) = self.take_back() {
-                    self.checks.violated(self.clock(), format!("recall: {e:#}"));
+                    self.audit
+                        .violated(self.time(), Rule::Story, format!("recall: {e:#}"));
                     self.over = true;
                 }
             } else if next == self.shared.contents.len() {
                 self.over = true;
             } else if let Err(e) = self.roll_out(next) {
-                self.checks
-                    .violated(self.clock(), format!("release {next}: {e:#}"));
+                self.audit
+                    .violated(self.time(), Rule::Story, format!("release {next}: {e:#}"));
                 self.over = true;
             }
         }
@@ -77,12 +79,6 @@ impl Hub {
             S::Held | S::Aborted | S::Recalled => true,
             _ => false,
         };
-        let counts = self.story.last.as_ref().map(|last| last.counts);
-        if counts != Some(view.counts) {
-            let now = self.time();
-            let noted = self.story.milestones.last_mut();
-            noted.into_iter().for_each(|m| m.counts_changed = now);
-        }
         if !ended || self.story.last.as_ref() != Some(&view) {
             self.story.quiet_since = self.time();
             self.story.last = Some(view);

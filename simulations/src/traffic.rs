@@ -80,6 +80,12 @@ impl Traffic {
         weight.bytes_in += ControlReply::Done.to_bytes().len() as u64;
     }
 
+    /// All bytes to the coordinator, and all from it.
+    pub fn totals(&self) -> (u64, u64) {
+        let all = self.before.values().chain(self.rollouts.values());
+        all.fold((0, 0), |sum, w| (sum.0 + w.bytes_in, sum.1 + w.bytes_out))
+    }
+
     fn weight(&mut self, kind: &'static str) -> &mut Weight {
         let phase = match self.proposed {
             true => &mut self.rollouts,

@@ -9,8 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
+use protocol::plan::RolloutPlan;
 use protocol::{Span, Time};
 
+use crate::checks::audit::Bounds;
+use crate::checks::findings::Findings;
+use crate::checks::watch::Watch;
 use crate::crew::{Crew, Order};
 use crate::hub::Hub;
 use crate::island::Island;
@@ -18,6 +22,9 @@ use crate::mail;
 use crate::scenario::Scenario;
 use crate::shared::Shared;
 use crate::uplinks::{self, Uplinks};
+
+/// Once a wave has soaked and all of it has ended, the gate is judged within this.
+const VERDICT: Span = Span::from_secs(60);
 
 /// The pretend world.
 pub struct World {
@@ -83,15 +90,21 @@ impl World {
         notes
     }
 
-    /// Rules that were broken, by the parts that noticed.
-    pub fn violations(&self) -> Vec<String> {
-        let islands = self.islands.iter().flat_map(|i| i.checks.violations());
-        self.hub
-            .checks
-            .violations()
-            .into_iter()
-            .chain(islands)
-            .collect()
+    /// All that the checkers found, at once and looking back.
+    pub fn findings(&self) -> Findings {
+        let watches: Vec<&Watch> = self.islands.iter().map(|i| &i.watch).collect();
+        let bounds = Bounds {
+            quiet: self.shared.quiet(),
+            end: self.time(),
+            verdict: VERDICT,
+        };
+        let bound = |part: usize, plan: &RolloutPlan| self.shared.converges_in(part, plan);
+        let mut found = self.hub.audit.settle(&watches, bounds, &bound);
+        found.merge(self.hub.audit.found.clone());
+        for watch in watches {
+            found.merge(watch.found.clone());
+        }
+        found
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coordinator_core::Conductor;
-use coordinator_core::contract::{Action, LedgerEvent, RolloutState};
+use coordinator_core::contract::{Counts, LedgerEvent, RolloutState, RolloutView};
 use protocol::manifest::ReleaseManifest;
 use protocol::plan::RolloutPlan;
 use protocol::{Hash, RolloutId, Span, Time};
@@ -15,6 +15,7 @@ use crate::checks::limits::Limited;
 use crate::checks::liveness::{Duty, Judgement, Stretches};
 use crate::checks::verified::Approved;
 use crate::checks::watch::Watch;
+use crate::series::Levels;
 
 /// Looks at the coordinator.
 #[derive(Default)]
@@ -39,6 +40,10 @@ pub struct Course {
     opened: Vec<(Time, usize)>,
     /// When it moved: a wave opened, or its state changed.
     moved: Vec<Time>,
+    /// Its counts as the coordinator had them last, and since when.
+    counts: Option<(Time, Counts)>,
+    /// Good and bad outcomes of each wave over time.
+    outcomes: Vec<Levels<(u32, u32)>>,
 }
 
 /// How long things may take once faults have stopped.
@@ -114,14 +119,25 @@ impl Audit {
             if let Err(what) = counts::add_up(&view) {
                 self.found.violated(at, Rule::Counts, what);
             }
+            self.course(&view.rollout).counted(at, &view);
         }
     }
 
-    /// What the coordinator asks for, if it is to be looked at.
-    pub fn asked(&mut self, at: Time, action: &Action) {
-        if let Action::Append(event) = action {
-            self.appended(at, event);
-        }
+    /// When the counts of a rollout changed last.
+    pub fn counts_changed(&self, rollout: &RolloutId) -> Option<Time> {
+        let course = self.rollouts.get(rollout)?;
+        course.counts.map(|(at, _)| at)
+    }
+
+    /// Good and bad outcomes of a wave as the coordinator had counted them, from each second on.
+    pub fn outcomes(&self, rollout: &RolloutId, wave: usize) -> Vec<(f64, u32, u32)> {
+        let course = self.rollouts.get(rollout);
+        let levels = course.and_then(|course| course.outcomes.get(wave));
+        let levels = levels.into_iter().flat_map(Levels::levels);
+        let seconds = |at: &Time| at.0 as f64 / 1000.0;
+        levels
+            .map(|(at, (good, bad))| (seconds(at), *good, *bad))
+            .collect()
     }
 
     /// Looks back on a world that has ended. `bound` says how long a node of a part may take for a
@@ -157,6 +173,19 @@ struct Ends {
 }
 
 impl Course {
+    fn counted(&mut self, at: Time, view: &RolloutView) {
+        if self.counts.is_some_and(|(_, counts)| counts == view.counts) {
+            return;
+        }
+        self.counts = Some((at, view.counts));
+        for (number, wave) in view.waves.iter().enumerate() {
+            if self.outcomes.len() <= number {
+                self.outcomes.push(Levels::new(Span::from_millis(250)));
+            }
+            self.outcomes[number].set(at, (wave.counts.applied, wave.counts.failed));
+        }
+    }
+
     fn settle(
         &self,
         plan: &RolloutPlan,

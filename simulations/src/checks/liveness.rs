@@ -39,6 +39,12 @@ impl Stretches {
             .is_some_and(|(from, end)| *from <= at && end.is_none())
     }
 
+    /// Whether it held all the while from one moment to another.
+    pub fn covers(&self, from: Time, to: Time) -> bool {
+        let mut stretches = self.list.iter();
+        stretches.any(|(begin, end)| *begin <= from && end.is_none_or(|end| end >= to))
+    }
+
     /// The stretches in which both hold; open ones end at `end`.
     fn both(&self, other: &Stretches, end: Time) -> Vec<(Time, Time)> {
         let close = |s: &(Time, Option<Time>)| (s.0, s.1.unwrap_or(end));

@@ -8,7 +8,7 @@ use node_core::contract::{Event, Record};
 use protocol::plan::RolloutPlan;
 use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Time, Verified};
 
-use crate::checks::bans::Bans;
+use crate::checks::bans;
 use crate::checks::findings::{Findings, Rule};
 use crate::checks::halts::Halts;
 use crate::checks::leases::Leases;
@@ -32,8 +32,6 @@ pub struct Watch {
     pub histories: Histories,
     /// What they switched to.
     pub installed: Installed,
-    /// Who is known to lie.
-    pub bans: Bans,
     /// Switches that were begun, by rollout and wave; each machine counts once.
     pub starts: BTreeMap<(RolloutId, u32), u32>,
     plans: BTreeMap<Hash, Verified<RolloutPlan>>,
@@ -52,7 +50,6 @@ impl Watch {
             histories: Histories::new(nodes.len()),
             nodes,
             installed: Installed::default(),
-            bans: Bans::default(),
             starts: BTreeMap::new(),
             plans: BTreeMap::new(),
             leases: Leases::default(),
@@ -172,8 +169,8 @@ impl Watch {
     }
 
     /// So many bytes came over the WAN between two moments, the later of which is now.
-    pub fn over_wan(&mut self, from: Time, to: Time, bytes: u64) {
-        if let Err(what) = self.rates.came(from, to, bytes as f64) {
+    pub fn over_wan(&mut self, from: Time, to: Time, bytes: f64) {
+        if let Err(what) = self.rates.came(from, to, bytes) {
             let site = self.site.as_ref().map_or("the data centre", SiteId::as_str);
             self.found
                 .violated(to, Rule::Rates, format!("{site}: {what}"));
@@ -185,9 +182,9 @@ impl Watch {
         self.rates.set_cap(at, cap);
     }
 
-    /// A machine bans another, by its number in the fleet.
-    pub fn banned(&mut self, at: Time, slot: usize, peer: usize, why: &str) {
-        let banned = self.bans.banned(peer, why);
+    /// A machine bans another, named by its number in the fleet and whether it was made to lie.
+    pub fn banned(&mut self, at: Time, slot: usize, (peer, lies): (usize, bool), why: &str) {
+        let banned = bans::banned(peer, lies, why);
         self.judged(at, Rule::Ban, slot, banned);
     }
 }

@@ -54,6 +54,15 @@ impl Length {
         Span((seconds * 1000.0).round() as u64)
     }
 
+    /// The longest that can be drawn, in seconds.
+    pub fn most_s(&self) -> f64 {
+        match *self {
+            Length::Fixed(s) => s,
+            Length::Between { to_s, .. } => to_s,
+            Length::Usual { p99_s, .. } => TAIL * p99_s,
+        }
+    }
+
     /// Why it cannot be, if it cannot.
     pub fn fault(&self) -> Option<&'static str> {
         let sound = |s: f64| (0.0..=1e8).contains(&s);

@@ -51,6 +51,10 @@ pub struct Scenario {
     /// A rollout that stands still for so many seconds is over.
     #[serde(default = "twenty")]
     pub idle_s: u64,
+    /// Once faults have stopped, a node that can be reached converges within so many seconds of its
+    /// wave; if it is not said, what its links need, three times over, and three minutes.
+    #[serde(default)]
+    pub converge_s: Option<u64>,
     /// Regions that sites name.
     #[serde(default)]
     pub regions: Vec<Region>,
@@ -130,6 +134,7 @@ impl Scenario {
             duration_s: 0,
             start_s: five(),
             idle_s: twenty(),
+            converge_s: None,
             regions: Vec::new(),
             sites: Vec::new(),
             site_groups: Vec::new(),
