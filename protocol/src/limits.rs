@@ -123,10 +123,54 @@ pub const DELEGATES: usize = 2;
 pub const FETCHERS_MAX: usize = 4;
 /// Below this rate a site has a single fetcher: 2 Mbit/s in bytes a second.
 pub const SINGLE_FETCHER_BELOW_BYTES_PER_S: u64 = 250_000;
-/// Presence is gossiped this often.
-pub const PRESENCE_INTERVAL: Span = Span::from_millis(1_000);
-/// Unheard for so long, a member counts as gone.
-pub const PRESENCE_LIFETIME: Span = Span::from_millis(5_000);
+/// Presence is gossiped when it changes, and else this often.
+pub const PRESENCE_INTERVAL: Span = Span::from_secs(300);
+/// Unheard for so long and not connected, a member counts as gone, should nobody notice it before.
+pub const PRESENCE_LIFETIME: Span = Span::from_secs(960);
+/// Who came into a site waits this long for others to speak before it owns anything.
+pub const SITE_SETTLE: Span = Span::from_millis(1_000);
+/// After its first connection in a site a node says that it is here: gossip needs a moment to form.
+pub const SPEAK_AFTER: Span = Span::from_millis(500);
+/// A neighbour whose connection broke is said to be missing if it cannot be made anew for so long.
+pub const MISSING_AFTER: Span = Span::from_secs(3);
+/// The same for one that was never connected.
+pub const UNREACHED_AFTER: Span = Span::from_secs(8);
+/// Who is said to be missing may refute it for so long.
+pub const SUSPICION: Span = Span::from_secs(3);
+/// Between two refutations of one node; doubles while it is accused, so that nobody makes it flood.
+pub const REFUTE_MIN: Span = Span::from_secs(1);
+/// See [`REFUTE_MIN`].
+pub const REFUTE_MAX: Span = Span::from_secs(64);
+/// Who accused a node that lives is not believed for so long; doubles. Nor does it accuse it again.
+pub const DISCREDIT_MIN: Span = Span::from_secs(60);
+/// See [`DISCREDIT_MIN`].
+pub const DISCREDIT_MAX: Span = Span::from_secs(960);
+/// Members that are remembered after they were dropped; the longest gone falls out.
+pub const GONE_MAX: usize = 256;
+/// A delegate asks one of them whether it is back this often; doubles.
+pub const GREET_GONE_MIN: Span = Span::from_secs(15);
+/// See [`GREET_GONE_MIN`].
+pub const GREET_GONE_MAX: Span = Span::from_secs(300);
+/// Members that are asked whether they are there, at the same time; the others wait.
+pub const GREETS_MAX: usize = 8;
+/// A delegate tells where it stands this often after a change; doubles while nothing changes.
+pub const BEAT_MIN: Span = Span::from_secs(1);
+/// See [`BEAT_MIN`].
+pub const BEAT_MAX: Span = Span::from_secs(16);
+/// Whose view differs from a delegate's asks for its list after this; doubles while that helps nothing.
+pub const SURVEY_MIN: Span = Span::from_secs(1);
+/// See [`SURVEY_MIN`].
+pub const SURVEY_MAX: Span = Span::from_secs(64);
+/// Addresses in a member's contact; one with more is not listened to.
+pub const CONTACT_ADDRESSES_MAX: usize = 64;
+/// An address in a member's contact; one with a longer one is not listened to.
+pub const CONTACT_ADDRESS_MAX_BYTES: usize = 128;
+/// Members that a node remembers across restarts; those that rank first for it.
+pub const PEERS_REMEMBERED_MAX: usize = 32;
+/// They are written down so long after a change.
+pub const REMEMBER_PEERS_AFTER: Span = Span::from_secs(10);
+/// And at most this often.
+pub const REMEMBER_PEERS_AGAIN: Span = Span::from_secs(300);
 /// Haves are batched for this long.
 pub const HAVE_INTERVAL: Span = Span::from_millis(100);
 /// A fetcher's claim waits this long for a better one: a LAN round trip, with room.

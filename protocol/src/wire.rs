@@ -3,6 +3,7 @@
 //! [`crate::trust::Trust::verify`]; the rest are hints of an admitted peer.
 
 use core::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,11 +66,20 @@ pub struct Claim {
     pub held: bool,
 }
 
+/// Where a node stands, so that others notice what they missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Beat {
+    /// Its head of the orders.
+    pub head: Seq,
+    /// Exclusive or of the fingerprints of everyone it sees in the site, itself included.
+    pub view: u64,
+}
+
 /// Gossip inside a site.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum SiteMessage {
     /// I am here.
-    Presence(Presence),
+    Presence(Arc<Presence>),
     /// I am about to fetch these over the WAN.
     Claim(Claim),
     /// A status of its sender or of another node.
@@ -78,6 +88,15 @@ pub enum SiteMessage {
     Order(Envelope),
     /// A receipt, as the coordinator signed it.
     Receipt(Envelope),
+    /// I cannot reach this neighbour any more. It counts as gone unless it speaks again.
+    Missing {
+        /// The neighbour.
+        node: NodeId,
+        /// The number of the presence that is meant.
+        seq: Seq,
+    },
+    /// This is where I stand.
+    Beat(Beat),
 }
 
 impl Versioned for SiteMessage {
@@ -104,7 +123,7 @@ pub enum ControlRequest {
         /// The version.
         version: u64,
     },
-    /// To the coordinator: who is in this site? Also introduces the asker.
+    /// To the coordinator or a member: who is in this site? Also introduces the asker.
     Locate {
         /// The asker.
         me: Presence,
@@ -125,6 +144,13 @@ pub enum ControlRequest {
         /// The orders, rising.
         orders: Vec<Envelope>,
     },
+    /// Are you there? Answered with [`ControlReply::Members`] that names the asked node alone.
+    Greet {
+        /// The asker.
+        me: Presence,
+        /// The number under which the asker took the other for gone.
+        gone: Option<Seq>,
+    },
 }
 
 impl Versioned for ControlRequest {
@@ -141,7 +167,7 @@ pub enum ControlReply {
     /// The document's bytes, if they are held: an envelope as JSON, or a revocation list as DER.
     Document(Option<Vec<u8>>),
     /// Members of the asker's site.
-    Members(Vec<Presence>),
+    Members(Vec<Arc<Presence>>),
     /// Orders after the delegate's head, and receipts for what it brought.
     Uplink {
         /// The orders, rising.

@@ -286,7 +286,8 @@ impl Hub {
                 let site = me.site.clone();
                 self.tell_desk(Event::Located(me));
                 let members = site.map(|site| self.desk.conductor.members_of(&site));
-                ControlReply::Members(members.unwrap_or_default())
+                let members = members.unwrap_or_default().into_iter().map(Arc::new);
+                ControlReply::Members(members.collect())
             }
             ControlRequest::Uplink {
                 me,
@@ -312,7 +313,9 @@ impl Hub {
                     receipt,
                 }
             }
-            ControlRequest::Push { .. } => ControlReply::Refused("nobody pushes here".into()),
+            ControlRequest::Push { .. } | ControlRequest::Greet { .. } => {
+                ControlReply::Refused("not a question for a coordinator".into())
+            }
         };
         self.desk.traffic.answered(kind, &reply);
         let now = self.time();

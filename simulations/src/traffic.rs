@@ -104,5 +104,6 @@ pub(crate) fn kind(request: &ControlRequest) -> &'static str {
         ControlRequest::Locate { .. } => "who is here",
         ControlRequest::Uplink { .. } => "uplinks",
         ControlRequest::Push { .. } => "pushed orders",
+        ControlRequest::Greet { .. } => "greetings",
     }
 }

@@ -90,6 +90,12 @@ impl Island {
             SiteMessage::Status(signed) => self.beliefs.status(fleet, &signed).map(Event::Status),
             SiteMessage::Order(envelope) => fleet.order(&envelope),
             SiteMessage::Receipt(envelope) => fleet.receipt(&envelope),
+            SiteMessage::Missing { node, seq } => Some(Event::Missing {
+                from: sender,
+                node,
+                seq,
+            }),
+            SiteMessage::Beat(beat) => Some(Event::Beat { from: sender, beat }),
         }
     }
 

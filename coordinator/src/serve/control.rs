@@ -160,6 +160,9 @@ async fn answer(
         ControlRequest::Push { .. } => Ok(ControlReply::Refused(
             "orders come from the coordinator".into(),
         )),
+        ControlRequest::Greet { .. } => Ok(ControlReply::Refused(
+            "the coordinator is in no site".into(),
+        )),
     };
     answered.unwrap_or_else(|e| ControlReply::Refused(e.to_string()))
 }
@@ -219,6 +222,7 @@ async fn locate(house: &Arc<House>, me: Presence) -> Result<ControlReply, DeskEr
         .await?;
     members.retain(|member| member.contact.node != node);
     members.truncate(limits::MEMBERS_TOLD_MAX);
+    let members = members.into_iter().map(Arc::new).collect();
     Ok(ControlReply::Members(members))
 }
 

@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 
 use protocol::envelope::Envelope;
-use protocol::limits::{CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, ORDERS_MAX};
+use protocol::limits::{CONTROL_MAX_BYTES, ORDERS_MAX};
 use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead, Subject};
 use protocol::plan::{Recall, RolloutPlan};
-use protocol::wire::SiteMessage;
 use protocol::{Hash, RolloutId, Seq, Verified};
 
-use crate::contract::{Action, Record, RecordKey};
+use crate::contract::{Record, RecordKey};
 use crate::outbox::Outbox;
 
 /// Room for everything around the orders in one message.
@@ -55,7 +54,7 @@ impl Orders {
         self.recalls.insert(recall.rollout.clone(), recall);
     }
 
-    /// Takes an order in: remembers it, then hands it on in the site. Only then it may be obeyed.
+    /// Takes an order in and remembers it. Only then it may be obeyed and handed on.
     pub(crate) fn take(
         &mut self,
         order: Verified<Order>,
@@ -94,9 +93,6 @@ impl Orders {
             self.keep_recall(recall, out);
         }
         out.remember(Record::Order(order.clone()));
-        if encoded_bytes(order.envelope()) <= GOSSIP_MAX_BYTES {
-            out.push(Action::Gossip(SiteMessage::Order(order.envelope().clone())));
-        }
         if order.seq == self.head.next() {
             self.head = order.seq;
         }
@@ -275,6 +271,7 @@ pub(crate) fn encoded_bytes(envelope: &Envelope) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Action;
     use protocol::fixtures::{Fleet, node, rollout, seq};
 
     fn notes(out: &mut Outbox) -> Vec<&'static str> {

@@ -39,8 +39,10 @@ pub(crate) struct Sources {
     pub(crate) coordinators: Vec<Contact>,
     /// The site's delegates without this node.
     pub(crate) delegates: Vec<Contact>,
-    /// Members of the site without this node, with the head that each told.
-    pub(crate) members: Vec<(Contact, Seq)>,
+    /// Members of the site that told of orders which this node lacks.
+    pub(crate) ahead: Vec<Contact>,
+    /// Members of the site without this node.
+    pub(crate) members: Vec<Contact>,
     /// Orders are asked for after this.
     pub(crate) after: Seq,
 }
@@ -155,6 +157,11 @@ impl Pulls {
         })
     }
 
+    /// Whether somebody is being asked for this.
+    pub(crate) fn is_asking(&self, wanted: Wanted) -> bool {
+        self.open.get(&wanted).is_some_and(|p| p.asked.is_some())
+    }
+
     /// When the next question is due.
     pub(crate) fn timeout(&self) -> Option<Time> {
         self.open
@@ -165,10 +172,10 @@ impl Pulls {
     }
 
     fn choose(&mut self, wanted: Wanted, tries: u32, sources: &Sources) -> Option<Contact> {
-        let ahead = |(contact, head): &(Contact, Seq)| {
-            (wanted != Wanted::Orders || *head > sources.after).then(|| contact.clone())
+        let members: &[Contact] = match wanted {
+            Wanted::Orders => &sources.ahead,
+            _ => &sources.members,
         };
-        let members: Vec<Contact> = sources.members.iter().filter_map(ahead).collect();
         // The uplink brings orders every second; an uplinker asks the members when it is down.
         let coordinators_turn = match (wanted, sources.uplinker) {
             (Wanted::Orders, true) => false,
@@ -176,11 +183,11 @@ impl Pulls {
             (_, false) => tries % TRIES_BEFORE_COORDINATOR == TRIES_BEFORE_COORDINATOR - 1,
         };
         let turns: [&[Contact]; 3] = if coordinators_turn {
-            [&sources.coordinators, &members, &[]]
+            [&sources.coordinators, members, &[]]
         } else if tries == 0 && wanted != Wanted::Orders {
-            [&sources.delegates, &members, &sources.coordinators]
+            [&sources.delegates, members, &sources.coordinators]
         } else {
-            [&members, &sources.delegates, &sources.coordinators]
+            [members, &sources.delegates, &sources.coordinators]
         };
         let pool = turns.into_iter().find(|pool| !pool.is_empty())?;
         let i = self.rng.next_u32() as usize % pool.len();
@@ -210,7 +217,8 @@ mod tests {
             uplinker,
             coordinators: vec![contact(100)],
             delegates: vec![contact(1)],
-            members: vec![(contact(1), seq(5)), (contact(2), seq(3))],
+            ahead: vec![contact(1)],
+            members: vec![contact(1), contact(2)],
             after: seq(3),
         }
     }

@@ -95,6 +95,10 @@ impl Intake {
                 "scope",
                 format!("{from} spoke for another node: message dropped"),
             ),
+            Ok(SiteMessage::Missing { node, seq }) => {
+                self.events.push(Event::Missing { from, node, seq });
+            }
+            Ok(SiteMessage::Beat(beat)) => self.events.push(Event::Beat { from, beat }),
             Ok(SiteMessage::Order(envelope)) => self.order(from, &envelope),
             Ok(SiteMessage::Receipt(envelope)) => self.receipt(from, &envelope),
             Ok(SiteMessage::Status(signed)) => match signed.verify(self.trust.fleet()) {

@@ -77,7 +77,7 @@ fn a_node_speaks_only_for_itself() {
         held: true,
     };
     let (presence, claim) = (
-        SiteMessage::Presence(presence(1)),
+        SiteMessage::Presence(presence(1).into()),
         SiteMessage::Claim(claim),
     );
     intake.gossip(other, &presence.to_bytes());

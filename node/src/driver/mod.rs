@@ -313,7 +313,9 @@ impl Driver {
                 let version = *version;
                 self.look_up(reply, move |records| records.root(version));
             }
-            ControlRequest::Locate { me } | ControlRequest::Uplink { me, .. }
+            ControlRequest::Locate { me }
+            | ControlRequest::Uplink { me, .. }
+            | ControlRequest::Greet { me, .. }
                 if me.contact.node != from =>
             {
                 let line = format!("{from} asked in another node's name");

@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use node_core::contract::{
-    CountersRecord, InstalledRecord, JournalRecord, LeaseRecord, Memory, Record, RecordKey,
-    StatusRecord,
+    CountersRecord, InstalledRecord, JournalRecord, LeaseRecord, Memory, PeersRecord, Record,
+    RecordKey, StatusRecord,
 };
 use protocol::envelope::Envelope;
 use protocol::limits::ENVELOPE_MAX_BYTES;
@@ -103,6 +103,7 @@ enum Stored {
     Installed(InstalledRecord),
     Status(StatusRecord),
     Counters(CountersRecord),
+    Peers(PeersRecord),
 }
 
 impl Versioned for Stored {
@@ -356,6 +357,7 @@ fn stored(record: &Record) -> Vec<u8> {
         Record::Installed(r) => Stored::Installed(r.clone()),
         Record::Status(r) => Stored::Status(r.clone()),
         Record::Counters(r) => Stored::Counters(r.clone()),
+        Record::Peers(r) => Stored::Peers(r.clone()),
     }
     .to_bytes()
 }
@@ -384,6 +386,7 @@ fn restore(bytes: &[u8], trust: &Trust) -> Result<Record, (&'static str, String)
         Stored::Installed(record) => Record::Installed(record),
         Stored::Status(record) => Record::Status(record),
         Stored::Counters(record) => Record::Counters(record),
+        Stored::Peers(record) => Record::Peers(record),
     })
 }
 

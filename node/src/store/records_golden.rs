@@ -10,9 +10,9 @@ use crate::golden;
 use protocol::fixtures::{Fleet, rollout, site};
 
 golden::variants!(every_record_of of Record: Topology, Plan, Release, Order, Recall, Lease, Journal,
-    Installed, Status, Counters);
+    Installed, Status, Counters, Peers);
 golden::variants!(every_key_of of RecordKey: Topology, Plan, Release, Order, Recall, Lease, Journal,
-    Installed, Status, Counters);
+    Installed, Status, Counters, Peers);
 golden::variants!(every_subject_of of Subject: Lease, Hold, Recall, Bulletin);
 golden::variants!(every_boundary_of of Boundary: Claimed, StagedVerified, PreHook, SlotWritten,
     SwitchIntent, Switched, RestartArmed, Healthy, Committed, Reported, RollingBack, RolledBack);
@@ -178,6 +178,7 @@ fn every_key_is_written_as_ever() {
         RecordKey::Installed(site("app")),
         RecordKey::Status(id()),
         RecordKey::Counters,
+        RecordKey::Peers,
     ];
     every_key_of(&keys);
     every_subject_of(keys.iter().filter_map(|key| match key {

@@ -1,11 +1,13 @@
 //! Records come back as they were kept, and damage is named instead of panicking.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use node_core::contract::{Boundary, Failure};
 use protocol::Seq;
 use protocol::fixtures::{self, Fleet};
 use protocol::status::{NodeStatus, State};
+use protocol::wire::Presence;
 
 use super::*;
 
@@ -76,6 +78,17 @@ pub(super) fn everything(fleet: &Fleet) -> Vec<Record> {
             orders: fixtures::seq(5),
             own: Seq { epoch: 0, n: 12 },
         }),
+        Record::Peers(PeersRecord {
+            site: fixtures::site("s1"),
+            members: vec![Arc::new(Presence {
+                contact: fixtures::contact(2),
+                site: Some(fixtures::site("s1")),
+                roaming: false,
+                seq: fixtures::seq(3),
+                orders_head: fixtures::seq(5),
+                leaving: false,
+            })],
+        }),
         Record::Plan(plan),
         Record::Release(release),
     ]
@@ -140,6 +153,7 @@ fn a_statement_whose_keys_lost_their_role_is_dropped_by_name() {
             | Record::Installed(_)
             | Record::Status(_)
             | Record::Counters(_)
+            | Record::Peers(_)
     )));
     assert_eq!(loaded.dropped.len(), 6);
     assert!(loaded.dropped.iter().all(|(event, _)| *event == "scope"));

@@ -170,7 +170,7 @@ impl FakeCoordinator {
                     .present
                     .values()
                     .filter(|p| p.site == site && p.contact.node != from);
-                ControlReply::Members(members.cloned().collect())
+                ControlReply::Members(members.cloned().map(Arc::new).collect())
             }
             ControlRequest::Uplink {
                 me,
@@ -205,7 +205,7 @@ impl FakeCoordinator {
                     receipt,
                 }
             }
-            ControlRequest::Push { .. } => {
+            ControlRequest::Push { .. } | ControlRequest::Greet { .. } => {
                 ControlReply::Refused("I push, others are pushed to".into())
             }
         }

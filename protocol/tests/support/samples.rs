@@ -21,7 +21,7 @@ use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
 use protocol::trust::{Root, Statement, Trust};
 use protocol::versioned::Versioned;
 use protocol::wire::{
-    Claim, Class, ControlReply, ControlRequest, DataRequest, Notice, Presence, SiteMessage,
+    Beat, Claim, Class, ControlReply, ControlRequest, DataRequest, Notice, Presence, SiteMessage,
 };
 use protocol::{BlobRef, Hash, Span};
 
@@ -375,19 +375,36 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
     };
     vec![
         binary("", &status(fleet)),
-        binary(".presence", &SiteMessage::Presence(presence.clone())),
+        binary(".presence", &SiteMessage::Presence(presence.clone().into())),
         binary(
             ".presence-roaming",
-            &SiteMessage::Presence(Presence {
-                roaming: true,
-                leaving: true,
-                ..nowhere
-            }),
+            &SiteMessage::Presence(
+                Presence {
+                    roaming: true,
+                    leaving: true,
+                    ..nowhere
+                }
+                .into(),
+            ),
         ),
         binary(".claim", &SiteMessage::Claim(claim)),
         binary_and(".status", &SiteMessage::Status(signed), look),
         binary(".order", &SiteMessage::Order(order.clone())),
         binary(".receipt", &SiteMessage::Receipt(receipt.clone())),
+        binary(
+            ".missing",
+            &SiteMessage::Missing {
+                node: node(2),
+                seq: seq(8),
+            },
+        ),
+        binary(
+            ".beat",
+            &SiteMessage::Beat(Beat {
+                head: seq(5),
+                view: 0x0123_4567_89ab_cdef,
+            }),
+        ),
         binary(".orders", &ControlRequest::PullOrders { after: seq(4) }),
         binary(
             ".document",
@@ -409,9 +426,16 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
                 orders: vec![order.clone()],
             },
         ),
+        binary(
+            ".greet",
+            &ControlRequest::Greet {
+                me: presence.clone(),
+                gone: Some(seq(7)),
+            },
+        ),
         binary(".orders", &ControlReply::Orders(vec![order.clone()])),
         binary(".document", &ControlReply::Document(Some(b"{}".to_vec()))),
-        binary(".members", &ControlReply::Members(vec![presence])),
+        binary(".members", &ControlReply::Members(vec![presence.into()])),
         binary(
             ".uplink",
             &ControlReply::Uplink {

@@ -6,7 +6,7 @@ mod settle;
 use std::collections::BTreeSet;
 
 use protocol::limits::GOSSIP_MAX_BYTES;
-use protocol::orders::Receipt;
+use protocol::orders::{Order, Receipt};
 use protocol::wire::SiteMessage;
 use protocol::{NodeId, Now, Seq, Time, Verified};
 
@@ -15,10 +15,10 @@ use crate::counters::Counters;
 use crate::installed::Installed;
 use crate::lease::Leases;
 use crate::library::Library;
-use crate::membership::Membership;
+use crate::membership::{Membership, Surroundings, Word};
 use crate::orders::{Orders, Taken, encoded_bytes};
 use crate::outbox::Outbox;
-use crate::pulls::Pulls;
+use crate::pulls::{Pulls, Wanted};
 use crate::report::Reports;
 use crate::rollouts::Rollouts;
 use crate::swarm::{self, Swarm};
@@ -50,6 +50,8 @@ pub struct Brain {
     /// Whether the machine's addresses were told.
     addressed: bool,
     was_uplinker: bool,
+    /// Whether the swarm may take the members that it knows for all there are.
+    knows_site: bool,
     /// The bulletin whose origins the swarm knows.
     followed: Option<Seq>,
     /// The bulletin after which the library was tidied.
@@ -65,10 +67,12 @@ impl Brain {
     pub fn new(config: Config, memory: Memory, now: Now) -> Brain {
         let mut reports = Reports::default();
         let mut counters = None;
+        let mut peers = None;
         for record in &memory.records {
             match record {
                 Record::Counters(record) => counters = Some(record.clone()),
                 Record::Status(record) => reports.restore(record.clone()),
+                Record::Peers(record) => peers = Some(record.clone()),
                 _ => {}
             }
         }
@@ -81,7 +85,7 @@ impl Brain {
             installed: Installed::default(),
             reports,
             rollouts: Rollouts::default(),
-            membership: Membership::new(&config),
+            membership: Membership::new(&config, peers),
             pulls: Pulls::new(config.seed),
             uplink: Uplink::new(config.tempo),
             swarm: Swarm::new(
@@ -93,6 +97,7 @@ impl Brain {
             ),
             addressed: false,
             was_uplinker: false,
+            knows_site: true,
             followed: None,
             tidied: None,
             visits: BTreeSet::new(),
@@ -107,7 +112,7 @@ impl Brain {
                 Record::Lease(lease) => brain.leases.restore(lease),
                 Record::Journal(journal) => brain.rollouts.restore(journal),
                 Record::Installed(installed) => brain.installed.restore(installed),
-                Record::Status(_) | Record::Counters(_) => {}
+                Record::Status(_) | Record::Counters(_) | Record::Peers(_) => {}
                 document => brain.library.restore(&document),
             }
         }
@@ -148,6 +153,7 @@ impl Brain {
                     return;
                 }
                 self.leases.take(&order, now, &mut self.out);
+                self.hand_on(&order);
                 self.news.orders = true;
             }
             Event::Receipt(receipt) => {
@@ -174,22 +180,34 @@ impl Brain {
             }
             Event::Leaving => {
                 let head = self.orders.head();
-                self.membership
-                    .leave(head, &mut self.counters, &mut self.out);
+                let mut around = Surroundings {
+                    coordinators: &[],
+                    head,
+                    counters: &mut self.counters,
+                    out: &mut self.out,
+                };
+                self.membership.leave(&mut around);
                 return;
             }
             Event::Presence(presence) => {
                 self.news.lacks |= presence.orders_head > self.orders.head();
-                self.membership.hear(presence, now);
+                self.membership.hear(presence, Word::Own, now);
             }
-            Event::Connected(node) => self.membership.connected(node),
-            Event::Disconnected(node) => self.membership.disconnected(node),
+            Event::Missing { from, node, seq } => self.membership.missing(from, node, seq, now),
+            Event::Beat { from, beat } => {
+                let head = self.orders.head();
+                self.news.lacks |= self.membership.beat(from, beat, head, now);
+            }
+            Event::Connected(node) => self.membership.connected(node, now),
+            Event::Disconnected(node) => {
+                self.membership.disconnected(node, now, &mut self.out);
+            }
             Event::Answered { ticket, reply } => self.answered(ticket, reply, now),
             Event::Asked {
                 ticket,
                 from,
                 request,
-            } => self.asked(ticket, from, &request),
+            } => self.asked(ticket, from, request, now),
             Event::StepEnded { ticket, outcome } => {
                 self.with_rooms(now, |rollouts, _, rooms| {
                     rollouts.step_ended(ticket, &outcome, rooms)
@@ -262,6 +280,17 @@ impl Brain {
         }
         let site = own.map(|site| (site.id.clone(), site.wan_down_bytes_per_s));
         self.swarm.set_site(now, site);
+        self.knows_site = true;
+    }
+
+    /// Gossips an order that came from the coordinator or by a question; what came by gossip is
+    /// known in the site.
+    fn hand_on(&mut self, order: &Verified<Order>) {
+        let fetched = self.membership.is_uplinker() || self.pulls.is_asking(Wanted::Orders);
+        if fetched && encoded_bytes(order.envelope()) <= GOSSIP_MAX_BYTES {
+            let order = SiteMessage::Order(order.envelope().clone());
+            self.out.push(Action::Gossip(order));
+        }
     }
 
     fn documents_came(&mut self) {

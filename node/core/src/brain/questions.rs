@@ -1,15 +1,14 @@
 //! Answers to this node's questions, and questions of peers.
 
-use protocol::NodeId;
-use protocol::Now;
+use std::sync::Arc;
+
 use protocol::wire::{ControlReply, ControlRequest};
+use protocol::{NodeId, Now};
 
 use super::Brain;
 use crate::contract::{Action, Ticket};
+use crate::membership::{Surroundings, Word};
 use crate::pulls::Wanted;
-
-/// Members that are named in one answer to a newcomer.
-const TRACKED_MAX: usize = 256;
 
 impl Brain {
     pub(super) fn answered(&mut self, ticket: Ticket, reply: Option<ControlReply>, now: Now) {
@@ -18,6 +17,7 @@ impl Brain {
             if let (Wanted::Orders, Some(ControlReply::Orders(orders))) = (pulled.wanted, &reply) {
                 self.orders.pulled(pulled.after, orders);
                 self.news.orders = true;
+                self.membership.was_asked(&pulled.from);
             }
             if self.coordinators().iter().any(|c| c.node == pulled.from) {
                 self.visits.insert(pulled.from);
@@ -35,28 +35,46 @@ impl Brain {
             self.visits.insert(asked.to);
             return;
         }
-        let found = matches!(reply, Some(ControlReply::Members(_)));
-        if let Some(asked) = self.membership.located(ticket, found, now) {
-            self.visits.insert(asked);
-            if let Some(ControlReply::Members(members)) = reply {
-                members
-                    .into_iter()
-                    .for_each(|presence| self.membership.hear(presence, now));
+        let list = match &reply {
+            Some(ControlReply::Members(list)) => Some(&list[..]),
+            _ => None,
+        };
+        if self.membership.surveyed(ticket, list, now) {
+            self.news.lacks = true;
+        } else if let Some(asked) = self.membership.located(ticket, list, now) {
+            self.news.lacks = true;
+            if self.coordinators().iter().any(|c| c.node == asked) {
+                self.visits.insert(asked);
             }
         }
     }
 
-    pub(super) fn asked(&mut self, ticket: Ticket, from: NodeId, request: &ControlRequest) {
+    pub(super) fn asked(
+        &mut self,
+        ticket: Ticket,
+        from: NodeId,
+        request: ControlRequest,
+        now: Now,
+    ) {
+        let mut around = Surroundings {
+            coordinators: &[],
+            head: self.orders.head(),
+            counters: &mut self.counters,
+            out: &mut self.out,
+        };
         let reply = match request {
-            ControlRequest::PullOrders { after } => ControlReply::Orders(self.orders.after(*after)),
-            ControlRequest::Locate { .. } => {
-                let members = self.membership.members().values();
-                ControlReply::Members(
-                    members
-                        .take(TRACKED_MAX)
-                        .map(|m| m.presence.clone())
-                        .collect(),
-                )
+            ControlRequest::PullOrders { after } => ControlReply::Orders(self.orders.after(after)),
+            ControlRequest::Locate { me } => {
+                let members = self.membership.everyone(&mut around);
+                self.membership.hear(Arc::new(me), Word::Direct, now);
+                self.news.lacks = true;
+                ControlReply::Members(members)
+            }
+            ControlRequest::Greet { me, gone } => {
+                let own = self.membership.greeted(gone, now, &mut around);
+                self.membership.hear(Arc::new(me), Word::Direct, now);
+                self.news.lacks = true;
+                ControlReply::Members(vec![own])
             }
             ControlRequest::Push { .. } if self.coordinators().iter().any(|c| c.node == from) => {
                 ControlReply::Done

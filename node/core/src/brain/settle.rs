@@ -8,8 +8,9 @@ use protocol::wire::Contact;
 use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Time};
 
 use super::Brain;
-use crate::contract::{Action, NodeRole};
-use crate::membership::Member;
+use crate::contract::{Action, Config, NodeRole};
+use crate::membership::{Member, Surroundings};
+use crate::orders::Orders;
 use crate::pulls::{Sources, Wanted};
 use crate::rollouts::Rollouts;
 use crate::swarm;
@@ -107,9 +108,7 @@ impl Brain {
 
     /// Where the coordinator is reached: as the newest bulletin says, or as was known at enrolment.
     pub(super) fn coordinators(&self) -> &[Contact] {
-        let told = self.orders.bulletin().map(|b| &b.coordinators);
-        told.filter(|c| !c.is_empty())
-            .unwrap_or(&self.config.coordinators)
+        coordinators(&self.orders, &self.config)
     }
 
     fn follow_orders(&mut self, now: Now) {
@@ -119,6 +118,7 @@ impl Brain {
         self.news.lacks = true;
         self.news.rollouts = true;
         self.counters.raise_orders(self.orders.head());
+        self.membership.set_head(self.orders.head(), now);
         let followed = Some(self.orders.bulletin_seq());
         if self.followed == followed {
             return;
@@ -135,27 +135,32 @@ impl Brain {
     }
 
     fn tend_members(&mut self, now: Now) {
-        if !self.membership.is_due(now) {
+        let head = self.orders.head();
+        if self.membership.is_due(now) {
+            let mut around = Surroundings {
+                coordinators: coordinators(&self.orders, &self.config),
+                head,
+                counters: &mut self.counters,
+                out: &mut self.out,
+            };
+            self.membership.tick(now, &mut around);
+        }
+        let knows_site = self.membership.knows_its_site();
+        if knows_site != self.knows_site {
+            self.knows_site = knows_site;
+            self.swarm.set_site_known(now, knows_site);
+        }
+        if self.membership.take_changes().is_empty() {
             return;
         }
-        let coordinators = match self.membership.is_alone() {
-            true => self.coordinators().to_vec(),
-            false => Vec::new(),
+        self.news.lacks = true;
+        let member = |(node, member): (&NodeId, &Member)| {
+            let contact = member.presence.contact.clone();
+            let roaming = member.presence.roaming;
+            (*node, swarm::Member { contact, roaming })
         };
-        let head = self.orders.head();
-        let changed =
-            self.membership
-                .tick(now, &coordinators, head, &mut self.counters, &mut self.out);
-        if changed {
-            self.news.lacks = true;
-            let member = |(node, member): (&NodeId, &Member)| {
-                let contact = member.presence.contact.clone();
-                let roaming = member.presence.roaming;
-                (*node, swarm::Member { contact, roaming })
-            };
-            let members: BTreeMap<_, _> = self.membership.members().iter().map(member).collect();
-            self.swarm.set_members(now, &members);
-        }
+        let members: BTreeMap<_, _> = self.membership.members().iter().map(member).collect();
+        self.swarm.set_members(now, &members);
     }
 
     fn speak_with_coordinator(&mut self, now: Now) {
@@ -202,18 +207,20 @@ impl Brain {
             return;
         }
         let members = self.membership.members();
-        let contact = |m: &Member| m.presence.contact.clone();
-        let delegates = self.membership.delegates().iter();
+        let contact = |n: &NodeId| Some(members.get(n)?.presence.contact.clone());
         let sources = Sources {
             uplinker,
             coordinators: self.coordinators().to_vec(),
-            delegates: delegates
-                .filter_map(|n| members.get(n))
-                .map(contact)
+            delegates: self
+                .membership
+                .delegates()
+                .iter()
+                .filter_map(contact)
                 .collect(),
+            ahead: self.membership.ahead().filter_map(contact).collect(),
             members: members
                 .values()
-                .map(|m| (contact(m), m.presence.orders_head))
+                .map(|m| m.presence.contact.clone())
                 .collect(),
             after: self.orders.pull_after(),
         };
@@ -221,10 +228,8 @@ impl Brain {
     }
 
     fn wanted(&self, uplinker: bool) -> BTreeSet<Wanted> {
-        let head = self.orders.head();
         let mut wanted = BTreeSet::new();
-        let mut members = self.membership.members().values();
-        let behind = members.any(|m| m.presence.orders_head > head);
+        let behind = self.membership.ahead().next().is_some();
         // The uplink brings orders to those who have one, unless it is down.
         if (behind || self.orders.has_gaps()) && (!uplinker || self.uplink.is_down()) {
             wanted.insert(Wanted::Orders);
@@ -305,4 +310,11 @@ impl Brain {
         };
         act(&mut self.rollouts, self.membership.site(), &mut rooms)
     }
+}
+
+/// See [`Brain::coordinators`].
+fn coordinators<'a>(orders: &'a Orders, config: &'a Config) -> &'a [Contact] {
+    let told = orders.bulletin().map(|b| &b.coordinators);
+    told.filter(|c| !c.is_empty())
+        .unwrap_or(&config.coordinators)
 }

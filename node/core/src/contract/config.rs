@@ -56,10 +56,12 @@ pub enum NodeRole {
 /// Intervals, from [`protocol::limits`] unless a test or a scenario says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tempo {
-    /// Presence is gossiped this often.
+    /// Presence is gossiped this often if nothing changes.
     pub presence: Span,
     /// Unheard for so long, a member is gone.
     pub presence_lifetime: Span,
+    /// Who came into a site waits this long before it owns anything.
+    pub settle: Span,
     /// Haves are batched for this long.
     pub have: Span,
     /// A claim waits this long for a better one.
@@ -76,6 +78,7 @@ impl Default for Tempo {
         Tempo {
             presence: l::PRESENCE_INTERVAL,
             presence_lifetime: l::PRESENCE_LIFETIME,
+            settle: l::SITE_SETTLE,
             have: l::HAVE_INTERVAL,
             claim_wait: l::CLAIM_WAIT,
             claim_lease: l::CLAIM_LEASE,

@@ -5,6 +5,7 @@ use super::Ticket;
 use core::net::IpAddr;
 use protocol::Hash;
 use protocol::NodeId;
+use protocol::Seq;
 use protocol::Verified;
 use protocol::index::CheckedIndex;
 use protocol::manifest::ReleaseManifest;
@@ -16,12 +17,14 @@ use protocol::plan::RolloutPlan;
 use protocol::status::NodeStatus;
 use protocol::topology::Topology;
 use protocol::trust::Root;
+use protocol::wire::Beat;
 use protocol::wire::Claim;
 use protocol::wire::Contact;
 use protocol::wire::ControlReply;
 use protocol::wire::ControlRequest;
 use protocol::wire::Notice;
 use protocol::wire::Presence;
+use std::sync::Arc;
 
 /// What the body tells the brain.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,8 +55,24 @@ pub enum Event {
     /// The process is about to end: the last chance to say so to the site.
     Leaving,
 
-    /// A member of the site said that it is here (by gossip, or handed on by the coordinator).
-    Presence(Presence),
+    /// A member of the site said by gossip that it is here.
+    Presence(Arc<Presence>),
+    /// A member says that it cannot reach another one any more.
+    Missing {
+        /// Who says it.
+        from: NodeId,
+        /// Who is meant.
+        node: NodeId,
+        /// The number of the presence that is meant.
+        seq: Seq,
+    },
+    /// A member told where it stands.
+    Beat {
+        /// Who.
+        from: NodeId,
+        /// What it told.
+        beat: Beat,
+    },
     /// A control connection to a node stands.
     Connected(NodeId),
     /// The control connection to a node is gone.
@@ -106,7 +125,7 @@ pub enum Event {
         /// The question.
         ticket: Ticket,
         /// `None` if it broke its rules.
-        index: Option<std::sync::Arc<CheckedIndex>>,
+        index: Option<Arc<CheckedIndex>>,
     },
     /// Chunks that the node holds were copied into the pack.
     Reused {

@@ -20,7 +20,7 @@ pub use action::{Action, FetchReason, Step};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
 pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome};
 pub use record::{
-    Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory, Record,
-    RecordKey, StatusRecord,
+    Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory,
+    PeersRecord, Record, RecordKey, StatusRecord,
 };
 pub use standing::{Snapshot, Standing};

@@ -13,9 +13,11 @@ use protocol::plan::Recall;
 use protocol::plan::RolloutPlan;
 use protocol::status::NodeStatus;
 use protocol::topology::Topology;
+use protocol::wire::Presence;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is remembered across restarts. The body keeps each record under its key and hands all of
 /// them back, with the statements verified again, when the brain is made anew.
@@ -41,6 +43,8 @@ pub enum Record {
     Status(StatusRecord),
     /// Highest counters seen: the guard against rollback of metadata and software.
     Counters(CountersRecord),
+    /// Members of the site that were seen last, to find it again without the coordinator.
+    Peers(PeersRecord),
 }
 
 /// Under which key a record is kept; a new record replaces the old one of the same key.
@@ -66,6 +70,8 @@ pub enum RecordKey {
     Status(RolloutId),
     /// See [`Record::Counters`].
     Counters,
+    /// See [`Record::Peers`].
+    Peers,
 }
 
 impl Record {
@@ -82,6 +88,7 @@ impl Record {
             Record::Installed(installed) => RecordKey::Installed(installed.product.clone()),
             Record::Status(status) => RecordKey::Status(status.status.rollout.clone()),
             Record::Counters(_) => RecordKey::Counters,
+            Record::Peers(_) => RecordKey::Peers,
         }
     }
 }
@@ -200,6 +207,15 @@ pub struct CountersRecord {
     pub orders: Seq,
     /// The last number of this node's own register and presence.
     pub own: Seq,
+}
+
+/// Members of a site, at most [`protocol::limits::PEERS_REMEMBERED_MAX`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeersRecord {
+    /// The site.
+    pub site: SiteId,
+    /// What each of them said last, the ones to ask first in front.
+    pub members: Vec<Arc<Presence>>,
 }
 
 /// Everything that was remembered.

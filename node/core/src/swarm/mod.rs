@@ -196,6 +196,12 @@ impl Swarm {
         self.pass(now.boot);
     }
 
+    /// Whether it is known who is in the site; as long as it is not, nothing is brought over the WAN.
+    pub fn set_site_known(&mut self, now: Now, known: bool) {
+        self.desk.site.since = if known { now.boot } else { Time::MAX };
+        self.pass(now.boot);
+    }
+
     /// The site's members without this node. Those who are missing are gone. Without a site there
     /// are none.
     pub fn set_members(&mut self, now: Now, members: &BTreeMap<NodeId, Member>) {

@@ -26,7 +26,7 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         return;
     }
     let may_from = desk.site.id.as_ref().map_or(now, |_| {
-        let settled = desk.site.since + desk.tempo.presence + desk.tempo.claim_wait;
+        let settled = desk.site.since + desk.tempo.settle + desk.tempo.claim_wait;
         blob.met_at.map_or(settled, |met| met.max(settled))
     });
     let missing: Vec<u32> = blob
@@ -35,7 +35,8 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         .take(EXPECT_WINDOW)
         .collect();
     if now < may_from {
-        if !missing.is_empty() {
+        // Without knowing who is here there is no time to wait for.
+        if !missing.is_empty() && may_from != Time::MAX {
             desk.wake_at(may_from);
         }
         return;

@@ -1,6 +1,7 @@
 //! A site of several brains on one bus, and a coordinator that comes and goes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use protocol::fixtures::{CREATED, Fleet, contact, node, node_key};
@@ -25,6 +26,7 @@ struct Member {
     inbox: VecDeque<Event>,
     paced: Vec<Action>,
     linked_to_coordinator: bool,
+    links: BTreeSet<NodeId>,
 }
 
 /// Nodes of site `s1` and the coordinator, who is contact 9000.
@@ -109,6 +111,7 @@ impl Site {
             inbox: VecDeque::new(),
             paced: Vec::new(),
             linked_to_coordinator: false,
+            links: BTreeSet::new(),
         };
         self.members.insert(node(n), member);
         self.greet(node(n), n);
@@ -183,7 +186,7 @@ impl Site {
         member.linked_to_coordinator = true;
         let reply = match request {
             ControlRequest::Locate { me } => {
-                let mut here: Vec<Presence> = self.known.values().cloned().collect();
+                let mut here: Vec<_> = self.known.values().cloned().map(Arc::new).collect();
                 here.retain(|p| p.contact.node != from);
                 self.known.insert(from, me);
                 ControlReply::Members(here)
@@ -279,6 +282,19 @@ impl Site {
             Action::Gossip(SiteMessage::Presence(presence)) => {
                 self.gossip(id, &Event::Presence(presence));
             }
+            Action::Gossip(SiteMessage::Missing { node, seq }) => {
+                self.gossip(
+                    id,
+                    &Event::Missing {
+                        from: id,
+                        node,
+                        seq,
+                    },
+                );
+            }
+            Action::Gossip(SiteMessage::Beat(beat)) => {
+                self.gossip(id, &Event::Beat { from: id, beat });
+            }
             Action::Gossip(SiteMessage::Order(envelope)) => {
                 let order = self.order_of(envelope.digest()).expect("an order");
                 self.gossip(id, &order);
@@ -296,6 +312,7 @@ impl Site {
             }
             Action::Connect(contact) => self.link(id, contact.node),
             Action::Disconnect(peer) if peer == node(9000) => member.linked_to_coordinator = false,
+            Action::Disconnect(peer) => self.unlink(id, peer),
             Action::Ask {
                 ticket,
                 to,
@@ -329,9 +346,31 @@ impl Site {
     }
 
     fn link(&mut self, from: NodeId, to: NodeId) {
-        if self.members.get(&to).is_some_and(|m| m.up) {
+        let up = |site: &Site, n| site.members.get(&n).is_some_and(|m| m.up);
+        if up(self, from) && up(self, to) && self.links(from).insert(to) {
+            self.links(to).insert(from);
             self.send(from, Event::Connected(to));
             self.send(to, Event::Connected(from));
+        }
+    }
+
+    fn links(&mut self, of: NodeId) -> &mut BTreeSet<NodeId> {
+        &mut self.members.get_mut(&of).expect("a member").links
+    }
+
+    fn unlink(&mut self, from: NodeId, to: NodeId) {
+        if self.links(from).remove(&to) {
+            self.links(to).remove(&from);
+            self.send(from, Event::Disconnected(to));
+            self.send(to, Event::Disconnected(from));
+        }
+    }
+
+    /// The process dies; its connections break.
+    fn die(&mut self, id: NodeId) {
+        self.members.get_mut(&id).expect("a member").up = false;
+        for peer in self.links(id).clone() {
+            self.unlink(id, peer);
         }
     }
 
@@ -467,7 +506,7 @@ fn statuses_outlive_the_delegates_that_could_not_hand_them_over() {
     });
     site.run_for(Span::from_secs(2));
     for delegate in &delegates {
-        site.members.get_mut(delegate).expect("a member").up = false;
+        site.die(*delegate);
     }
     site.run_for(Span::from_secs(10));
     assert!(site.statuses.is_empty(), "nobody reached the coordinator");
@@ -504,9 +543,9 @@ fn a_member_that_leaves_is_gone_at_once_and_one_that_falls_silent_soon() {
     assert_eq!(members(&site), 4);
     site.send(node(2), Event::Leaving);
     site.work();
-    site.members.get_mut(&node(2)).expect("a member").up = false;
+    site.die(node(2));
     assert_eq!(members(&site), 3);
-    site.members.get_mut(&node(3)).expect("a member").up = false;
+    site.die(node(3));
     site.run(|s| members(s) == 2);
 }
 

@@ -229,13 +229,13 @@ impl World {
         self.run(1_500);
     }
 
-    /// SIGKILL: its transfers break; its site notices after the lifetime of a presence.
+    /// SIGKILL: its transfers break; its site notices within seconds.
     pub fn kill(&mut self, n: usize) {
         self.nodes[n].swarm = None;
         self.nodes[n].lives += 1;
         self.visible.remove(&n);
         self.transfers.retain(|t| t.to != n);
-        self.views_change(self.tempo.presence_lifetime);
+        self.views_change(Span(5_000));
     }
 
     fn views_change(&mut self, after: Span) {
