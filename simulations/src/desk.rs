@@ -225,8 +225,8 @@ impl Hub {
     fn issue(&mut self, order: Order) {
         let now = self.clock();
         let envelope = self.signed(&order);
-        if matches!(order.body, OrderBody::Halt { .. }) {
-            self.halted();
+        if let OrderBody::Halt { rollout, .. } = &order.body {
+            self.halted(rollout);
         }
         let fed = self.desk.feed.iter();
         let fed = fed.filter(|(_, at)| now.boot.since(**at) < FEED);

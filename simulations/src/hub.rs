@@ -9,6 +9,7 @@ use crate::desk::Desk;
 use crate::fleet::BEGINNING;
 use crate::losses::Losses;
 use crate::mail::{Letter, Mail};
+use crate::measures::Milestones;
 use crate::queue::Queue;
 use crate::scenario::stream;
 use crate::shared::Shared;
@@ -55,7 +56,7 @@ impl Hub {
         let (origin, coordinator) = (shared.origin.clone(), shared.coordinator.clone());
         let mut hub = Hub {
             desk: Desk::new(shared.fleet.id(), origin, coordinator),
-            story: Story::default(),
+            story: Story::new(shared.fate.calm()),
             audit: Audit::default(),
             events: 0,
             over: false,
@@ -150,11 +151,15 @@ impl Hub {
     }
 
     /// The coordinator gave a halt.
-    pub(crate) fn halted(&mut self) {
+    pub(crate) fn halted(&mut self, rollout: &protocol::RolloutId) {
         let now = self.now;
-        let noted = self.story.milestones.last_mut();
-        noted.into_iter().for_each(|m| {
-            m.halted.get_or_insert(now);
-        });
+        if let Some(noted) = self.milestones(rollout) {
+            noted.halted.get_or_insert(now);
+        }
+    }
+
+    fn milestones(&mut self, rollout: &protocol::RolloutId) -> Option<&mut Milestones> {
+        let number = self.story.rollouts.iter().position(|id| id == rollout)?;
+        self.story.milestones.get_mut(number)
     }
 }

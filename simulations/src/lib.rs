@@ -28,6 +28,7 @@ pub mod machine;
 pub mod mail;
 pub mod measures;
 mod mishaps;
+mod operators;
 pub mod plots;
 pub mod queue;
 pub mod report;

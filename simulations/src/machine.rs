@@ -145,6 +145,11 @@ impl Machine {
         }
     }
 
+    /// Whether it is not there, by what the seed drew.
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+
     /// Its id.
     pub fn node(&self) -> NodeId {
         self.config.node
