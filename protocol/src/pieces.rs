@@ -126,7 +126,13 @@ impl PieceSet {
 
     /// Whether every piece is in the set.
     pub fn is_full(&self) -> bool {
-        self.count() == self.len
+        let (whole, rest) = ((self.len / 64) as usize, self.len % 64);
+        self.words.iter().take(whole).all(|word| *word == u64::MAX)
+            && (rest == 0
+                || self
+                    .words
+                    .get(whole)
+                    .is_some_and(|word| *word == (1 << rest) - 1))
     }
 
     /// Number of pieces in the set.
@@ -159,9 +165,27 @@ impl PieceSet {
 
     /// Adds every piece of `other` that fits.
     pub fn union(&mut self, other: &PieceSet) {
+        if self.words.len() == other.words.len() && self.len >= other.len {
+            let pairs = self.words.iter_mut().zip(&other.words);
+            pairs.for_each(|(word, other)| *word |= other);
+            return;
+        }
         for piece in other.iter() {
             self.insert(piece);
         }
+    }
+
+    /// Removes every piece of `other`.
+    pub fn subtract(&mut self, other: &PieceSet) {
+        let pairs = self.words.iter_mut().zip(&other.words);
+        pairs.for_each(|(word, other)| *word &= !other);
+    }
+
+    /// Keeps what is in `other` too.
+    pub fn intersect(&mut self, other: &PieceSet) {
+        let others = other.words.iter().chain(core::iter::repeat(&0));
+        let pairs = self.words.iter_mut().zip(others);
+        pairs.for_each(|(word, other)| *word &= other);
     }
 
     /// The pieces in the set, rising.
@@ -181,7 +205,12 @@ impl PieceSet {
 
     /// Whether every piece of `other` is here too.
     pub fn covers(&self, other: &PieceSet) -> bool {
-        other.iter().all(|piece| self.contains(piece))
+        let mine = self.words.iter().chain(core::iter::repeat(&0));
+        other
+            .words
+            .iter()
+            .zip(mine)
+            .all(|(other, word)| other & !word == 0)
     }
 
     /// Whether the bitmap is as long as it says and holds nothing beyond; ask it of foreign sets.

@@ -4,6 +4,10 @@
 //! the question with each candidate and sorts. A position mixes salt, release and node, so the same
 //! machines are not always first.
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt};
+
 use crate::ids::{Hash, NodeId};
 
 /// `H(salt, release, node)` as a number in `0..2^64`: the node's place in the rollout.
@@ -16,17 +20,30 @@ pub fn position(salt: &Hash, release: &Hash, node: &NodeId) -> u64 {
 
 /// The weight of `node` for the question `about` of the kind `purpose`; lowest comes first.
 pub fn rank(purpose: &'static str, about: &[u8], node: &NodeId) -> u64 {
-    let context = match purpose {
-        "delegate" => "tidegate 2026 delegate rank v1",
-        "fetcher" => "tidegate 2026 fetcher rank v1",
-        "owner" => "tidegate 2026 piece owner rank v1",
-        _ => "tidegate 2026 other rank v1",
+    // Ranks are drawn often; hashing the context anew each time would double their price.
+    static KEYS: LazyLock<[ContextKey; 4]> = LazyLock::new(|| {
+        [
+            "tidegate 2026 delegate rank v1",
+            "tidegate 2026 fetcher rank v1",
+            "tidegate 2026 piece owner rank v1",
+            "tidegate 2026 other rank v1",
+        ]
+        .map(blake3::hazmat::hash_derive_key_context)
+    });
+    let key = match purpose {
+        "delegate" => &KEYS[0],
+        "fetcher" => &KEYS[1],
+        "owner" => &KEYS[2],
+        _ => &KEYS[3],
     };
-    keyed(context, &[about, &node.0])
+    number(blake3::Hasher::new_from_context_key(key), &[about, &node.0])
 }
 
 fn keyed(context: &'static str, parts: &[&[u8]]) -> u64 {
-    let mut hasher = blake3::Hasher::new_derive_key(context);
+    number(blake3::Hasher::new_derive_key(context), parts)
+}
+
+fn number(mut hasher: blake3::Hasher, parts: &[&[u8]]) -> u64 {
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part);
