@@ -177,6 +177,8 @@ pub const HAVE_INTERVAL: Span = Span::from_millis(100);
 pub const CLAIM_WAIT: Span = Span::from_millis(50);
 /// Without progress for this long, the next in rank takes a claimed piece over.
 pub const CLAIM_LEASE: Span = Span::from_millis(5_000);
+/// On thin links a claim stands longer, up to this.
+pub const CLAIM_LEASE_MAX: Span = Span::from_millis(60_000);
 /// A delegate asks the coordinator this often; new orders are pushed in between.
 pub const UPLINK_INTERVAL: Span = Span::from_millis(1_000);
 
@@ -249,6 +251,8 @@ pub const IDLE_LEASES: u64 = 24;
 pub const WAN_FETCHES_MAX: usize = 4;
 /// See [`WAN_FETCHES_MAX`].
 pub const WAN_FETCHES_CAPPED_MAX: usize = 2;
+/// Inside the site a node has fetches of so many bytes under way at once, though a few at least.
+pub const LAN_UNDER_WAY_BYTES: u64 = 32 << 20;
 /// Inside the site a second holder is asked for a piece that has been on its way for so long, when
 /// nothing else is left to ask for.
 pub const ENDGAME_AFTER: Span = Span::from_secs(2);

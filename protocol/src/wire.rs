@@ -53,7 +53,9 @@ pub struct Presence {
     pub leaving: bool,
 }
 
-/// A fetcher says that it is about to fetch pieces over the WAN.
+/// A fetcher says which pieces it fetches over the WAN or is about to. What is held is all that it
+/// holds of the blob: it replaces what it said before, so that a claim that was missed or came late
+/// does harm no longer than until the next.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Claim {
     /// Who claims.
@@ -62,8 +64,10 @@ pub struct Claim {
     pub blob: Hash,
     /// Which pieces, by number.
     pub pieces: Vec<u32>,
-    /// False takes the claim back.
+    /// False says which pieces must not be expected of this node.
     pub held: bool,
+    /// So many of the pieces, the first ones, are under way or were brought lately.
+    pub under_way: u32,
 }
 
 /// Where a node stands, so that others notice what they missed.
@@ -249,11 +253,18 @@ pub enum Notice {
         /// The new pieces, by number.
         pieces: Vec<u32>,
     },
-    /// The sender wants the blob and asks for a `Have`.
+    /// The sender wants the blob, asks for a `Have` and wants to hear of every piece won from now on.
     Interested {
         /// The blob.
         blob: BlobRef,
     },
+    /// The sender wants the blob and asks for a `Have`, this once.
+    Asking {
+        /// The blob.
+        blob: BlobRef,
+    },
+    /// The sender's claim, for one who may not have heard it.
+    Claimed(Claim),
 }
 
 impl Versioned for Notice {

@@ -75,6 +75,7 @@ fn a_node_speaks_only_for_itself() {
         blob: Hash::of(b"b"),
         pieces: vec![1],
         held: true,
+        under_way: 0,
     };
     let (presence, claim) = (
         SiteMessage::Presence(presence(1).into()),

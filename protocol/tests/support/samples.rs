@@ -360,6 +360,7 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
         blob: Hash::of(b"blob"),
         pieces: vec![0, 300, 70_000],
         held: true,
+        under_way: 2,
     };
     let uplink = ControlRequest::Uplink {
         me: presence.clone(),
@@ -506,6 +507,22 @@ fn data() -> Vec<Sample> {
             &Notice::Interested {
                 blob: blob("pack", 130 << 18),
             },
+        ),
+        binary(
+            ".asking",
+            &Notice::Asking {
+                blob: blob("pack", 130 << 18),
+            },
+        ),
+        binary(
+            ".claimed",
+            &Notice::Claimed(Claim {
+                node: node(1),
+                blob: Hash::of(b"blob"),
+                pieces: vec![9, 7],
+                held: true,
+                under_way: 1,
+            }),
         ),
     ]
 }

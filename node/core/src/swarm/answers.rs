@@ -23,12 +23,14 @@ impl Swarm {
             Input::FetchEnded(ticket, outcome) => self.fetch_ended(now, ticket, outcome),
             Input::IndexRead(ticket, index) => {
                 let sound = index.is_some();
+                self.desk.content_changed = true;
                 let _ = self
                     .stagings
                     .values_mut()
                     .any(|s| s.index_read(&mut self.desk, ticket, sound));
             }
             Input::FramesRead(ticket, frames) => {
+                self.desk.content_changed = true;
                 for staging in self.stagings.values_mut() {
                     if staging.frames_read(&mut self.desk, ticket, frames.as_ref()) {
                         return;
@@ -36,6 +38,7 @@ impl Swarm {
                 }
             }
             Input::Reused(ticket, have, _) => {
+                self.desk.content_changed = true;
                 let staging = self
                     .stagings
                     .values_mut()
@@ -46,6 +49,7 @@ impl Swarm {
             }
             Input::FrameDecoded(ticket, outcome) => {
                 let desk = &mut self.desk;
+                desk.content_changed = true;
                 let decoded = self.stagings.values_mut().find_map(|s| {
                     s.frame_decoded(desk, now, ticket, outcome)
                         .map(|pieces| (s.want.artifact.pack, pieces))
@@ -74,15 +78,24 @@ impl Swarm {
             root: claim.blob,
             length: u64::MAX,
         };
+        let mut tracked = false;
         for blob in self.blobs.range_mut(from..=to).map(|(_, blob)| blob) {
             talk::hear_claim(&mut self.desk, now, blob, claim);
+            tracked = true;
+        }
+        if !tracked && self.desk.site.may_own(&claim.node) {
+            self.strangers.note_claim(now, claim);
         }
     }
 
     fn notice_heard(&mut self, now: Time, from: NodeId, notice: Notice) {
         let (Notice::Have { blob: name, .. }
         | Notice::Won { blob: name, .. }
-        | Notice::Interested { blob: name }) = &notice;
+        | Notice::Interested { blob: name }
+        | Notice::Asking { blob: name }) = &notice
+        else {
+            return self.claim_told(now, from, &notice);
+        };
         if from == self.desk.me() || self.desk.trouble.is_banned(now, &from) {
             return;
         }
@@ -96,6 +109,15 @@ impl Swarm {
         }
     }
 
+    /// Nobody claims for another.
+    fn claim_told(&mut self, now: Time, from: NodeId, notice: &Notice) {
+        if let Notice::Claimed(claim) = notice
+            && claim.node == from
+        {
+            self.claim_heard(now, claim);
+        }
+    }
+
     fn blob_opened(&mut self, now: Time, ticket: Ticket, have: Option<PieceSet>) {
         let Some(blob) = self
             .blobs
@@ -106,6 +128,8 @@ impl Swarm {
         };
         let Some(have) = have else {
             blob.files = Files::Failed(pause_writing(blob, now));
+            blob.turns.open.due = true;
+            self.desk.content_changed = true;
             return;
         };
         blob.files = Files::Open;
@@ -114,6 +138,9 @@ impl Swarm {
         if blob.name.length == 0 {
             blob.have.insert(0);
         }
+        blob.count_lack();
+        blob.turns.all();
+        self.desk.content_changed = true;
         talk::tell_all(&mut self.desk, blob);
     }
 
@@ -122,6 +149,7 @@ impl Swarm {
             return;
         };
         flight.moved = now;
+        self.progressed = true;
         if let Some(blob) = self.blobs.get_mut(&flight.blob) {
             *blob.bytes.entry(flight.reason).or_default() += bytes;
         }
@@ -138,11 +166,20 @@ impl Swarm {
             blob.owners.let_go(flight.piece);
         }
         let desk = &mut self.desk;
+        desk.room_made = true;
+        blob.lands(desk, flight.piece);
         match outcome {
             FetchOutcome::Complete => {
+                if !flight.wan {
+                    let took = now.since(flight.started).0;
+                    blob.lan_ms = (blob.lan_ms * 3 + took) / 4;
+                }
                 desk.trouble.clear(flight.from, flight.blob);
                 blob.owners.trust(&flight.from);
                 blob.storage_fails = 0;
+                if flight.wan {
+                    blob.brought.push_back((now, flight.piece));
+                }
                 blob.gain(desk, flight.piece);
             }
             FetchOutcome::Cancelled => {}
@@ -170,7 +207,7 @@ impl Swarm {
                 if now >= blob.paused_until {
                     blob.paused_until = pause_writing(blob, now);
                 }
-                desk.wake_at(blob.paused_until);
+                desk.content_changed = true;
             }
         }
     }
@@ -213,6 +250,7 @@ impl Swarm {
         self.desk.trouble.ban(now, node);
         self.forget_source(&node);
         self.desk.cancel(|flight| flight.from == node);
+        self.look_anew();
     }
 }
 

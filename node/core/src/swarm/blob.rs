@@ -1,6 +1,6 @@
 //! One blob: what is here, what is wanted of it, and what the site knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::wire::Class;
@@ -10,6 +10,8 @@ use super::desk::Desk;
 use super::flights::Flight;
 use super::holders::Holders;
 use super::owners::Owners;
+use super::site::Circle;
+use super::turns::Turns;
 use crate::contract::{Action, FetchReason, Ticket};
 
 /// Whether the blob's files can be written.
@@ -32,6 +34,8 @@ pub(super) struct Need {
     pub wan: bool,
     /// The choice is made: what is not in it is not going to be wanted soon.
     pub settled: bool,
+    /// Neighbours shall tell of every new piece; else what they have is asked for now and then.
+    pub follow: bool,
     pub class: Class,
 }
 
@@ -41,8 +45,19 @@ impl Need {
         self.pieces.union(&other.pieces);
         self.wan |= other.wan;
         self.settled &= other.settled;
+        self.follow |= other.follow;
         self.class = self.class.max(other.class);
     }
+}
+
+/// What I told a peer of my interest in a blob.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Asked {
+    pub at: Time,
+    /// How often.
+    pub times: u32,
+    /// It shall tell me of every new piece.
+    pub follow: bool,
 }
 
 /// One blob in this node's view.
@@ -51,25 +66,36 @@ pub(super) struct Blob {
     pub cut: Geometry,
     pub files: Files,
     pub have: PieceSet,
+    /// Pieces of which a fetch is under way and counted on.
+    pub flying: PieceSet,
+    /// Pieces wanted and not here.
+    pub lack: PieceSet,
     /// `None`: nothing is wanted of it (any more).
     pub need: Option<Need>,
     pub holders: Holders,
     pub owners: Owners,
     /// Who is told of new pieces.
     pub interested: BTreeSet<NodeId>,
-    /// Whom I told of my interest, and when.
-    pub asked: BTreeMap<NodeId, Time>,
+    /// Whom I told of my interest.
+    pub asked: BTreeMap<NodeId, Asked>,
     /// To whom I turn; `None` when the members changed.
-    pub near: Option<BTreeSet<NodeId>>,
+    pub near: Option<Circle>,
     /// From then on I may judge what my neighbours have.
     pub met_at: Option<Time>,
+    pub met: bool,
+    pub turns: Turns,
+    /// How long a piece takes inside the site, milliseconds, lately.
+    pub lan_ms: u64,
     /// Pieces won since the last notice, and when that was.
     pub won: Vec<u32>,
     pub told_at: Time,
-    /// When I last gossiped a claim, and whether somebody should hear my claims now.
+    /// When I last gossiped a claim, and who else should hear my claims.
     pub gossiped_at: Time,
     pub announced: bool,
-    pub remind: bool,
+    pub remind: BTreeSet<NodeId>,
+    pub reminded_at: Time,
+    /// Pieces that I brought over the WAN lately, and when.
+    pub brought: VecDeque<(Time, u32)>,
     /// Fetchers that still have something to bring: they share the cap.
     pub sharers: usize,
     /// Pieces that I own and told the others not to expect of me.
@@ -95,6 +121,8 @@ impl Blob {
             cut,
             files: Files::Opening(ticket),
             have: PieceSet::empty(pieces),
+            flying: PieceSet::empty(pieces),
+            lack: PieceSet::empty(pieces),
             need: None,
             holders: Holders::new(pieces),
             owners: Owners::new(name.root, pieces),
@@ -102,11 +130,16 @@ impl Blob {
             asked: BTreeMap::new(),
             near: None,
             met_at: None,
+            met: false,
+            lan_ms: 0,
+            turns: Turns::default(),
             won: Vec::new(),
             told_at: Time(0),
             gossiped_at: Time(0),
             announced: false,
-            remind: false,
+            remind: BTreeSet::new(),
+            reminded_at: Time(0),
+            brought: VecDeque::new(),
             sharers: 1,
             declined: PieceSet::empty(pieces),
             decline_due: true,
@@ -132,18 +165,7 @@ impl Blob {
     }
 
     pub fn wants(&self, piece: u32) -> bool {
-        self.need
-            .as_ref()
-            .is_some_and(|need| need.pieces.contains(piece))
-            && !self.have.contains(piece)
-    }
-
-    /// Pieces wanted and not here, in order.
-    pub fn lacking(&self) -> impl Iterator<Item = u32> {
-        self.need
-            .iter()
-            .flat_map(|need| need.pieces.iter())
-            .filter(|piece| !self.have.contains(*piece))
+        self.lack.contains(piece)
     }
 
     /// Whether any way to more of this blob is of interest to this node, also one that its present
@@ -170,12 +192,49 @@ impl Blob {
         if !self.have.insert(piece) {
             return;
         }
+        self.lack.remove(piece);
         self.won.push(piece);
         self.owners.let_go(piece);
         self.owners.arrived(piece);
         self.tainted.remove(&piece);
+        if self.flying.remove(piece) {
+            let name = self.name;
+            desk.cancel(|flight: &Flight| flight.blob == name && flight.piece == piece);
+        }
+        self.turns.tell.due = true;
+        self.turns.wan.due = true;
+        desk.content_changed = true;
+    }
+
+    /// A fetch of `piece` is not counted on any more; another one may be.
+    pub fn lands(&mut self, desk: &Desk, piece: u32) {
+        if !desk.flights.live(self.name).any(|(_, f)| f.piece == piece) {
+            self.flying.remove(piece);
+        }
+    }
+
+    /// Cancels fetches of this blob.
+    pub fn cancel(&mut self, desk: &mut Desk, which: impl Fn(&Flight) -> bool) {
         let name = self.name;
-        desk.cancel(|flight: &Flight| flight.blob == name && flight.piece == piece);
+        desk.cancel(|flight| flight.blob == name && which(flight));
+        self.count_flying(desk);
+    }
+
+    /// Looks at every fetch anew.
+    pub fn count_flying(&mut self, desk: &Desk) {
+        self.flying = PieceSet::empty(self.have.len());
+        for (_, flight) in desk.flights.live(self.name) {
+            self.flying.insert(flight.piece);
+        }
+    }
+
+    /// What is wanted and not here, after the wish or the disk changed.
+    pub fn count_lack(&mut self) {
+        self.lack = match &self.need {
+            Some(need) => need.pieces.clone(),
+            None => PieceSet::empty(self.have.len()),
+        };
+        self.lack.subtract(&self.have);
     }
 
     /// Takes what the releases need now. Claims and fetches over the WAN for what is not needed any
@@ -184,7 +243,7 @@ impl Blob {
         if self.need == need {
             return;
         }
-        let (name, after) = (self.name, need.as_ref());
+        let after = need.as_ref();
         let wanted = |piece: u32| after.is_some_and(|need| need.pieces.contains(piece));
         let ended: Vec<u32> = self
             .owners
@@ -197,14 +256,19 @@ impl Blob {
             self.owners.let_go(piece);
         }
         let all = after.is_none();
-        desk.cancel(|flight| flight.blob == name && (all || flight.wan && !wanted(flight.piece)));
+        self.cancel(desk, |flight| all || flight.wan && !wanted(flight.piece));
         if all {
             self.announced = false;
             self.met_at = None;
+            self.met = false;
             self.asked.clear();
         }
         self.need = need;
         self.decline_due = true;
-        self.owners.view_changed();
+        self.count_lack();
+        self.turns.all();
+        if all {
+            self.turns.rest();
+        }
     }
 }

@@ -21,6 +21,10 @@ pub(super) struct Desk {
     pub flights: Flights,
     pub trouble: Trouble,
     pub outputs: VecDeque<Output>,
+    /// What a blob has or could have changed, so the releases are to be looked at.
+    pub content_changed: bool,
+    /// A fetch ended: there may be room for another.
+    pub room_made: bool,
     ties: ChaCha8Rng,
     tickets: u64,
     wake: Option<Time>,
@@ -46,6 +50,8 @@ impl Desk {
             flights: Flights::default(),
             trouble: Trouble::default(),
             outputs: VecDeque::new(),
+            content_changed: false,
+            room_made: false,
             ties: ChaCha8Rng::seed_from_u64(seed),
             tickets: 0,
             wake: None,
@@ -71,17 +77,14 @@ impl Desk {
         self.outputs.push_back(Output::Action(action));
     }
 
-    /// Whoever waits for a time says so at every pass; the earliest counts.
+    /// Whoever waits for a time says so at every turn; the earliest counts.
     pub fn wake_at(&mut self, time: Time) {
         self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
     }
 
-    pub fn forget_wake(&mut self) {
-        self.wake = None;
-    }
-
-    pub fn wake(&self) -> Option<Time> {
-        self.wake
+    /// The earliest of what was said since the last time.
+    pub fn take_wake(&mut self) -> Option<Time> {
+        self.wake.take()
     }
 
     pub fn launch(&mut self, now: Time, launch: Launch) {
@@ -146,13 +149,7 @@ impl Desk {
         }
     }
 
-    pub fn gossip_claim(&mut self, blob: BlobRef, pieces: Vec<u32>, held: bool) {
-        let claim = Claim {
-            node: self.me(),
-            blob: blob.root,
-            pieces,
-            held,
-        };
+    pub fn gossip_claim(&mut self, claim: Claim) {
         self.act(Action::Gossip(SiteMessage::Claim(claim)));
     }
 }

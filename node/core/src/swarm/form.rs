@@ -14,6 +14,8 @@ pub(super) struct Holding<'a> {
     pub have: &'a PieceSet,
     /// Held by peers in the site.
     pub near: &'a PieceSet,
+    /// On their way.
+    pub flying: &'a PieceSet,
 }
 
 /// Which pieces to have, those that are here included.
@@ -24,10 +26,12 @@ pub(super) struct Form {
 }
 
 impl Holding<'_> {
-    /// Bytes that these pieces still cost inside the site; `None` if the site lacks some.
-    fn cost(&self, pieces: impl Iterator<Item = u32>) -> Option<u64> {
+    /// Bytes that these pieces cost inside the site beyond what is here, on its way or `chosen`
+    /// already; `None` if the site lacks some.
+    fn cost(&self, chosen: &PieceSet, pieces: impl Iterator<Item = u32>) -> Option<u64> {
         let mut bytes = 0;
-        for piece in pieces.filter(|piece| !self.have.contains(*piece)) {
+        let sets = [self.have, self.flying, chosen];
+        for piece in pieces.filter(|piece| !sets.iter().any(|set| set.contains(*piece))) {
             if !self.near.contains(piece) {
                 return None;
             }
@@ -67,7 +71,9 @@ pub(super) fn head_pieces(carrier: Geometry, pack: Geometry) -> core::ops::Range
     carrier.pieces_of_bytes(0..64 + 5 * frames)
 }
 
-/// Chooses for every frame that lacks something.
+/// Chooses for every frame that lacks something. What two frames share counts once, and what is on
+/// its way counts as here: else a node would take the plain pieces of a frame half of whose carrier
+/// pieces it has, and the site would carry both.
 pub(super) fn by_frame(frames: &FrameMap, carrier: Holding<'_>, pack: Holding<'_>) -> Form {
     let mut form = Form {
         carrier: PieceSet::empty(carrier.have.len()),
@@ -79,8 +85,8 @@ pub(super) fn by_frame(frames: &FrameMap, carrier: Holding<'_>, pack: Holding<'_
             continue;
         }
         let coded = carrier_pieces(frames, frame, carrier.cut);
-        let as_pack = pack.cost(plain.clone());
-        let as_carrier = carrier.cost(coded.clone());
+        let as_pack = pack.cost(&form.pack, plain.clone());
+        let as_carrier = carrier.cost(&form.carrier, coded.clone());
         if as_pack.is_some_and(|bytes| as_carrier.is_none_or(|coded| bytes < coded)) {
             plain.for_each(|piece| {
                 form.pack.insert(piece);
@@ -98,8 +104,9 @@ pub(super) fn by_frame(frames: &FrameMap, carrier: Holding<'_>, pack: Holding<'_
 /// carrier is wanted; else only what shows the table.
 pub(super) fn without_table(carrier: Holding<'_>, pack: Holding<'_>, eager: bool) -> Form {
     let (coded, plain) = (carrier.have.len(), pack.have.len());
-    let as_pack = pack.cost(0..plain);
-    let as_carrier = carrier.cost(0..coded);
+    let none = PieceSet::empty;
+    let as_pack = pack.cost(&none(plain), 0..plain);
+    let as_carrier = carrier.cost(&none(coded), 0..coded);
     if as_pack.is_some_and(|bytes| as_carrier.is_none_or(|coded| bytes < coded)) {
         return Form {
             carrier: PieceSet::empty(coded),

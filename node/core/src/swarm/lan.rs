@@ -1,7 +1,10 @@
 //! Taking pieces inside the site.
 
-use protocol::Time;
-use protocol::limits::{ENDGAME_AFTER, FETCHES_MAX, FETCHES_PER_PEER_MAX, WAN_FETCHES_MAX};
+use protocol::limits::{
+    ENDGAME_AFTER, FETCHES_MAX, FETCHES_PER_PEER_MAX, LAN_UNDER_WAY_BYTES, WAN_FETCHES_MAX,
+};
+use protocol::pieces::PieceSet;
+use protocol::{NodeId, Span, Time};
 
 use super::blob::Blob;
 use super::desk::{Desk, Launch};
@@ -9,6 +12,8 @@ use super::pick::{Source, rarest_first};
 use crate::contract::FetchReason;
 
 const LAN_FETCHES_MAX: usize = FETCHES_MAX - WAN_FETCHES_MAX;
+/// Over so many peers what is under way inside the site is spread.
+const LAN_PEERS: usize = 7;
 
 /// Asks peers for what they hold and this node lacks.
 pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
@@ -19,37 +24,26 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         desk.wake_at(blob.paused_until);
         return;
     }
-    let needed: Vec<u32> = blob
-        .lacking()
-        .filter(|piece| blob.holders.any().contains(*piece))
-        .collect();
+    let mut needed = blob.lack.clone();
+    needed.intersect(blob.holders.any());
     if needed.is_empty() {
         return;
     }
-    let slots = LAN_FETCHES_MAX.saturating_sub(desk.flights.count(false));
-    let mut sources = askable(desk, now, blob);
-    let draw = desk.draw();
-    let flying: Vec<u32> = desk
-        .flights
-        .live(blob.name)
-        .map(|(_, flight)| flight.piece)
-        .collect();
-    let idle = needed
-        .iter()
-        .copied()
-        .filter(|piece| !flying.contains(piece));
-    let picks = rarest_first(
-        idle,
-        |piece| blob.holders.count(piece),
-        &mut sources,
-        slots,
-        draw,
-    );
-    let last = picks.is_empty() && needed.iter().all(|piece| flying.contains(piece));
-    let picks = if last && slots > 0 {
-        second_holders(desk, now, blob, slots)
+    let under_way = desk.flights.count(false);
+    let most = fetches_max(blob);
+    let slots = most.saturating_sub(under_way);
+    if slots == 0 {
+        return;
+    }
+    let mut idle = needed.clone();
+    idle.subtract(&blob.flying);
+    let picks = if idle.is_empty() {
+        second_holders(desk, now, blob, &needed, slots)
     } else {
-        picks
+        let mut sources = askable(desk, now, blob);
+        let draw = desk.draw();
+        let held_by = |piece| blob.holders.count(piece);
+        rarest_first(idle.iter(), held_by, &mut sources, slots, draw)
     };
     for (piece, node) in picks {
         let Some(from) = desk.site.contact(&node).cloned() else {
@@ -61,6 +55,8 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
             FetchReason::Peer
         };
         let (name, class) = (blob.name, blob.class());
+        blob.flying.insert(piece);
+        idle.remove(piece);
         desk.launch(
             now,
             Launch {
@@ -74,11 +70,29 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
             },
         );
     }
+    if idle.is_empty() {
+        // The end-game may have to begin though nothing happens.
+        let first = desk.flights.live(blob.name).map(|(_, f)| f.started).min();
+        let patience = Span(ENDGAME_AFTER.0.max(blob.lan_ms * 4));
+        if let Some(later) = first.map(|first| first + patience).filter(|at| *at > now) {
+            desk.wake_at(later);
+        }
+    }
+}
+
+/// So many fetches at once that they keep the LAN busy: large pieces one after the other, because
+/// only whole ones can be handed on.
+fn fetches_max(blob: &Blob) -> usize {
+    let fill = LAN_UNDER_WAY_BYTES / blob.cut.piece_bytes();
+    (fill as usize).clamp(FETCHES_PER_PEER_MAX, LAN_FETCHES_MAX)
 }
 
 /// Holders that may be given another fetch now. Paused ones wake the swarm when their pause ends.
 fn askable<'a>(desk: &mut Desk, now: Time, blob: &'a Blob) -> Vec<Source<'a>> {
     let mut sources = Vec::new();
+    let per_peer = fetches_max(blob)
+        .div_ceil(LAN_PEERS)
+        .min(FETCHES_PER_PEER_MAX);
     for (node, held) in blob.holders.sets() {
         if !desk.site.serves(node) {
             continue;
@@ -91,36 +105,40 @@ fn askable<'a>(desk: &mut Desk, now: Time, blob: &'a Blob) -> Vec<Source<'a>> {
         sources.push(Source {
             node: *node,
             held,
-            free: FETCHES_PER_PEER_MAX.saturating_sub(load),
+            free: per_peer.saturating_sub(load),
             load,
         });
     }
     sources
 }
 
-/// The end-game: everything that can be asked for is asked for, so what takes long is asked of a
-/// second holder; whoever comes second is cancelled.
+/// The end-game: everything that can be asked for is asked for, so what takes much longer than others
+/// took is asked of a second holder; whoever comes second is cancelled.
 fn second_holders(
     desk: &mut Desk,
     now: Time,
     blob: &Blob,
+    needed: &PieceSet,
     slots: usize,
-) -> Vec<(u32, protocol::NodeId)> {
-    let flights: Vec<(u32, protocol::NodeId, Time)> = desk
+) -> Vec<(u32, NodeId)> {
+    let patience = Span(ENDGAME_AFTER.0.max(blob.lan_ms * 4));
+    let flights: Vec<(u32, NodeId, Time)> = desk
         .flights
         .live(blob.name)
+        .filter(|(_, f)| needed.contains(f.piece))
         .map(|(_, f)| (f.piece, f.from, f.started))
         .collect();
     let mut picks = Vec::new();
-    let mut sources = askable(desk, now, blob);
+    let mut sources = None;
     for (piece, first, started) in &flights {
         if picks.len() == slots || flights.iter().filter(|(p, ..)| p == piece).count() > 1 {
             continue;
         }
-        if now < *started + ENDGAME_AFTER {
-            desk.wake_at(*started + ENDGAME_AFTER);
+        if now < *started + patience {
+            desk.wake_at(*started + patience);
             continue;
         }
+        let sources = sources.get_or_insert_with(|| askable(desk, now, blob));
         let second = sources
             .iter_mut()
             .filter(|source| {

@@ -1,11 +1,11 @@
 //! The swarm: which bytes a node fetches, from whom, and when.
 //!
-//! A journey through the rooms: [`Swarm::want`] makes a `stage::Staging`, which at every pass says
-//! what it needs (`form` chooses between carrier and plain pieces). `talk` spreads who wants and
-//! who has what; `lan` asks peers for what they hold (`pick`: rarest first), `wan` brings the
-//! rest into the site once (`owners`: fetchers, claims, leases). `answers` takes in what came of
-//! it. Every input ends in one pass over everything, which draws its conclusions anew from what is
-//! known: there is little state to get out of step, and whoever waits for a time says so at each pass.
+//! A journey through the rooms: [`Swarm::want`] makes a `stage::Staging`, which says what it needs
+//! (`form` chooses between carrier and plain pieces). `talk` spreads who wants and who has what; `lan`
+//! asks peers for what they hold (`pick`: rarest first), `wan` brings the rest into the site once
+//! (`owners`: fetchers, claims, leases). `answers` takes in what came of it. Every input ends in a pass that gives a turn to those rooms whose conclusions it may have
+//! changed (`turns`). A room draws its conclusions anew from what is known, so there is little state to
+//! get out of step; whoever waits for a time says so at each of its turns.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use protocol::limits::{MEMBERS_MAX, SWARM_BLOBS_MAX};
 use protocol::manifest::Artifact;
 use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Class, Contact, Notice};
-use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Time};
+use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 
 use crate::contract::{
     Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, FrameOutcome, Grain, NodeRole,
@@ -36,12 +36,19 @@ mod talk;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod turns;
 mod wan;
 
 use blob::{Blob, Files, Need};
 use desk::Desk;
 use stage::{End, Staging};
 use talk::Strangers;
+
+/// Rounds of a pass: content that comes in may have another release look, whose wish gives rooms
+/// their turn. What is left after so many comes with the next input.
+const ROUNDS_MAX: usize = 4;
+/// Progress is told after so many beats of the haves.
+const PROGRESS_BEATS: u64 = 5;
 
 /// The swarm of one node.
 ///
@@ -58,7 +65,14 @@ pub struct Swarm {
     stagings: BTreeMap<Hash, Staging>,
     strangers: Strangers,
     wants: u64,
-    passed: Time,
+    /// Wanted blobs, the most urgent first.
+    order: Vec<BlobRef>,
+    /// When a release wants to be looked at though nothing changed.
+    stages_wake: Option<Time>,
+    /// Bytes came that nobody was told of, and when somebody may be.
+    progressed: bool,
+    tell_at: Time,
+    wake: Option<Time>,
 }
 
 /// A member of the site, as the node sees it.
@@ -170,7 +184,11 @@ impl Swarm {
             stagings: BTreeMap::new(),
             strangers: Strangers::default(),
             wants: 0,
-            passed: Time(0),
+            order: Vec::new(),
+            stages_wake: None,
+            progressed: false,
+            tell_at: Time(0),
+            wake: None,
         }
     }
 
@@ -192,7 +210,7 @@ impl Swarm {
             self.desk.site.since = now.boot;
             self.take_members(now.boot, BTreeMap::new());
         }
-        self.view_changed();
+        self.look_anew();
         self.pass(now.boot);
     }
 
@@ -224,6 +242,7 @@ impl Swarm {
     pub fn set_origins(&mut self, now: Now, origins: Vec<Contact>) {
         if self.desk.site.origins != origins {
             self.desk.site.origins = origins;
+            self.look_anew();
             self.pass(now.boot);
         }
     }
@@ -232,7 +251,7 @@ impl Swarm {
     pub fn set_roaming(&mut self, now: Now, roaming: bool) {
         if self.desk.site.roaming != roaming {
             self.desk.site.roaming = roaming;
-            self.view_changed();
+            self.look_anew();
             self.pass(now.boot);
         }
     }
@@ -248,12 +267,13 @@ impl Swarm {
             staging.want.class = staging.want.class.max(want.class);
         } else {
             for name in stage::blobs_of(&want.artifact) {
-                self.track(name);
+                self.track(now.boot, name);
             }
             self.wants += 1;
             self.stagings
                 .insert(want.release, Staging::new(want, self.wants));
         }
+        self.desk.content_changed = true;
         self.pass(now.boot);
     }
 
@@ -263,6 +283,7 @@ impl Swarm {
         let Some(staging) = self.stagings.remove(&release) else {
             return;
         };
+        self.desk.content_changed = true;
         self.pass(now.boot);
         for name in stage::blobs_of(&staging.want.artifact) {
             if !keep && !self.is_needed(&name) && self.blobs.remove(&name).is_some() {
@@ -270,16 +291,16 @@ impl Swarm {
                 self.desk.act(Action::DropBlob(name));
             }
         }
+        self.pass(now.boot);
     }
 
     /// A peer spoke, or an action was answered. Answers to what nobody asks any more are nothing.
     pub fn handle(&mut self, now: Now, input: Input) {
-        // Bytes come often and change few conclusions: those wait for the next beat.
-        let beat = self.passed + self.desk.tempo.have;
-        let can_wait = matches!(input, Input::FetchProgress(..)) && now.boot < beat;
+        // Bytes come often and change nothing but a display.
+        let only_bytes = matches!(input, Input::FetchProgress(..));
         self.take(now.boot, input);
-        if can_wait {
-            self.desk.wake_at(beat);
+        if only_bytes {
+            self.sleep();
         } else {
             self.pass(now.boot);
         }
@@ -297,7 +318,7 @@ impl Swarm {
 
     /// The boot time at which [`Swarm::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.desk.wake()
+        self.wake
     }
 
     /// How far a release is; `None` if it is not wanted.
@@ -309,21 +330,62 @@ impl Swarm {
 
     // ---- the pass ----------------------------------------------------------------------------
 
-    /// Draws every conclusion from what is known now. The most urgent release comes first, then the
-    /// one wanted first; of one release, the index.
+    /// Draws the conclusions that what happened may have changed. The most urgent release comes first,
+    /// then the one wanted first; of one release, the index.
     fn pass(&mut self, now: Time) {
-        self.passed = now;
+        let Swarm { desk, blobs, .. } = self;
+        if std::mem::take(&mut desk.room_made) {
+            for name in &self.order {
+                if let Some(blob) = blobs.get_mut(name) {
+                    (blob.turns.lan.due, blob.turns.wan.due) = (true, true);
+                }
+            }
+        }
+        // What a room does may give another one its turn: content that comes in, a new fetcher.
+        let mut rounds = 0;
+        while self.is_restless(now) {
+            if rounds == ROUNDS_MAX {
+                self.stages_wake = Some(now + Span(1));
+                break;
+            }
+            rounds += 1;
+            let stages_due = self.stages_wake.is_some_and(|wake| wake <= now);
+            if self.desk.content_changed || stages_due {
+                self.advance(now);
+            }
+            self.give_turns(now);
+        }
+        self.tell_progress(now);
+        self.sleep();
+    }
+
+    fn is_restless(&self, now: Time) -> bool {
+        let wake = |wake: Option<Time>| wake.is_some_and(|wake| wake <= now);
+        let restless = |blob: &Blob| blob.turns.is_due(now);
+        self.desk.content_changed
+            || wake(self.stages_wake)
+            || self.blobs.values().any(|blob| {
+                if blob.need.is_some() {
+                    restless(blob)
+                } else {
+                    blob.turns.open.has_come(now) || blob.turns.tell.has_come(now)
+                }
+            })
+    }
+
+    /// What the releases need now.
+    fn advance(&mut self, now: Time) {
         let Swarm {
             desk,
             blobs,
             stagings,
             ..
         } = self;
-        desk.forget_wake();
-        reopen(desk, now, blobs);
+        desk.content_changed = false;
+        desk.take_wake();
         let mut queue: Vec<&mut Staging> = stagings.values_mut().collect();
         queue.sort_by_key(|staging| (core::cmp::Reverse(staging.want.class), staging.order));
-        let mut order = Vec::new();
+        self.order.clear();
         let mut needs: BTreeMap<BlobRef, Need> = BTreeMap::new();
         for staging in &mut queue {
             staging.advance(desk, now, blobs);
@@ -334,30 +396,61 @@ impl Swarm {
                         other.get_mut().join(need)
                     }
                 }
-                order.push(name);
+                if !self.order.contains(&name) {
+                    self.order.push(name);
+                }
             }
         }
         for blob in blobs.values_mut() {
             blob.take_need(desk, needs.remove(&blob.name));
         }
-        for name in order {
-            if let Some(blob) = blobs.get_mut(&name) {
-                talk::introduce(desk, now, blob);
-                lan::pass(desk, now, blob);
-                wan::pass(desk, now, blob);
+        self.stages_wake = desk.take_wake();
+        self.progressed = true;
+    }
+
+    /// Every room whose turn has come.
+    fn give_turns(&mut self, now: Time) {
+        let Swarm { desk, blobs, .. } = self;
+        for name in &self.order {
+            if let Some(blob) = blobs.get_mut(name) {
+                give_turn(desk, now, blob, |t| &mut t.introduce, talk::introduce);
+                give_turn(desk, now, blob, |t| &mut t.lan, lan::pass);
+                give_turn(desk, now, blob, |t| &mut t.wan, wan::pass);
             }
         }
         for blob in blobs.values_mut() {
-            talk::tell(desk, now, blob);
+            give_turn(desk, now, blob, |t| &mut t.open, reopen);
+            give_turn(desk, now, blob, |t| &mut t.tell, talk::tell);
         }
-        for staging in queue.into_iter().filter(|staging| staging.end == End::Open) {
-            staging.tell_progress(desk, now, blobs, false);
+    }
+
+    /// Progress is told a few times a second at most.
+    fn tell_progress(&mut self, now: Time) {
+        if !self.progressed || now < self.tell_at {
+            return;
         }
+        self.progressed = false;
+        self.tell_at = now + Span(self.desk.tempo.have.0 * PROGRESS_BEATS);
+        for staging in self.stagings.values_mut() {
+            if staging.end == End::Open {
+                staging.tell_progress(&mut self.desk, &self.blobs);
+            }
+        }
+    }
+
+    fn sleep(&mut self) {
+        let open = |staging: &Staging| staging.end == End::Open;
+        let told = self.progressed && self.stagings.values().any(open);
+        let turns = self.blobs.values().filter_map(|blob| blob.turns.wake());
+        self.wake = turns
+            .chain(self.stages_wake)
+            .chain(told.then_some(self.tell_at))
+            .min();
     }
 
     // ---- bookkeeping -------------------------------------------------------------------------
 
-    fn track(&mut self, name: BlobRef) {
+    fn track(&mut self, now: Time, name: BlobRef) {
         if self.blobs.contains_key(&name) {
             return;
         }
@@ -371,6 +464,9 @@ impl Swarm {
         }
         let mut blob = Blob::open(&mut self.desk, name);
         blob.interested = self.strangers.take(&name);
+        for claim in self.strangers.take_claims(now, &name.root) {
+            talk::hear_claim(&mut self.desk, now, &mut blob, &claim);
+        }
         self.blobs.insert(name, blob);
     }
 
@@ -383,16 +479,19 @@ impl Swarm {
         })
     }
 
-    fn view_changed(&mut self) {
+    /// Who is around changed, or what may be asked of them.
+    fn look_anew(&mut self) {
         for blob in self.blobs.values_mut() {
             blob.near = None;
             blob.owners.view_changed();
+            blob.count_flying(&self.desk);
+            blob.turns.all();
         }
+        self.desk.content_changed = true;
     }
 
     fn take_members(&mut self, now: Time, members: BTreeMap<NodeId, Member>) {
         let before = std::mem::replace(&mut self.desk.site.members, members);
-        self.view_changed();
         for node in before.keys() {
             if !self.desk.site.serves(node) {
                 self.forget_source(node);
@@ -421,9 +520,10 @@ impl Swarm {
                 .copied()
                 .collect::<Vec<_>>()
             {
-                talk::meet(&mut self.desk, now, blob, node);
+                talk::meet(&mut self.desk, now, blob, node, true);
             }
         }
+        self.look_anew();
     }
 
     /// Nothing comes from this node any more.
@@ -437,20 +537,36 @@ impl Swarm {
     }
 }
 
+/// Gives a room its turn, if that has come.
+fn give_turn(
+    desk: &mut Desk,
+    now: Time,
+    blob: &mut Blob,
+    of: impl Fn(&mut turns::Turns) -> &mut turns::Turn,
+    room: impl FnOnce(&mut Desk, Time, &mut Blob),
+) {
+    let turn = of(&mut blob.turns);
+    if !turn.has_come(now) {
+        return;
+    }
+    *turn = turns::Turn::default();
+    desk.take_wake();
+    room(desk, now, blob);
+    of(&mut blob.turns).wake = desk.take_wake();
+}
+
 /// Files that could not be opened are tried again, slowly.
-fn reopen(desk: &mut Desk, now: Time, blobs: &mut BTreeMap<BlobRef, Blob>) {
-    for blob in blobs.values_mut() {
-        match blob.files {
-            Files::Failed(until) if until <= now => {
-                let ticket = desk.ticket();
-                blob.files = Files::Opening(ticket);
-                desk.act(Action::OpenBlob {
-                    ticket,
-                    blob: blob.name,
-                });
-            }
-            Files::Failed(until) => desk.wake_at(until),
-            Files::Opening(_) | Files::Open => {}
+fn reopen(desk: &mut Desk, now: Time, blob: &mut Blob) {
+    match blob.files {
+        Files::Failed(until) if until <= now => {
+            let ticket = desk.ticket();
+            blob.files = Files::Opening(ticket);
+            desk.act(Action::OpenBlob {
+                ticket,
+                blob: blob.name,
+            });
         }
+        Files::Failed(until) => desk.wake_at(until),
+        Files::Opening(_) | Files::Open => {}
     }
 }

@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::limits::{FETCHERS_MAX, SINGLE_FETCHER_BELOW_BYTES_PER_S};
+use super::pick::tie;
+use protocol::limits::{FETCHERS_MAX, MEMBERS_MAX, SINGLE_FETCHER_BELOW_BYTES_PER_S};
 use protocol::pieces::PieceSet;
 use protocol::positions::rank;
 use protocol::wire::Claim;
@@ -21,21 +22,19 @@ pub(super) fn fetcher_count(cap: Option<u64>, pieces: u32) -> usize {
     if thin || pieces <= 1 { 1 } else { FETCHERS_MAX }
 }
 
-/// The weight of `node` as owner of a piece; lowest owns it.
+/// The weight of `node` as owner of a piece; lowest owns it. One hash for all pieces of a blob,
+/// because every node ranks every piece.
 pub(super) fn owner_rank(root: &Hash, piece: u32, node: &NodeId) -> u64 {
-    let mut about = [0; 36];
-    about[..32].copy_from_slice(&root.0);
-    about[32..].copy_from_slice(&piece.to_le_bytes());
-    rank("owner", &about, node)
+    tie(owner_key(root, node), u64::from(piece))
 }
 
-/// Candidates in the order in which they become fetchers.
-pub(super) fn fetcher_order(root: &Hash, candidates: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
-    let mut ranked: Vec<(u64, NodeId)> = candidates
-        .map(|node| (rank("fetcher", &root.0, &node), node))
-        .collect();
-    ranked.sort_unstable();
-    ranked.into_iter().map(|(_, node)| node).collect()
+fn owner_key(root: &Hash, node: &NodeId) -> u64 {
+    rank("owner", &root.0, node)
+}
+
+/// The weight of `node` as fetcher of a blob; the lowest are its fetchers.
+pub(super) fn fetcher_rank(root: &Hash, node: &NodeId) -> u64 {
+    rank("fetcher", &root.0, node)
 }
 
 /// What is left of a claim or an expectation.
@@ -63,6 +62,11 @@ struct Sign {
     heard: Time,
     /// It had something to show.
     won: Time,
+    /// It brings pieces, or said that it is about to.
+    claims: bool,
+    /// Its place among the fetchers, and what its places as owner follow from.
+    place: u64,
+    key: u64,
 }
 
 /// A node is out of the ranking until it does better.
@@ -96,7 +100,12 @@ pub(super) struct Owners {
     count: usize,
     /// The view changed: rank again before the next question.
     stale: bool,
-    natural: BTreeMap<u32, NodeId>,
+    /// By rank: what places as owner follow from.
+    keys: Vec<u64>,
+    /// My place as fetcher, and that number of mine.
+    my_places: Option<(u64, u64)>,
+    /// Owners by rank, of the pieces that were asked about since the last ranking.
+    natural: Vec<Option<NodeId>>,
     claims: BTreeMap<u32, NodeId>,
     declined: BTreeMap<NodeId, PieceSet>,
     lapsed: BTreeSet<u32>,
@@ -114,7 +123,9 @@ impl Owners {
             ranked: Vec::new(),
             count: 1,
             stale: true,
-            natural: BTreeMap::new(),
+            keys: Vec::new(),
+            my_places: None,
+            natural: vec![None; pieces as usize],
             claims: BTreeMap::new(),
             declined: BTreeMap::new(),
             lapsed: BTreeSet::new(),
@@ -128,11 +139,13 @@ impl Owners {
         self.stale = true;
     }
 
-    /// Ranks again if something changed. `me` is `None` while I may own nothing; `serves` says who
-    /// of the others may. True if the ranking is a new one.
+    /// Ranks again if something changed: those who bring pieces already come first, because every
+    /// newcomer that took over would leave its forerunner's fetches under way. `me` is `None` while I
+    /// may own nothing; `serves` says who of the others may. True if the ranking is a new one.
     pub fn rank_again(
         &mut self,
         me: Option<NodeId>,
+        my_claims: bool,
         count: usize,
         serves: impl Fn(&NodeId) -> bool,
     ) -> bool {
@@ -141,16 +154,45 @@ impl Owners {
         }
         let others = self
             .others
-            .keys()
-            .filter(|n| !self.stalled.contains_key(n) && serves(n))
-            .copied();
-        let ranked = fetcher_order(&self.root, others.chain(me));
+            .iter()
+            .filter(|(n, _)| !self.stalled.contains_key(n) && serves(n))
+            .map(|(n, sign)| (!sign.claims, sign.place, *n, sign.key));
+        let mine = me.map(|me| {
+            let places = self
+                .my_places
+                .get_or_insert_with(|| (fetcher_rank(&self.root, &me), owner_key(&self.root, &me)));
+            (!my_claims, places.0, me, places.1)
+        });
+        let mut ranked: Vec<(bool, u64, NodeId, u64)> = others.chain(mine).collect();
+        ranked.sort_unstable();
+        self.keys = ranked.iter().map(|(.., key)| *key).collect();
+        let ranked: Vec<NodeId> = ranked.into_iter().map(|(.., node, _)| node).collect();
         let new = ranked != self.ranked || count != self.count;
         if new {
-            self.natural.clear();
+            self.natural.fill(None);
         }
         (self.ranked, self.count, self.stale) = (ranked, count, false);
         new
+    }
+
+    /// The view changed since the last ranking.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Others that fetch the blob.
+    pub fn known(&self) -> impl Iterator<Item = &NodeId> {
+        self.others.keys()
+    }
+
+    /// Whether another node is known to fetch the blob.
+    pub fn is_known(&self, node: &NodeId) -> bool {
+        self.others.contains_key(node)
+    }
+
+    /// Whether `me` brings something, or is one of those who would.
+    pub fn brings(&self, me: &NodeId) -> bool {
+        !self.mine.is_empty() || self.fetchers().contains(me)
     }
 
     /// The fetchers, best first.
@@ -164,47 +206,62 @@ impl Owners {
         if let Some(node) = self.claims.get(&piece) {
             return *node;
         }
-        if let Some(node) = self.natural.get(&piece) {
+        if let Some(Some(node)) = self.natural.get(piece as usize) {
             return *node;
         }
-        let fit = |node: &&NodeId| {
+        let fit = |i: &usize| {
             !self
                 .declined
-                .get(*node)
+                .get(&self.ranked[*i])
                 .is_some_and(|set| set.contains(piece))
         };
-        let weight = |node: &&NodeId| owner_rank(&self.root, piece, node);
-        let (fetchers, rest) = self.ranked.split_at(self.count.min(self.ranked.len()));
-        let best = fetchers.iter().filter(fit).min_by_key(weight);
-        let owner = best
-            .or_else(|| rest.iter().filter(fit).min_by_key(weight))
-            .copied()
-            .unwrap_or(me);
-        self.natural.insert(piece, owner);
+        let weight = |i: &usize| tie(self.keys[*i], u64::from(piece));
+        let (all, fetchers) = (self.ranked.len(), self.count.min(self.ranked.len()));
+        let best = (0..fetchers).filter(fit).min_by_key(weight);
+        let best = best.or_else(|| (fetchers..all).filter(fit).min_by_key(weight));
+        let owner = best.map_or(me, |i| self.ranked[i]);
+        self.forget_natural(piece, Some(owner));
         owner
     }
 
-    /// Whether another comes before me for `piece`.
-    fn outranks(&self, piece: u32, other: &NodeId, me: &NodeId) -> bool {
-        let key = |node: &NodeId| {
-            (
-                !self.fetchers().contains(node),
-                owner_rank(&self.root, piece, node),
-                *node,
-            )
-        };
-        key(other) < key(me)
+    fn forget_natural(&mut self, piece: u32, new: Option<NodeId>) {
+        if let Some(natural) = self.natural.get_mut(piece as usize) {
+            *natural = new;
+        }
+    }
+
+    /// Whether `one` proceeds with `piece` if both claim it. Who the fetchers are does not matter: views
+    /// of that differ, and the two must come to the same end.
+    fn outranks(&self, piece: u32, one: &NodeId, other: &NodeId) -> bool {
+        let key = |node: &NodeId| (owner_rank(&self.root, piece, node), *node);
+        key(one) < key(other)
     }
 
     /// `node` gave a sign that it fetches the blob. True if that was news.
     pub fn heard(&mut self, now: Time, node: NodeId) -> bool {
-        let known = self.others.insert(
-            node,
-            Sign {
-                heard: now,
-                won: self.others.get(&node).map_or(now, |s| s.won),
+        let known = self.others.get(&node).copied();
+        if known.is_none() && self.others.len() >= MEMBERS_MAX {
+            return false;
+        }
+        let (place, key) = known.map_or_else(
+            || {
+                (
+                    fetcher_rank(&self.root, &node),
+                    owner_key(&self.root, &node),
+                )
             },
+            |sign| (sign.place, sign.key),
         );
+        let won = known.map_or(now, |s| s.won);
+        let claims = known.is_some_and(|s| s.claims);
+        let sign = Sign {
+            heard: now,
+            won,
+            claims,
+            place,
+            key,
+        };
+        self.others.insert(node, sign);
         let back = self.stalled.get(&node) == Some(&Stall::Silent);
         if back {
             self.stalled.remove(&node);
@@ -216,10 +273,7 @@ impl Owners {
     /// `node` holds a piece more. Only for nodes that fetch the blob this is a sign.
     pub fn showed(&mut self, now: Time, node: &NodeId) {
         if let Some(sign) = self.others.get_mut(node) {
-            *sign = Sign {
-                heard: now,
-                won: now,
-            };
+            (sign.heard, sign.won) = (now, now);
             if self.stalled.get(node) != Some(&Stall::Mute) {
                 self.stale |= self.stalled.remove(node).is_some();
             }
@@ -251,50 +305,52 @@ impl Owners {
 
     /// A claim was gossiped by a member that may own. Pieces that the blob does not have are nothing.
     pub fn claimed(&mut self, now: Time, claim: &Claim, me: NodeId) -> Clash {
-        let node = claim.node;
-        if claim.held {
-            self.heard(now, node);
-        }
-        let mut clash = Clash::None;
-        for &piece in claim.pieces.iter().filter(|piece| **piece < self.pieces) {
-            if !claim.held {
+        let (node, pieces) = (claim.node, self.pieces);
+        let known = claim.pieces.iter().copied().enumerate();
+        let known = known.filter(|(_, piece)| *piece < pieces);
+        if !claim.held {
+            for (_, piece) in known {
                 if self.claims.get(&piece) == Some(&node) {
                     self.claims.remove(&piece);
                 }
-                let len = self.pieces;
-                self.declined
-                    .entry(node)
-                    .or_insert_with(|| PieceSet::empty(len))
+                let declined = self.declined.entry(node);
+                declined
+                    .or_insert_with(|| PieceSet::empty(pieces))
                     .insert(piece);
-                self.natural.remove(&piece);
+                self.forget_natural(piece, None);
+            }
+            return Clash::None;
+        }
+        self.heard(now, node);
+        if let Some(sign) = self.others.get_mut(&node).filter(|sign| !sign.claims) {
+            sign.claims = true;
+            self.stale = true;
+        }
+        self.claims
+            .retain(|piece, claimer| *claimer != node || claim.pieces.contains(piece));
+        let mut clash = Clash::None;
+        for (place, piece) in known {
+            let under_way = (place as u64) < u64::from(claim.under_way);
+            let declined = self.declined.get_mut(&node);
+            if declined.is_some_and(|set| set.remove(piece)) {
+                self.forget_natural(piece, None);
+            }
+            // What is under way is not given up for what waits; else the rank decides.
+            let mine = match self.mine.get(&piece) {
+                Some(Mine::Flying) => !under_way || self.outranks(piece, &me, &node),
+                Some(Mine::Waiting(_)) => !under_way && self.outranks(piece, &me, &node),
+                None => false,
+            };
+            if mine {
+                clash = Clash::Mine;
                 continue;
             }
-            if self
-                .declined
-                .get_mut(&node)
-                .is_some_and(|set| set.remove(piece))
-            {
-                self.natural.remove(&piece);
-            }
-            match self.mine.get(&piece) {
-                Some(Mine::Flying) => {
-                    clash = Clash::Mine;
-                    continue;
-                }
-                Some(Mine::Waiting(_)) if self.outranks(piece, &me, &node) => {
-                    clash = Clash::Mine;
-                    continue;
-                }
-                Some(Mine::Waiting(_)) => {
-                    self.mine.remove(&piece);
-                }
-                None => {}
-            }
+            self.mine.remove(&piece);
             if self.stalled.contains_key(&node) {
                 continue;
             }
             let before = self.claims.get(&piece).copied();
-            if before.is_none_or(|before| self.outranks(piece, &node, &before)) {
+            if before.is_none_or(|before| under_way || self.outranks(piece, &node, &before)) {
                 self.claims.insert(piece, node);
             }
         }
@@ -304,12 +360,9 @@ impl Owners {
     /// `owner` is expected to bring something: how long is that to be believed?
     pub fn expect(&mut self, now: Time, owner: NodeId, lease: Span, patience: Span) -> Lease {
         let since = *self.expected.entry(owner).or_insert(now);
-        let sign = self.others.get(&owner).copied().unwrap_or(Sign {
-            heard: since,
-            won: since,
-        });
-        let silent = sign.heard.max(since) + lease;
-        let idle = sign.won.max(since) + patience;
+        let sign = self.others.get(&owner);
+        let silent = sign.map_or(since, |s| s.heard.max(since)) + lease;
+        let idle = sign.map_or(since, |s| s.won.max(since)) + patience;
         if now < silent.min(idle) {
             return Lease::Until(silent.min(idle));
         }

@@ -2,12 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::limits::NEIGHBOURS_MAX;
+use protocol::limits::FETCHERS_MAX;
 use protocol::positions::rank;
 use protocol::wire::Contact;
 use protocol::{Hash, NodeId, SiteId, Time};
 
 use super::Member;
+
+/// Members that are asked because they may be fetchers: one may be off, or not seen by all.
+const LIKELY_FETCHERS: usize = FETCHERS_MAX + 2;
+
+/// To whom a node turns for a blob.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Circle {
+    /// Its own neighbours.
+    pub own: BTreeSet<NodeId>,
+    /// The blob's likely fetchers.
+    pub likely: BTreeSet<NodeId>,
+}
 
 /// The site, its members, and the sources beyond it.
 pub(super) struct Site {
@@ -53,20 +65,30 @@ impl Site {
         self.id.is_some() && self.members.keys().any(|node| self.serves(node))
     }
 
-    /// To whom this node turns for a blob. Half of them are the blob's likely fetchers, which
-    /// everybody turns to, so that those few know of each other; half are this node's own, so that
-    /// what is known spreads through a large site. In a small one: everybody.
-    pub fn neighbours(&self, root: &Hash) -> BTreeSet<NodeId> {
-        if self.members.len() <= NEIGHBOURS_MAX {
-            return self.members.keys().copied().collect();
-        }
-        let own = [root.0, self.me.0].concat();
-        let mut near = self.first("fetcher", &root.0);
-        near.extend(self.first("neighbour", &own));
-        near
+    /// Whether a node may own pieces. A claim is proof enough of a node that this one has not seen
+    /// yet: views differ, and what it brings must not be brought twice.
+    pub fn may_own(&self, node: &NodeId) -> bool {
+        *node != self.me && (self.serves(node) || !self.members.contains_key(node))
     }
 
-    fn first(&self, purpose: &'static str, about: &[u8]) -> BTreeSet<NodeId> {
+    /// To whom this node turns for a blob: half as many of its own as it shall have neighbours,
+    /// because as many again turn to it. The blob's likely fetchers, to which everybody turns, are
+    /// asked too, so that those few know of each other. In a small site: everybody.
+    pub fn circle(&self, root: &Hash, neighbours: usize) -> Circle {
+        if self.members.len() <= neighbours {
+            return Circle {
+                own: self.members.keys().copied().collect(),
+                likely: BTreeSet::new(),
+            };
+        }
+        let about = [root.0, self.me.0].concat();
+        Circle {
+            own: self.first("neighbour", &about, neighbours.div_ceil(2)),
+            likely: self.first("fetcher", &root.0, LIKELY_FETCHERS),
+        }
+    }
+
+    fn first(&self, purpose: &'static str, about: &[u8], count: usize) -> BTreeSet<NodeId> {
         let mut ranked: Vec<(u64, NodeId)> = self
             .members
             .keys()
@@ -75,7 +97,7 @@ impl Site {
         ranked.sort_unstable();
         ranked
             .into_iter()
-            .take(NEIGHBOURS_MAX / 2)
+            .take(count)
             .map(|(_, node)| node)
             .collect()
     }

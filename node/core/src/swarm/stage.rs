@@ -49,7 +49,6 @@ pub(super) struct Staging {
     decode_at: Time,
     missing_bytes: u64,
     told: Progress,
-    told_at: Time,
     told_storage: bool,
 }
 
@@ -83,7 +82,6 @@ impl Staging {
             decode_at: Time(0),
             missing_bytes: 0,
             told: Progress::default(),
-            told_at: Time(0),
             told_storage: false,
         }
     }
@@ -127,7 +125,7 @@ impl Staging {
         if pack_blob.is_complete() {
             self.end = End::Staged;
             self.missing_bytes = 0;
-            self.tell_progress(desk, now, blobs, true);
+            self.tell_progress(desk, blobs);
             desk.outputs.push_back(Output::Staged(self.want.release));
             return;
         }
@@ -207,6 +205,7 @@ impl Staging {
                 pieces: all,
                 wan: true,
                 settled: true,
+                follow: true,
                 class,
             },
         )];
@@ -231,6 +230,7 @@ impl Staging {
                     pieces: form.carrier,
                     wan: true,
                     settled,
+                    follow: true,
                     class,
                 },
             ));
@@ -238,6 +238,7 @@ impl Staging {
         needs.push((
             pack,
             Need {
+                follow: carrier.is_none() || !form.pack.is_empty(),
                 pieces: form.pack,
                 wan: carrier.is_none(),
                 settled,
@@ -291,11 +292,13 @@ impl Staging {
             cut: carrier.cut,
             have: &carrier.have,
             near: carrier.holders.any(),
+            flying: &carrier.flying,
         };
         let plain = Holding {
             cut: pack.cut,
             have: &pack.have,
             near: pack.holders.any(),
+            flying: &pack.flying,
         };
         match &self.table {
             Step::Known(frames) if reused => (form::by_frame(frames, coded, plain), true),
@@ -465,18 +468,12 @@ impl Staging {
         progress
     }
 
-    /// Tells how far it is, a few times a second at most.
-    pub fn tell_progress(&mut self, desk: &mut Desk, now: Time, blobs: &Blobs, at_once: bool) {
+    /// Tells how far it is, if that is news.
+    pub fn tell_progress(&mut self, desk: &mut Desk, blobs: &Blobs) {
         let progress = self.progress(blobs);
         if progress == self.told {
             return;
         }
-        let due = self.told_at + protocol::Span(desk.tempo.have.0 * 5);
-        if !at_once && self.told_at != Time(0) && now < due {
-            desk.wake_at(due);
-            return;
-        }
-        self.told_at = now;
         self.told = progress.clone();
         desk.outputs.push_back(Output::Progress {
             release: self.want.release,

@@ -4,49 +4,86 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::limits::{CLAIM_PIECES_MAX, INTEREST_AGAIN, INTERESTED_MAX, STRANGE_BLOBS_MAX};
+use protocol::limits::{
+    CLAIM_LEASE_MAX, CLAIM_PIECES_MAX, FETCHERS_MAX, INTEREST_AGAIN, INTERESTED_MAX,
+    STRANGE_BLOBS_MAX,
+};
 use protocol::positions::rank;
 use protocol::wire::{Claim, Notice};
-use protocol::{BlobRef, NodeId, Span, Time};
+use protocol::{BlobRef, Hash, NodeId, Span, Time};
 
-use super::blob::Blob;
+use super::blob::{Asked, Blob};
 use super::desk::Desk;
 use super::owners::Clash;
 
 /// A notice that names more pieces than this is a `Have` instead.
 const WON_PIECES_MAX: usize = 4096;
+/// Claims of one blob that are remembered before it is wanted.
+const STRANGE_CLAIMS_MAX: usize = 2 * FETCHERS_MAX;
 /// So many better placed holders that I know of answer a claim; I keep quiet.
 const ANSWERS_MAX: usize = 4;
 
-/// Who asked for blobs that this node does not track (yet).
+/// What was said of blobs that this node does not track (yet): who asked for them, and who brings them.
 #[derive(Default)]
-pub(super) struct Strangers(BTreeMap<BlobRef, BTreeSet<NodeId>>);
+pub(super) struct Strangers {
+    askers: BTreeMap<BlobRef, BTreeSet<NodeId>>,
+    claims: BTreeMap<Hash, BTreeMap<NodeId, (Time, Claim)>>,
+}
 
 impl Strangers {
     pub fn note(&mut self, blob: BlobRef, from: NodeId) {
-        if self.0.len() >= STRANGE_BLOBS_MAX && !self.0.contains_key(&blob) {
+        if self.askers.len() >= STRANGE_BLOBS_MAX && !self.askers.contains_key(&blob) {
             return;
         }
-        let askers = self.0.entry(blob).or_default();
+        let askers = self.askers.entry(blob).or_default();
         if askers.len() < INTERESTED_MAX {
             askers.insert(from);
         }
     }
 
     pub fn take(&mut self, blob: &BlobRef) -> BTreeSet<NodeId> {
-        self.0.remove(blob).unwrap_or_default()
+        self.askers.remove(blob).unwrap_or_default()
+    }
+
+    /// Whoever wants the blob later knows by it that enough others bring it.
+    pub fn note_claim(&mut self, now: Time, claim: &Claim) {
+        let fresh = |(at, _): &(Time, Claim)| now.since(*at) < CLAIM_LEASE_MAX;
+        if self.claims.len() >= STRANGE_BLOBS_MAX && !self.claims.contains_key(&claim.blob) {
+            self.claims.retain(|_, claims| claims.values().any(fresh));
+            if self.claims.len() >= STRANGE_BLOBS_MAX {
+                return;
+            }
+        }
+        let claims = self.claims.entry(claim.blob).or_default();
+        claims.retain(|_, claim| fresh(claim));
+        let short = claim.pieces.len() <= CLAIM_PIECES_MAX && claim.held;
+        if short && (claims.len() < STRANGE_CLAIMS_MAX || claims.contains_key(&claim.node)) {
+            claims.insert(claim.node, (now, claim.clone()));
+        }
+    }
+
+    pub fn take_claims(&mut self, now: Time, blob: &Hash) -> Vec<Claim> {
+        let claims = self.claims.remove(blob).unwrap_or_default();
+        let fresh = claims
+            .into_values()
+            .filter(|(at, _)| now.since(*at) < CLAIM_LEASE_MAX);
+        fresh.map(|(_, claim)| claim).collect()
     }
 
     pub fn forget(&mut self, node: &NodeId) {
-        self.0.retain(|_, askers| {
+        self.askers.retain(|_, askers| {
             askers.remove(node);
             !askers.is_empty()
+        });
+        self.claims.retain(|_, claims| {
+            claims.remove(node);
+            !claims.is_empty()
         });
     }
 }
 
 /// Tells the neighbours, and whoever brings the blob, that this node wants it; again from time to
-/// time, because notices may be lost.
+/// time and ever more seldom, because notices may be lost.
 pub(super) fn introduce(desk: &mut Desk, now: Time, blob: &mut Blob) {
     if !blob.is_active() || desk.site.members.is_empty() {
         return;
@@ -62,34 +99,97 @@ pub(super) fn introduce(desk: &mut Desk, now: Time, blob: &mut Blob) {
     let met = blob.met_at.unwrap_or(now);
     if now < met {
         desk.wake_at(met);
+    } else if !blob.met {
+        blob.met = true;
+        blob.turns.wan.due = true;
+        desk.content_changed = true;
     }
-    let mut near = blob
-        .near
-        .take()
-        .unwrap_or_else(|| desk.site.neighbours(&blob.name.root));
-    near.extend(
-        blob.owners
-            .fetchers()
-            .iter()
-            .filter(|node| desk.site.members.contains_key(node)),
-    );
-    for node in &near {
-        let again = blob.asked.get(node).map(|at| *at + INTEREST_AGAIN);
-        match again {
-            Some(again) if now < again => desk.wake_at(again),
-            _ => ask(desk, now, blob, node),
-        }
+    let neighbours = desk.grain.neighbours;
+    let near = match blob.near.take() {
+        Some(near) => near,
+        None => desk.site.circle(&blob.name.root, neighbours),
+    };
+    let follows = blob.need.as_ref().is_some_and(|need| need.follow);
+    for node in &near.own {
+        keep_asking(desk, now, blob, node, follows);
+    }
+    for node in near.likely.difference(&near.own) {
+        keep_asking(desk, now, blob, node, false);
+    }
+    let fetchers = blob.owners.fetchers().to_vec();
+    for node in fetchers.iter().filter(|node| !near.own.contains(node)) {
+        keep_asking(desk, now, blob, node, false);
+    }
+    if follows {
+        follow_more(desk, now, blob, &fetchers, neighbours.div_ceil(2));
     }
     blob.near = Some(near);
 }
 
-fn ask(desk: &mut Desk, now: Time, blob: &mut Blob, node: &NodeId) {
-    blob.asked.insert(*node, now);
-    desk.wake_at(now + INTEREST_AGAIN);
-    desk.notify(node, Notice::Interested { blob: blob.name });
+/// Where few want the blob the own neighbours may all have none of it: then those who bring it, and
+/// others who are known to want it, are followed too.
+fn follow_more(desk: &mut Desk, now: Time, blob: &mut Blob, fetchers: &[NodeId], enough: usize) {
+    let knows = |blob: &Blob, node: &NodeId| {
+        blob.owners.is_known(node) || blob.holders.sets().any(|(holder, _)| holder == node)
+    };
+    let followed = |blob: &Blob, node: &NodeId| blob.asked.get(node).is_some_and(|a| a.follow);
+    let mut count = blob
+        .asked
+        .iter()
+        .filter(|(node, asked)| asked.follow && knows(blob, node))
+        .count();
+    if count >= enough {
+        return;
+    }
+    let others: Vec<NodeId> = blob.owners.known().copied().collect();
+    for node in fetchers.iter().chain(&others) {
+        if count >= enough {
+            return;
+        }
+        if desk.site.members.contains_key(node) && !followed(blob, node) {
+            ask(desk, now, blob, node, true);
+            count += 1;
+        }
+    }
 }
 
-/// Sends what was won since the last time to those who want it.
+fn keep_asking(desk: &mut Desk, now: Time, blob: &mut Blob, node: &NodeId, follow: bool) {
+    if !desk.site.members.contains_key(node) {
+        return;
+    }
+    match blob.asked.get(node) {
+        Some(asked) if asked.follow || !follow => {
+            let again = asked.at + Span(INTEREST_AGAIN.0 << (2 * (asked.times - 1).min(3)));
+            let follow = asked.follow;
+            if now < again {
+                desk.wake_at(again);
+            } else {
+                ask(desk, now, blob, node, follow);
+            }
+        }
+        _ => ask(desk, now, blob, node, follow),
+    }
+}
+
+fn ask(desk: &mut Desk, now: Time, blob: &mut Blob, node: &NodeId, follow: bool) {
+    let times = blob.asked.get(node).map_or(0, |asked| asked.times) + 1;
+    let asked = Asked {
+        at: now,
+        times,
+        follow,
+    };
+    blob.asked.insert(*node, asked);
+    desk.wake_at(now + Span(INTEREST_AGAIN.0 << (2 * (times - 1).min(3))));
+    let name = blob.name;
+    let notice = if follow {
+        Notice::Interested { blob: name }
+    } else {
+        Notice::Asking { blob: name }
+    };
+    desk.notify(node, notice);
+}
+
+/// Sends what was won since the last time to those who want it and, as far as is known, lack it.
 pub(super) fn tell(desk: &mut Desk, now: Time, blob: &mut Blob) {
     if blob.won.is_empty() {
         return;
@@ -100,27 +200,25 @@ pub(super) fn tell(desk: &mut Desk, now: Time, blob: &mut Blob) {
         return;
     }
     blob.told_at = now;
-    let pieces = std::mem::take(&mut blob.won);
+    let won = std::mem::take(&mut blob.won);
     if desk.site.roaming {
         return;
     }
     let name = blob.name;
-    let notice = if pieces.len() > WON_PIECES_MAX {
-        Notice::Have {
-            blob: name,
-            pieces: blob.have.clone(),
-        }
-    } else {
-        Notice::Won { blob: name, pieces }
-    };
-    let sated: BTreeSet<NodeId> = blob
-        .holders
-        .sets()
-        .filter(|(_, set)| set.is_full())
-        .map(|(n, _)| *n)
-        .collect();
-    for node in blob.interested.difference(&sated) {
-        desk.notify(node, notice.clone());
+    for node in &blob.interested {
+        let new = won.iter().copied();
+        let pieces: Vec<u32> = new
+            .filter(|piece| !blob.holders.holds(node, *piece))
+            .collect();
+        let notice = match pieces.len() {
+            0 => continue,
+            1..=WON_PIECES_MAX => Notice::Won { blob: name, pieces },
+            _ => Notice::Have {
+                blob: name,
+                pieces: blob.have.clone(),
+            },
+        };
+        desk.notify(node, notice);
     }
 }
 
@@ -145,49 +243,67 @@ fn answer(desk: &mut Desk, blob: &Blob, node: &NodeId) {
 
 /// A peer spoke about a blob that this node tracks.
 pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, notice: Notice) {
-    let member = desk.site.members.contains_key(&from);
-    let serves = desk.site.serves(&from) && !desk.trouble.is_banned(now, &from);
     match notice {
         Notice::Interested { .. } => {
             if blob.interested.len() < INTERESTED_MAX {
                 blob.interested.insert(from);
             }
-            if member {
-                meet(desk, now, blob, from);
-            }
+            meet(desk, now, blob, from, true);
         }
+        Notice::Asking { .. } => meet(desk, now, blob, from, false),
+        Notice::Claimed(claim) => hear_claim(desk, now, blob, &claim),
         // What a peer that keeps failing says it holds counts again after its pause.
-        _ if !serves
+        _ if !desk.site.serves(&from)
+            || desk.trouble.is_banned(now, &from)
             || desk.trouble.fails(from, blob.name) >= protocol::limits::RETRY_PATIENCE
                 && desk.trouble.paused(now, from, blob.name).is_some() => {}
         Notice::Have { pieces, .. } => {
             let won = !pieces.is_empty();
+            let before = blob.holders.any().clone();
             if blob.holders.replace(from, pieces) && won {
                 blob.owners.showed(now, &from);
-                forget_arrived(blob);
+                let mut new = blob.holders.any().clone();
+                new.subtract(&before);
+                for piece in new.iter() {
+                    blob.owners.arrived(piece);
+                }
+                here_now(desk, blob, !new.is_empty());
             }
         }
         Notice::Won { pieces, .. } => {
+            let (mut first, mut useful) = (false, false);
             for piece in pieces {
+                first |= !blob.holders.any().contains(piece);
+                useful |= blob.wants(piece) && !blob.flying.contains(piece);
                 blob.holders.add(from, piece);
                 if blob.holders.holds(&from, piece) {
                     blob.owners.arrived(piece);
                 }
             }
             blob.owners.showed(now, &from);
+            if first {
+                here_now(desk, blob, true);
+            }
+            blob.turns.lan.due |= useful;
         }
     }
 }
 
-fn forget_arrived(blob: &mut Blob) {
-    let here: Vec<u32> = blob.holders.any().iter().collect();
-    for piece in here {
-        blob.owners.arrived(piece);
+/// The site has pieces that it had not, or holders of them.
+fn here_now(desk: &mut Desk, blob: &mut Blob, first: bool) {
+    blob.turns.lan.due = true;
+    if first {
+        // Who brings nothing over the WAN waits for its leases only.
+        blob.turns.wan.due |= blob.owners.brings(&desk.me());
+        desk.content_changed |= blob.need.is_some();
     }
 }
 
-/// Somebody in the site wants the blob: say what is here, and that I want it too.
-pub(super) fn meet(desk: &mut Desk, now: Time, blob: &mut Blob, node: NodeId) {
+/// Somebody wants the blob: say what is here, and that I want it too.
+pub(super) fn meet(desk: &mut Desk, now: Time, blob: &mut Blob, node: NodeId, follows: bool) {
+    if !desk.site.members.contains_key(&node) {
+        return;
+    }
     answer(desk, blob, &node);
     if blob.need.is_none() || blob.have.is_full() {
         return;
@@ -196,42 +312,64 @@ pub(super) fn meet(desk: &mut Desk, now: Time, blob: &mut Blob, node: NodeId) {
         && !desk.trouble.is_banned(now, &node)
         && blob.owners.heard(now, node)
     {
-        blob.remind = true;
+        blob.remind.insert(node);
+        blob.turns.wan.due = true;
+        blob.turns.introduce.due = true;
     }
-    let lately = blob
-        .asked
-        .get(&node)
-        .is_some_and(|at| now < *at + Span(desk.tempo.claim_wait.0 * 2));
+    let asked = blob.asked.get(&node);
+    let lately = asked.is_some_and(|a| now < a.at + Span(desk.tempo.claim_wait.0 * 2));
+    let follow = asked.is_some_and(|a| a.follow) || follows && wants_followers(desk, blob);
     if blob.is_active() && !lately {
-        ask(desk, now, blob, &node);
+        ask(desk, now, blob, &node, follow);
+        blob.turns.introduce.due = true;
     }
+}
+
+fn wants_followers(desk: &Desk, blob: &Blob) -> bool {
+    blob.need.as_ref().is_some_and(|need| need.follow)
+        && blob.asked.values().filter(|a| a.follow).count() < 2 * desk.grain.neighbours
 }
 
 /// A claim was gossiped. Whoever has what is claimed says so, and whoever has it in hand claims again.
 pub(super) fn hear_claim(desk: &mut Desk, now: Time, blob: &mut Blob, claim: &Claim) {
     let from = claim.node;
-    if !desk.site.serves(&from) || desk.trouble.is_banned(now, &from) {
+    if !desk.site.may_own(&from) || desk.trouble.is_banned(now, &from) {
         return;
     }
     let mut claim = claim.clone();
     claim.pieces.truncate(CLAIM_PIECES_MAX);
     let held = |piece: &u32| blob.have.contains(*piece);
+    let waits = claim.pieces.iter().skip(claim.under_way as usize);
     if claim.held
-        && (claim.pieces.is_empty() || claim.pieces.iter().any(held))
+        && (claim.pieces.is_empty() || waits.into_iter().any(held))
         && is_mine_to_answer(desk, blob, &claim)
     {
         answer(desk, blob, &from);
     }
-    claim.pieces.retain(|piece| !held(piece));
+    let mine = blob.owners.mine().len();
     if blob.owners.claimed(now, &claim, desk.me()) == Clash::Mine {
-        blob.remind = true;
+        blob.remind.insert(from);
+        blob.turns.wan.due = true;
+    }
+    if blob.owners.mine().len() < mine {
+        // What I yielded and had begun.
+        let mine: BTreeSet<u32> = blob.owners.mine().keys().copied().collect();
+        blob.cancel(desk, |flight| flight.wan && !mine.contains(&flight.piece));
+    }
+    for piece in claim.pieces.into_iter().filter(|p| blob.have.contains(*p)) {
+        blob.owners.arrived(piece);
+    }
+    if blob.owners.is_stale() || blob.owners.brings(&desk.me()) {
+        blob.turns.wan.due = true;
+        blob.turns.introduce.due = true;
     }
 }
 
 fn is_mine_to_answer(desk: &Desk, blob: &Blob, claim: &Claim) -> bool {
     let place = |node: &NodeId| rank("answer", &claim.node.0, node);
     let mine = place(&desk.me());
-    let holds = |set: &protocol::pieces::PieceSet| match claim.pieces.first() {
+    let waits = claim.pieces.get(claim.under_way as usize);
+    let holds = |set: &protocol::pieces::PieceSet| match waits {
         Some(piece) => set.contains(*piece),
         None => !set.is_empty(),
     };

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use protocol::limits::{
-    CLAIM_PIECES_MAX, CLAIM_WINDOW, EXPECT_WINDOW, IDLE_LEASES, WAN_FETCHES_CAPPED_MAX,
-    WAN_FETCHES_MAX,
+    CLAIM_LEASE_MAX, CLAIM_PIECES_MAX, CLAIM_WINDOW, EXPECT_WINDOW, FETCHERS_MAX, IDLE_LEASES,
+    WAN_FETCHES_CAPPED_MAX, WAN_FETCHES_MAX,
 };
 use protocol::pieces::PieceSet;
-use protocol::wire::Contact;
+use protocol::wire::{Claim, Contact, Notice};
 use protocol::{Span, Time};
 
 use super::blob::Blob;
@@ -16,24 +16,26 @@ use super::owners::{Lease, Mine, fetcher_count};
 use super::pick::tie;
 use crate::contract::FetchReason;
 
+/// Pieces brought lately that a claim still names.
+const BROUGHT_MAX: usize = 64;
+
 /// Claims and fetches what this node owes the site, and watches over those who owe it the rest.
 pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
     drop_what_is_here(desk, blob);
-    if !blob.is_active()
-        || !blob.need.as_ref().is_some_and(|need| need.wan)
-        || now < blob.paused_until
-    {
+    if !blob.is_active() || !blob.need.as_ref().is_some_and(|need| need.wan) {
+        return;
+    }
+    if now < blob.paused_until {
+        desk.wake_at(blob.paused_until);
         return;
     }
     let may_from = desk.site.id.as_ref().map_or(now, |_| {
         let settled = desk.site.since + desk.tempo.settle + desk.tempo.claim_wait;
         blob.met_at.map_or(settled, |met| met.max(settled))
     });
-    let missing: Vec<u32> = blob
-        .lacking()
-        .filter(|piece| !blob.holders.any().contains(*piece))
-        .take(EXPECT_WINDOW)
-        .collect();
+    let mut missing = blob.lack.clone();
+    missing.subtract(blob.holders.any());
+    let missing: Vec<u32> = missing.iter().take(EXPECT_WINDOW).collect();
     if now < may_from {
         // Without knowing who is here there is no time to wait for.
         if !missing.is_empty() && may_from != Time::MAX {
@@ -60,8 +62,8 @@ fn drop_what_is_here(desk: &mut Desk, blob: &mut Blob) {
         .collect();
     for piece in here {
         blob.owners.let_go(piece);
-        let name = blob.name;
-        desk.cancel(|flight| flight.blob == name && flight.wan && flight.piece == piece);
+        blob.cancel(desk, |flight| flight.wan && flight.piece == piece);
+        blob.turns.lan.due = true;
     }
 }
 
@@ -69,15 +71,19 @@ fn drop_what_is_here(desk: &mut Desk, blob: &mut Blob) {
 fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) -> Vec<u32> {
     let me = desk.me();
     let count = fetcher_count(desk.site.cap, blob.cut.pieces());
-    let lease = desk.tempo.claim_lease;
+    let lease = lease(desk, blob);
     let patience = idle_patience(desk, blob);
     loop {
         let candidate = (!desk.site.roaming).then_some(me);
         let (site, trouble) = (&desk.site, &desk.trouble);
-        let serves = |node: &_| site.serves(node) && !trouble.is_banned(now, node);
-        if blob.owners.rank_again(candidate, count, serves) {
+        let serves = |node: &_| site.may_own(node) && !trouble.is_banned(now, node);
+        if blob
+            .owners
+            .rank_again(candidate, blob.announced, count, serves)
+        {
             blob.declined = PieceSet::empty(blob.cut.pieces());
             blob.decline_due = true;
+            blob.turns.introduce.due = true;
         }
         let mut own = Vec::new();
         let mut awaited = BTreeSet::new();
@@ -114,11 +120,23 @@ fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) ->
     }
 }
 
+/// How long a fetcher that is silent is believed: as long as a piece takes when all fetchers share the
+/// link, because renewing claims more often than pieces come only costs messages.
+fn lease(desk: &Desk, blob: &Blob) -> Span {
+    let least = desk.tempo.claim_lease;
+    let Some(cap) = desk.site.cap else {
+        return least;
+    };
+    let at_once = (FETCHERS_MAX * WAN_FETCHES_CAPPED_MAX * 1_000) as u64;
+    let piece = blob.cut.piece_bytes().saturating_mul(at_once) / cap.max(1);
+    Span(piece.clamp(least.0, CLAIM_LEASE_MAX.0.max(least.0)))
+}
+
 /// How long a fetcher that shows nothing is believed: many leases, or as long as a piece takes at its
 /// share of a very thin link.
 fn idle_patience(desk: &Desk, blob: &Blob) -> Span {
     let slowest = desk.site.cap.map_or(0, |cap| {
-        let share = (cap / protocol::limits::FETCHERS_MAX as u64).max(1);
+        let share = (cap / FETCHERS_MAX as u64).max(1);
         blob.cut
             .piece_bytes()
             .saturating_mul(4_000 * WAN_FETCHES_CAPPED_MAX as u64)
@@ -132,9 +150,11 @@ fn idle_patience(desk: &Desk, blob: &Blob) -> Span {
 fn announce(desk: &mut Desk, now: Time, blob: &mut Blob) {
     if !blob.announced && desk.site.has_company() && blob.owners.fetchers().contains(&desk.me()) {
         blob.announced = true;
+        blob.owners.view_changed();
         if blob.gossiped_at != now {
             blob.gossiped_at = now;
-            desk.gossip_claim(blob.name, Vec::new(), true);
+            let claim = my_claim(desk, now, blob);
+            desk.gossip_claim(claim);
         }
     }
 }
@@ -165,7 +185,37 @@ fn decline(desk: &mut Desk, blob: &mut Blob) {
     }
     blob.decline_due = pieces.len() == CLAIM_PIECES_MAX;
     if !pieces.is_empty() {
-        desk.gossip_claim(blob.name, pieces, false);
+        desk.gossip_claim(Claim {
+            node: me,
+            blob: blob.name.root,
+            pieces,
+            held: false,
+            under_way: 0,
+        });
+    }
+}
+
+/// All that this node has in hand of a blob: what is under way, what it brought so lately that not all
+/// can know it, and what waits.
+fn my_claim(desk: &Desk, now: Time, blob: &mut Blob) -> Claim {
+    let lately = Span(lease(desk, blob).0 * 2);
+    let old = |(at, _): &(Time, u32)| now.since(*at) > lately;
+    while blob.brought.len() > BROUGHT_MAX || blob.brought.front().is_some_and(old) {
+        blob.brought.pop_front();
+    }
+    let mine = blob.owners.mine().iter();
+    let (flying, waiting): (Vec<_>, Vec<_>) = mine.partition(|(_, mine)| **mine == Mine::Flying);
+    let piece = |(piece, _): (&u32, &Mine)| *piece;
+    let mut pieces: Vec<u32> = flying.into_iter().map(piece).collect();
+    pieces.extend(blob.brought.iter().map(|(_, piece)| *piece));
+    let under_way = pieces.len() as u32;
+    pieces.extend(waiting.into_iter().map(piece));
+    Claim {
+        node: desk.me(),
+        blob: blob.name.root,
+        pieces,
+        held: true,
+        under_way,
     }
 }
 
@@ -191,60 +241,76 @@ fn claim(desk: &mut Desk, now: Time, blob: &mut Blob, own: &[u32]) {
     }
     if company {
         blob.gossiped_at = now;
-        desk.gossip_claim(blob.name, new, true);
+        let claim = my_claim(desk, now, blob);
+        desk.gossip_claim(claim);
     }
 }
 
-/// Claims are renewed while bytes flow, and at once when somebody does not know of them.
+/// Claims are renewed while bytes flow. Who does not know of them is told at once, alone; one whom this
+/// node has not seen, by gossip.
 fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
     if blob.owners.mine().is_empty() || !desk.site.has_company() {
-        blob.remind = false;
+        blob.remind.clear();
         return;
     }
-    let lease = desk.tempo.claim_lease;
+    let mut due = None;
+    if !blob.remind.is_empty() {
+        let wait = desk.tempo.claim_wait;
+        if now < blob.reminded_at + wait {
+            desk.wake_at(blob.reminded_at + wait);
+        } else {
+            blob.reminded_at = now;
+            let claim = my_claim(desk, now, blob);
+            for node in std::mem::take(&mut blob.remind) {
+                if desk.site.contact(&node).is_some() {
+                    desk.notify(&node, Notice::Claimed(claim.clone()));
+                } else {
+                    due = Some(blob.gossiped_at + wait);
+                }
+            }
+        }
+    }
+    let lease = lease(desk, blob);
     let alive = |moved: Time| now.since(moved) < Span(lease.0 * 3);
     let flows = desk
         .flights
         .live(blob.name)
         .any(|(_, flight)| flight.wan && alive(flight.moved));
-    let due = if blob.remind {
-        blob.gossiped_at + desk.tempo.claim_wait
-    } else if flows {
-        blob.gossiped_at + Span(lease.0 / 3)
-    } else {
-        return;
-    };
+    if flows {
+        let again = blob.gossiped_at + Span(lease.0 / 2);
+        due = Some(due.map_or(again, |due: Time| due.min(again)));
+    }
+    let Some(due) = due else { return };
     if now < due {
         desk.wake_at(due);
         return;
     }
-    blob.remind = false;
     blob.gossiped_at = now;
-    desk.wake_at(now + Span(lease.0 / 3));
-    let pieces = blob.owners.mine().keys().copied().collect();
-    desk.gossip_claim(blob.name, pieces, true);
+    desk.wake_at(now + Span(lease.0 / 2));
+    let claim = my_claim(desk, now, blob);
+    desk.gossip_claim(claim);
 }
 
 /// Fetches claimed pieces whose wait is over, in order, within this node's share of the cap.
 fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
-    let me = desk.me();
     let mut ready = Vec::new();
-    for (piece, mine) in blob.owners.mine().clone() {
+    for (piece, mine) in blob.owners.mine() {
         match mine {
-            Mine::Waiting(until) if until > now => desk.wake_at(until),
-            Mine::Waiting(_) if blob.owners.owner(piece, me) != me => {
-                blob.owners.let_go(piece);
-                desk.gossip_claim(blob.name, vec![piece], false);
-            }
-            Mine::Waiting(_) => ready.push(piece),
+            Mine::Waiting(until) if *until > now => desk.wake_at(*until),
+            Mine::Waiting(_) => ready.push(*piece),
             Mine::Flying => {}
         }
     }
-    let most = if desk.site.cap.is_some() {
-        WAN_FETCHES_CAPPED_MAX
-    } else {
-        WAN_FETCHES_MAX
-    };
+    if !ready.is_empty() && !blob.owners.fetchers().contains(&desk.me()) {
+        // Enough others bring the blob, or this node may own nothing any more.
+        for piece in ready {
+            blob.owners.let_go(piece);
+        }
+        let claim = my_claim(desk, now, blob);
+        desk.gossip_claim(claim);
+        return;
+    }
+    let most = fetches_max(desk, blob);
     let mut free = most
         .saturating_sub(desk.flights.count(true))
         .min(ready.len());
@@ -265,6 +331,7 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
         let reason = reason(desk, blob, piece);
         let (name, class) = (blob.name, blob.class());
         blob.owners.fly(piece);
+        blob.flying.insert(piece);
         desk.launch(
             now,
             Launch {
@@ -281,12 +348,27 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
     }
 }
 
-/// What the next of `fetches` may take, bytes a second: an even part of what is left of this node's
-/// share. 0: no limit; `None`: nothing is left.
+/// So many fetches over the WAN that it is never idle. Pieces that take long come one by one: they
+/// are sooner whole, so that the site can hand them on, and while one fetcher waits for its next
+/// piece the others have the link.
+fn fetches_max(desk: &Desk, blob: &Blob) -> usize {
+    match desk.site.cap {
+        None => WAN_FETCHES_MAX,
+        Some(cap) if blob.cut.piece_bytes() > cap && blob.sharers > 1 => 1,
+        Some(_) => WAN_FETCHES_CAPPED_MAX,
+    }
+}
+
+/// What the next of `fetches` may take, bytes a second. A single source paces the site as a whole, so
+/// each may take all that the others leave. Several do not know of each other: then it is an even part
+/// of what is left of this node's share. 0: no limit; `None`: nothing is left.
 fn share(desk: &Desk, blob: &Blob, fetches: u64) -> Option<u64> {
     let Some(cap) = desk.site.cap else {
         return Some(0);
     };
+    if desk.site.origins.len() == 1 {
+        return Some(cap.max(1));
+    }
     let share = (cap / blob.sharers.max(1) as u64).max(1);
     let left = share.saturating_sub(desk.flights.wan_rate());
     (left > share / 8 || left == share).then_some((left / fetches.max(1)).max(1))

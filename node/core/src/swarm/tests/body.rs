@@ -260,12 +260,8 @@ impl World {
         for t in &self.transfers {
             *load.entry(t.from.unwrap_or(usize::MAX)).or_default() += 1.0;
         }
-        let promised: u64 = self
-            .transfers
-            .iter()
-            .filter(|t| t.from.is_none())
-            .map(|t| t.rate)
-            .sum();
+        let crossing_now = self.transfers.iter().filter(|t| t.from.is_none());
+        let promised = crossing_now.map(|t| t.rate).max().unwrap_or(0);
         self.most_promised = self.most_promised.max(promised);
         let mut ended = Vec::new();
         for (i, t) in self.transfers.iter_mut().enumerate() {

@@ -2,6 +2,7 @@
 
 mod body;
 mod model;
+mod office;
 mod rules;
 mod site;
 mod world;

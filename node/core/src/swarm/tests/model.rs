@@ -84,10 +84,10 @@ proptest! {
         let declined: BTreeSet<(NodeId, u32)> =
             declines.into_iter().map(|(n, p)| (node_id(n), p)).filter(|(n, _)| others.contains(n)).collect();
         for (node, piece) in &declined {
-            let claim = Claim { node: *node, blob: root, pieces: vec![*piece, 77], held: false };
+            let claim = Claim { node: *node, blob: root, pieces: vec![*piece, 77], held: false, under_way: 0 };
             owners.claimed(Time(1), &claim, me);
         }
-        owners.rank_again(Some(me), count, |_| true);
+        owners.rank_again(Some(me), false, count, |_| true);
         let all: BTreeSet<NodeId> = others.iter().copied().chain([me]).collect();
         let fetchers = fetchers_by_counting(&root, &all, count);
         prop_assert_eq!(owners.fetchers().iter().copied().collect::<BTreeSet<_>>(), fetchers.clone());
@@ -95,17 +95,29 @@ proptest! {
             let expected = owner_by_beating(&root, piece, &fetchers, &all, &declined).unwrap_or(me);
             prop_assert_eq!(owners.owner(piece, me), expected);
         }
-        // A claim stands whatever the ranks say; of several, the best ranked (fetchers first).
-        let mut claimers: BTreeMap<u32, BTreeSet<NodeId>> = BTreeMap::new();
+        // A claim stands whatever the ranks say; of several, the best ranked.
+        let mut claimed: BTreeMap<NodeId, Vec<u32>> = BTreeMap::new();
         for (node, piece) in claims {
-            let node = node_id(node);
-            if others.contains(&node) {
-                owners.claimed(Time(2), &Claim { node, blob: root, pieces: vec![piece], held: true }, me);
+            if others.contains(&node_id(node)) {
+                claimed.entry(node_id(node)).or_default().push(piece);
+            }
+        }
+        let mut claimers: BTreeMap<u32, BTreeSet<NodeId>> = BTreeMap::new();
+        // What was claimed first counts no longer when the node claims anew.
+        let mut claim = |node: NodeId, pieces: Vec<u32>| {
+            owners.claimed(Time(2), &Claim { node, blob: root, pieces, held: true, under_way: 0 }, me);
+        };
+        for pieces in [vec![11, 10, 9], Vec::new()] {
+            claimed.keys().for_each(|node| claim(*node, pieces.clone()));
+        }
+        for (node, pieces) in claimed {
+            claim(node, pieces.clone());
+            for piece in pieces {
                 claimers.entry(piece).or_default().insert(node);
             }
         }
         for (piece, nodes) in claimers {
-            let best = nodes.into_iter().min_by_key(|n| (!fetchers.contains(n), owner_rank(&root, piece, n)));
+            let best = nodes.into_iter().min_by_key(|n| owner_rank(&root, piece, n));
             prop_assert_eq!(Some(owners.owner(piece, me)), best);
         }
     }
@@ -186,6 +198,8 @@ proptest! {
         pack_near in proptest::collection::btree_set(0u32..160, 0..160),
         carrier_have in proptest::collection::btree_set(0u32..24, 0..12),
         carrier_near in proptest::collection::btree_set(0u32..24, 0..24),
+        pack_flying in proptest::collection::btree_set(0u32..160, 0..20),
+        carrier_flying in proptest::collection::btree_set(0u32..24, 0..6),
     ) {
         let (plain, carrier) = (Geometry::of(40 << 20), Geometry::of(5 * coded / 5 + 100));
         let frames = FrameMap {
@@ -195,15 +209,18 @@ proptest! {
         let sets = [
             set(plain.pieces(), &pack_have), set(plain.pieces(), &pack_near),
             set(carrier.pieces(), &carrier_have), set(carrier.pieces(), &carrier_near),
+            set(plain.pieces(), &pack_flying), set(carrier.pieces(), &carrier_flying),
         ];
-        let pack = Holding { cut: plain, have: &sets[0], near: &sets[1] };
-        let coded = Holding { cut: carrier, have: &sets[2], near: &sets[3] };
+        let pack = Holding { cut: plain, have: &sets[0], near: &sets[1], flying: &sets[4] };
+        let coded = Holding { cut: carrier, have: &sets[2], near: &sets[3], flying: &sets[5] };
         let form = form::by_frame(&frames, coded, pack);
-        let cost = |holding: &Holding<'_>, pieces: core::ops::Range<u32>| {
-            let missing: Vec<u32> = pieces.filter(|p| !holding.have.contains(*p)).collect();
+        let cost = |holding: &Holding<'_>, chosen: &BTreeSet<u32>, pieces: core::ops::Range<u32>| {
+            let here = |p: &u32| holding.have.contains(*p) || holding.flying.contains(*p) || chosen.contains(p);
+            let missing: Vec<u32> = pieces.filter(|p| !here(p)).collect();
             let bytes = missing.iter().map(|p| holding.cut.piece_range(*p)).map(|r| r.end - r.start).sum::<u64>();
             if missing.iter().all(|p| holding.near.contains(*p)) { bytes } else { u64::MAX }
         };
+        let (mut plains, mut codeds) = (BTreeSet::new(), BTreeSet::new());
         for frame in 0..5 {
             let (p, c) = (form::pack_pieces(&frames, frame, plain), form::carrier_pieces(&frames, frame, carrier));
             if p.clone().all(|piece| sets[0].contains(piece)) {
@@ -212,7 +229,16 @@ proptest! {
             let by_pack = p.clone().all(|piece| form.pack.contains(piece));
             let by_carrier = c.clone().all(|piece| form.carrier.contains(piece));
             prop_assert!(by_pack || by_carrier);
-            prop_assert_eq!(by_pack, cost(&pack, p) < cost(&coded, c));
+            let cheaper = cost(&pack, &plains, p.clone()) < cost(&coded, &codeds, c.clone());
+            if cheaper {
+                plains.extend(p);
+            } else {
+                codeds.extend(c);
+            }
+            let in_form = if cheaper { by_pack } else { by_carrier };
+            prop_assert!(in_form);
         }
+        let pieces = |set: &PieceSet| set.iter().collect::<BTreeSet<u32>>();
+        prop_assert_eq!((pieces(&form.pack), pieces(&form.carrier)), (plains, codeds));
     }
 }

@@ -143,6 +143,7 @@ fn a_better_claim_during_the_wait_wins_and_a_worse_one_does_not() {
             blob: index.root,
             pieces: vec![0],
             held: true,
+            under_way: 0,
         };
         swarm.handle(at(ms + 10), Input::Claim(claim));
         yielded += usize::from(fetches(&run(&mut swarm, ms + 10, ms + 1_000)).is_empty());
@@ -161,6 +162,7 @@ fn a_claim_that_stands_is_respected_until_its_lease_ends() {
         blob: index.root,
         pieces: vec![0],
         held: true,
+        under_way: 0,
     };
     swarm.handle(at(2_000), Input::Claim(claim));
     assert_eq!(fetches(&run(&mut swarm, 2_000, 6_950)), []);
@@ -196,6 +198,7 @@ fn a_holder_answers_an_asker_and_a_claim() {
         blob: pack.root,
         pieces: vec![0],
         held: true,
+        under_way: 0,
     };
     swarm.handle(at(2_200), Input::Claim(claim));
     assert!(told(&actions(&mut swarm)));
@@ -276,6 +279,7 @@ fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
             Input::Claim(Claim {
                 node,
                 blob: blob.root,
+                under_way: pieces.len() as u32 / 2,
                 pieces,
                 held,
             })

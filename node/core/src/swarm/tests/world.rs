@@ -117,12 +117,17 @@ pub fn contact(node: NodeId) -> Contact {
 
 /// A release of `plain` bytes that its carrier brings down to `coded`.
 pub fn release(name: u64, plain: u64, coded: u64) -> Release {
+    release_in_frames(name, plain, coded, FRAME)
+}
+
+/// The same in frames of this many plain bytes.
+pub fn release_in_frames(name: u64, plain: u64, coded: u64, frame: u64) -> Release {
     let blob = |kind: u64, length| BlobRef {
         root: blake3_of(name << 8 | kind),
         length,
     };
     let carrier = blob(3, coded);
-    let count = plain.div_ceil(FRAME);
+    let count = plain.div_ceil(frame);
     let head = 4 + 16 + 4 * count;
     let at = |i: u64| head + (coded - head) * i / count.max(1);
     Release {
@@ -141,7 +146,7 @@ pub fn release(name: u64, plain: u64, coded: u64) -> Release {
         },
         frames: FrameMap {
             coded: (0..count).map(|i| (at(i), at(i + 1))).collect(),
-            frame_plain: FRAME,
+            frame_plain: frame,
         },
         reusable: BTreeSet::new(),
         broken_index: false,
