@@ -10,7 +10,7 @@ use clap::Parser;
 
 use crate::plots::Pictures;
 use crate::seeds::{self, Failure, Kept, Seeds};
-use crate::{Report, Scenario, World};
+use crate::{Report, Scenario, World, timing};
 
 /// Plays scenarios with the real brains in virtual time. Ends with failure if a rule was broken.
 #[derive(Clone, Parser)]
@@ -77,8 +77,7 @@ impl Arguments {
         world.run(self.threads);
         let mut report = Report::of(&world);
         let wall = began.elapsed().as_secs_f64();
-        let per_second = report.events as f64 / wall;
-        eprintln!("{wall:.1} s of real time, {per_second:.0} events a second");
+        eprint!("{}", timing::told(&world, began.elapsed()));
         report.wall_seconds = self.timing.then_some(wall);
         if self.notes {
             for (at, event, line) in world.notes() {

@@ -38,6 +38,7 @@ pub mod series;
 pub mod shared;
 mod steps;
 pub mod story;
+pub mod timing;
 pub mod traffic;
 pub mod uplinks;
 pub mod wires;

@@ -18,6 +18,7 @@ use crate::effects::Effect;
 use crate::faults::Traits;
 use crate::fleet::{BEGINNING, Document};
 use crate::island::{Happening, Island};
+use crate::measures;
 use crate::scenario::below;
 use crate::shared::{Place, Shared, address_bits};
 
@@ -292,6 +293,7 @@ impl Island {
 
     pub(crate) fn tell(&mut self, n: usize, event: Event) {
         self.note_order(n, &event);
+        self.tally.heard(measures::kind(&event));
         let now = self.machines[n].clock(self.time());
         if self.machines[n].brain.is_some() {
             self.watch.told(self.time(), now, n, &event);
@@ -321,6 +323,7 @@ impl Island {
         if let Some(brain) = self.machines[n].brain.as_mut() {
             let due = brain.poll_timeout().is_some_and(|at| at <= now.boot);
             if due {
+                self.tally.heard("timer");
                 brain.handle_timeout(now);
             }
             self.drain(n);

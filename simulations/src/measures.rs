@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use node_core::contract::FetchReason;
+use node_core::contract::{Event, FetchReason};
 use protocol::Time;
 
 /// What one part of the world counted.
@@ -21,8 +21,8 @@ pub struct Tally {
     pub reasons: BTreeMap<FetchReason, u64>,
     /// For each release, machines that switched to it although it does them harm.
     pub harmed: Vec<u32>,
-    /// Payload bytes that this part gave to others, by release.
-    pub given: Vec<u64>,
+    /// What the brains were told, by kind; `timer` is the time that they asked for.
+    pub heard: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
@@ -35,13 +35,17 @@ impl Tally {
             wan: vec![0; releases],
             reasons: BTreeMap::new(),
             harmed: vec![0; releases],
-            given: vec![0; releases],
+            heard: BTreeMap::new(),
         }
     }
 
     pub(crate) fn wan(&mut self, release: usize, reason: FetchReason, bytes: u64) {
         self.wan[release] += bytes;
         *self.reasons.entry(reason).or_default() += bytes;
+    }
+
+    pub(crate) fn heard(&mut self, kind: &'static str) {
+        *self.heard.entry(kind).or_default() += 1;
     }
 
     pub(crate) fn told(&mut self, release: usize, at: Time) {
@@ -64,4 +68,25 @@ pub struct Milestones {
     pub started: Time,
     /// When the coordinator gave the first halt.
     pub halted: Option<Time>,
+}
+
+/// What kind of thing a brain is told.
+pub(crate) fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Presence(_) | Event::Connected(_) | Event::Disconnected(_) => "who is here",
+        Event::Claim(_) => "claims",
+        Event::Notice(..) => "notices",
+        Event::Status(_) | Event::Receipt(_) => "statuses and receipts",
+        Event::Order(..) => "orders",
+        Event::Answered { .. } | Event::Asked { .. } => "questions and answers",
+        Event::FetchProgress { .. } => "progress of fetches",
+        Event::FetchEnded { .. } => "ends of fetches",
+        Event::BlobOpened { .. }
+        | Event::IndexRead { .. }
+        | Event::Reused { .. }
+        | Event::FramesRead { .. }
+        | Event::FrameDecoded { .. } => "reading and decoding",
+        Event::StepEnded { .. } => "steps",
+        _ => "others",
+    }
 }

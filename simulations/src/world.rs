@@ -82,6 +82,15 @@ impl World {
         self.hub.events + self.islands.iter().map(|i| i.events).sum::<u64>()
     }
 
+    /// What the brains were told, by kind.
+    pub fn heard(&self) -> BTreeMap<&'static str, u64> {
+        let mut heard = BTreeMap::new();
+        for (kind, count) in self.islands.iter().flat_map(|i| &i.tally.heard) {
+            *heard.entry(*kind).or_default() += count;
+        }
+        heard
+    }
+
     /// What the brains noted: milliseconds, event, line.
     pub fn notes(&self) -> Vec<(u64, &'static str, String)> {
         let islands = self.islands.iter().flat_map(|i| &i.notes);
