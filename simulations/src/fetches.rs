@@ -154,7 +154,9 @@ impl Island {
         if let Some(fetch) = self.machines[n].fetches.get_mut(&ticket) {
             fetch.flow = Some(number);
         }
-        self.watch_progress();
+        if let Source::Far(_) = from {
+            self.watch_progress();
+        }
     }
 
     /// Nothing came for too long.

@@ -194,9 +194,10 @@ impl Flows {
         self.flows.keys().copied().collect()
     }
 
-    /// Whether nothing flows.
-    pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+    /// The numbers of those that cross the WAN, rising.
+    pub fn far(&self) -> Vec<u64> {
+        let far = self.flows.iter().filter(|(_, flow)| flow.from_far());
+        far.map(|(number, _)| *number).collect()
     }
 
     /// When the next piece will be whole, in whole milliseconds.

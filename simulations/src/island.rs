@@ -339,7 +339,8 @@ impl Island {
 
     // ---- transfers -----------------------------------------------------------------------------
 
-    /// Transfers report regularly from now on, as long as there are any.
+    /// Transfers over the WAN report regularly from now on, as long as there are any: their leases hang
+    /// on it. One inside the site is told of when a piece is whole.
     pub(crate) fn watch_progress(&mut self) {
         if !std::mem::replace(&mut self.progress_due, true) {
             let every = self.shared.scenario.grain.progress();
@@ -352,10 +353,10 @@ impl Island {
         self.flows.advance(self.now);
         let (from, bytes) = self.flows.take_far();
         self.watch.over_wan(from, self.now, bytes);
-        for number in self.flows.numbers() {
+        for number in self.flows.far() {
             self.account(number);
         }
-        if !self.flows.is_empty() {
+        if !self.flows.far().is_empty() {
             self.watch_progress();
         }
     }

@@ -21,6 +21,8 @@ pub struct Tally {
     pub reasons: BTreeMap<FetchReason, u64>,
     /// For each release, machines that switched to it although it does them harm.
     pub harmed: Vec<u32>,
+    /// Payload bytes that this part gave to others, by release.
+    pub given: Vec<u64>,
     /// What the brains were told, by kind; `timer` is the time that they asked for.
     pub heard: BTreeMap<&'static str, u64>,
 }
@@ -35,6 +37,7 @@ impl Tally {
             wan: vec![0; releases],
             reasons: BTreeMap::new(),
             harmed: vec![0; releases],
+            given: vec![0; releases],
             heard: BTreeMap::new(),
         }
     }
