@@ -15,6 +15,7 @@ use protocol::trust::{Role, Statement};
 use protocol::wire::Presence;
 use protocol::{Hash, NodeId, Now, PublicKey, Span, Time, Verified};
 use tidegate_coordinator_core::contract::{Action, Answer, Command, Config, Enrolled, Event};
+use tidegate_coordinator_core::forecast::Question;
 use tidegate_coordinator_core::presets::Preset;
 use tidegate_coordinator_core::{Conductor, Ticket};
 
@@ -271,6 +272,27 @@ fn play(nodes: u64) -> Costs {
         "members of a site",
         began.elapsed().as_secs_f64() * 1e6 / 10.0,
     ));
+    let began = Instant::now();
+    let forecast = bench
+        .conductor
+        .forecast(&rollout("r1"), &Question::default());
+    let forecast = forecast.expect("there");
+    println!(
+        "  {:>8.2} s for a forecast; it finishes after {} s",
+        began.elapsed().as_secs_f64(),
+        forecast
+            .finishes
+            .map_or(0, |at| at.since(forecast.starts).0 / 1000)
+    );
+    let mut asked = Question::default();
+    asked.assumptions.origin_bytes_per_s = Some(125_000_000);
+    let began = Instant::now();
+    let shared = bench.conductor.forecast(&rollout("r1"), &asked);
+    println!(
+        "  {:>8.2} s for one with an origin that is shared",
+        began.elapsed().as_secs_f64()
+    );
+    assert_eq!(shared.map(|f| f.targets), Ok(forecast.targets));
     let one = resident_bytes();
     bench.start("r2", 2);
     let two = resident_bytes();

@@ -10,6 +10,7 @@ pub mod conductor;
 pub mod contract;
 mod fleet;
 mod fold;
+pub mod forecast;
 mod gate;
 mod orders;
 mod pool;

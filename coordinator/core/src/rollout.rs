@@ -402,6 +402,11 @@ impl Rollout {
         self.lease_due = boot + Span((self.plan.lease_ttl.0 / 3).max(1));
     }
 
+    /// The next lease is due then.
+    pub fn lease_given_until(&mut self, boot: Time) {
+        self.lease_due = boot;
+    }
+
     /// A lease is wanted at once.
     pub fn want_lease(&mut self) {
         self.lease_due = Time(0);
