@@ -208,6 +208,19 @@ impl Client {
         self.send(Method::POST, "/v1/rollouts", Some(envelope))
             .await
     }
+    /// What a proposal would come to.
+    pub async fn simulate(&self, ask: &WhatIf) -> Result<Forecast, ApiError> {
+        self.send(Method::POST, "/v1/forecasts", Some(ask)).await
+    }
+    /// What a rollout would come to if it began now.
+    pub async fn forecast(
+        &self,
+        id: &RolloutId,
+        question: &Question,
+    ) -> Result<Forecast, ApiError> {
+        let path = format!("/v1/rollouts/{id}/forecast");
+        self.send(Method::POST, &path, Some(question)).await
+    }
     /// All rollouts.
     pub async fn rollouts(&self) -> Result<Vec<RolloutView>, ApiError> {
         self.get("/v1/rollouts").await

@@ -2,12 +2,14 @@
 
 use protocol::enroll::Token;
 use protocol::envelope::Envelope;
+use protocol::plan::Proposal;
 use protocol::{FleetId, Hash, NodeId, RolloutId, SiteId, Span, Time};
 use serde::{Deserialize, Serialize};
 
 pub use coordinator_core::contract::{
     Counts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
 };
+pub use coordinator_core::forecast::{Forecast, Question};
 
 /// An error, as the server tells it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -69,6 +71,15 @@ pub enum BlobPresence {
     Refused,
     /// The origin holds it.
     Held,
+}
+
+/// Asks what a proposal would come to. Nobody has to sign: nothing comes of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WhatIf {
+    /// The proposal.
+    pub proposal: Proposal,
+    /// When, until when, and what is taken for granted.
+    pub question: Question,
 }
 
 /// A release.

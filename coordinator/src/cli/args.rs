@@ -266,6 +266,8 @@ pub struct ReleaseSign {
 pub enum Rollout {
     /// Propose a rollout; the coordinator resolves it to a plan
     Propose(RolloutPropose),
+    /// Say what a proposal would come to; nothing is recorded
+    Simulate(RolloutSimulate),
     /// Look at a plan and sign it here
     Approve(RolloutSigned),
     /// Open the first wave of an approved rollout
@@ -349,11 +351,48 @@ pub struct RolloutPropose {
     /// Where.
     #[command(flatten)]
     pub at: At,
-    /// PRODUCT@VERSION
-    pub release: String,
+    /// What.
+    #[command(flatten)]
+    pub shape: RolloutShape,
     /// With what.
     #[command(flatten)]
     pub key: Key,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate rollout simulate`
+#[derive(Args, Debug)]
+pub struct RolloutSimulate {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// What.
+    #[command(flatten)]
+    pub shape: RolloutShape,
+    /// It would start so long from now [default: now]
+    #[arg(long, value_parser = units::span, value_name = "TIME")]
+    pub start_in: Option<Span>,
+    /// Every node should have it so long after the start [default: when the plan ends]
+    #[arg(long, value_parser = units::span, value_name = "TIME")]
+    pub deadline: Option<Span>,
+    /// What the origin sends to all sites together [default: no limit]
+    #[arg(long, value_parser = units::rate, value_name = "RATE")]
+    pub origin_rate: Option<Rate>,
+    /// Time that an install takes on a node, health check aside [default: 60s]
+    #[arg(long, value_parser = units::span, value_name = "TIME")]
+    pub install: Option<Span>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a rollout should be like.
+#[derive(Args, Debug)]
+pub struct RolloutShape {
+    /// PRODUCT@VERSION
+    pub release: String,
     /// The rollout's name [default: PRODUCT-VERSION]
     #[arg(long)]
     pub id: Option<RolloutId>,
@@ -388,9 +427,6 @@ pub struct RolloutPropose {
     /// No install of this plan starts after so long
     #[arg(long, default_value = "30d", value_parser = units::span)]
     pub valid: Span,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Our priority.

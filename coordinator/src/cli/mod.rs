@@ -2,7 +2,7 @@
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
 //! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
-//! proposes, approves and steers, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
+//! proposes, approves and steers, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
 
 pub mod args;
 pub mod demo;
@@ -11,6 +11,7 @@ pub mod output;
 pub mod release;
 pub mod rollout;
 pub mod setup;
+pub mod simulate;
 pub mod units;
 
 use std::process::ExitCode;

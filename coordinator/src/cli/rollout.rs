@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use coordinator_core::contract::{RolloutState, RolloutView};
-
+use coordinator_core::forecast::Question;
 use ed25519_dalek::SigningKey;
 use protocol::envelope::Envelope;
 use protocol::plan::{Gate, Members, Proposal, Recall, RolloutPlan, Selector, Targets};
 use protocol::trust::Statement;
 use protocol::{FleetId, PublicKey, RolloutId};
 
-use super::args::{Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutSigned};
-use super::{output, release, setup, units};
+use super::args::{
+    Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutShape, RolloutSigned,
+};
+use super::{output, release, setup, simulate, units};
 use crate::api::Client;
 use crate::api::messages::Progress;
 use crate::directory::Directory;
@@ -25,6 +27,7 @@ use crate::directory::Directory;
 pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
     match command {
         Rollout::Propose(ask) => propose_from(ask).await?,
+        Rollout::Simulate(ask) => simulate::run(ask).await?,
         Rollout::Approve(ask) => approve_from(ask).await?,
         Rollout::Start(ask) => {
             setup::client(&ask.at.dir)?
@@ -71,7 +74,7 @@ pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fleet(dir: &std::path::Path) -> anyhow::Result<FleetId> {
+pub(super) fn fleet(dir: &std::path::Path) -> anyhow::Result<FleetId> {
     Ok(Directory::new(dir).settings()?.fleet)
 }
 
@@ -82,7 +85,31 @@ fn public(key: &SigningKey) -> PublicKey {
 async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
     let client = setup::client(&ask.at.dir)?;
     let key = setup::load_key(&ask.key.key)?;
-    let view = release::find(&client, &ask.release).await?;
+    let proposal = draft(&client, fleet(&ask.at.dir)?, ask.shape, public(&key)).await?;
+    let id = &proposal.rollout;
+    let plan = propose(&client, &proposal, &key).await?;
+    if ask.json {
+        return output::json(&plan);
+    }
+    describe(&plan)?;
+    let forecast = client.forecast(id, &Question::default()).await;
+    simulate::report(&forecast.context("failed to forecast")?)?;
+    output::line(&format!(
+        "next  tidegate rollout approve {id} --key KEY (by operators other than the proposer)"
+    ))
+}
+
+/// A proposal of that shape.
+///
+/// # Errors
+/// When there is no such release, or the rollout cannot be named after it.
+pub async fn draft(
+    client: &Client,
+    fleet: FleetId,
+    ask: RolloutShape,
+    proposer: PublicKey,
+) -> anyhow::Result<Proposal> {
+    let view = release::find(client, &ask.release).await?;
     let now = units::wall_now();
     let shape = ask.preset.waves(now);
     let usual = &shape[0].gate;
@@ -102,12 +129,12 @@ async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
             .parse()
             .context("failed to name the rollout; use --id")?,
     };
-    let proposal = Proposal {
+    Ok(Proposal {
         spec_version: 1,
-        fleet: fleet(&ask.at.dir)?,
-        rollout: id.clone(),
+        fleet,
+        rollout: id,
         release: view.digest,
-        proposer: public(&key),
+        proposer,
         priority: ask.priority.into(),
         targets: Targets {
             sites: ask.sites,
@@ -116,15 +143,7 @@ async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
         waves: units::drafts(&selectors, now, &gate),
         lease_ttl: ask.lease,
         not_after: now + ask.valid,
-    };
-    let plan = propose(&client, &proposal, &key).await?;
-    if ask.json {
-        return output::json(&plan);
-    }
-    describe(&plan)?;
-    output::line(&format!(
-        "next  tidegate rollout approve {id} --key KEY (by operators other than the proposer)"
-    ))
+    })
 }
 
 /// Signs a proposal, sends it, and gives the plan that the coordinator resolved it to.

@@ -109,6 +109,8 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         .route("/v1/releases/{digest}", get(releases::show))
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::propose))
         .route("/v1/rollouts/{id}", get(rollouts::show))
+        .route("/v1/forecasts", post(rollouts::simulate))
+        .route("/v1/rollouts/{id}/forecast", post(rollouts::forecast))
         .route("/v1/rollouts/{id}/approve", post(rollouts::approve))
         .route("/v1/rollouts/{id}/start", post(rollouts::start))
         .route("/v1/rollouts/{id}/pause", post(rollouts::pause))

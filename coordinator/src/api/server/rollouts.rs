@@ -10,7 +10,9 @@ use protocol::{Hash, RolloutId};
 
 use super::failure::{Answer, Failure, Json};
 use super::{Shared, fleet};
-use crate::api::messages::{Progress, Reason, RolloutDetail, RolloutView};
+use crate::api::messages::{
+    Forecast, Progress, Question, Reason, RolloutDetail, RolloutView, WhatIf,
+};
 use crate::keys::random_32;
 use crate::serve;
 
@@ -66,6 +68,30 @@ pub(super) async fn propose(
         Told::Refused(error) => Err(error.into()),
         Told::Done | Told::Plan(_) | Told::Approvals(..) => detail(&house, rollout).await,
     }
+}
+
+/// Changes nothing; the salt only has to differ from the one that will be drawn.
+pub(super) async fn simulate(State(house): Shared, Json(ask): Json<WhatIf>) -> Answer<Forecast> {
+    ask.proposal.check().map_err(Failure::bad_request)?;
+    let salt = Hash(random_32());
+    let answer = house
+        .desk
+        .view(move |i| i.conductor.simulate(&ask.proposal, salt, &ask.question))
+        .await?;
+    Ok(Json(answer?))
+}
+
+pub(super) async fn forecast(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(question): Json<Question>,
+) -> Answer<Forecast> {
+    let id = id_of(&id)?;
+    let answer = house
+        .desk
+        .view(move |i| i.conductor.forecast(&id, &question))
+        .await?;
+    Ok(Json(answer?))
 }
 
 pub(super) async fn approve(

@@ -61,7 +61,7 @@ fn run_origin(town: &Town) -> tokio::sync::oneshot::Sender<()> {
 }
 
 /// Enrols a node, and publishes a release as an origin would let it: every upload is taken in.
-async fn published(town: &Town, version: &str, counter: u64) -> Hash {
+pub(super) async fn published(town: &Town, version: &str, counter: u64) -> Hash {
     let token = town.token(1, Span::from_secs(60)).await;
     town.client
         .enroll(&request(&token, &keys::generate()))
