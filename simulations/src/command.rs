@@ -23,7 +23,7 @@ pub struct Arguments {
     #[arg(long)]
     pub seed: Option<u64>,
     /// Play each of these seeds, N..M without M, or one.
-    #[arg(long, conflicts_with_all = ["seed", "plot", "notes", "timing"])]
+    #[arg(long, conflicts_with_all = ["seed", "plot", "notes", "timing", "forecast"])]
     pub seeds: Option<Seeds>,
     /// Append seeds that fail to this file; see tests/seeds.txt.
     #[arg(long, requires = "seeds")]
@@ -44,6 +44,9 @@ pub struct Arguments {
     /// same seed gives the same bytes. It is told on standard error in any case.
     #[arg(long)]
     pub timing: bool,
+    /// Have the coordinator forecast each rollout before it begins, and hold that against the run.
+    #[arg(long)]
+    pub forecast: bool,
     /// Print what the brains noted.
     #[arg(long)]
     pub notes: bool,
@@ -74,6 +77,9 @@ impl Arguments {
         self.nodes.into_iter().for_each(|n| scenario.spread(n));
         let began = Instant::now();
         let mut world = World::new(scenario)?;
+        if self.forecast {
+            world.rehearse();
+        }
         world.run(self.threads);
         let mut report = Report::of(&world);
         let wall = began.elapsed().as_secs_f64();

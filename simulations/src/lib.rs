@@ -5,7 +5,8 @@
 //! the operators; [`mail`] is what crosses from one to another. [`machine`] is a node's body and
 //! [`desk`] the coordinator's, [`wires`] carry what they say and [`flows`] what they fetch, [`uplinks`]
 //! share what sites take from far sources; [`faults`] are what goes wrong, [`story`] is what the
-//! operators do. [`checks`] looks on and knows only the rules, [`measures`] counts; [`report`] and
+//! operators do. [`checks`] looks on and knows only the rules, [`measures`] counts, [`rehearsal`] holds forecasts
+//! against what came; [`report`] and
 //! [`plots`] tell. One seed draws everything, one stream for each purpose: the same seed gives the
 //! same bytes.
 
@@ -31,6 +32,7 @@ mod mishaps;
 mod operators;
 pub mod plots;
 pub mod queue;
+pub mod rehearsal;
 pub mod report;
 pub mod scenario;
 pub mod seeds;

@@ -10,6 +10,7 @@ use crate::fleet::{EXPIRES, public};
 use crate::hub::Hub;
 use crate::mail::Mail;
 use crate::measures::Milestones;
+use crate::rehearsal;
 
 impl Hub {
     /// Takes a release back, under the `plans` threshold.
@@ -100,6 +101,10 @@ impl Hub {
                 progress: (n as u32 + 1, 2),
                 complete,
             })?;
+        }
+        if let Some(forecasts) = &mut self.story.forecasts {
+            let question = rehearsal::question(&self.shared, number);
+            forecasts.push(self.desk.conductor.forecast(&id, &question)?);
         }
         self.order(Command::Start(id.clone()))?;
         self.story.plans.push(envelope.digest());

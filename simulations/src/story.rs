@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use coordinator_core::contract::{RolloutState, RolloutView};
+use coordinator_core::forecast::Forecast;
 use protocol::{Hash, RolloutId, Span, Time};
 
 use crate::checks::findings::Rule;
@@ -29,6 +30,8 @@ pub struct Story {
     pub notes: Vec<(u64, &'static str, String)>,
     /// What was noted of each rollout.
     pub milestones: Vec<Milestones>,
+    /// What the coordinator forecast before each rollout, if that is asked for.
+    pub forecasts: Option<Vec<Forecast>>,
     /// The rollouts as they were at the last look.
     last: Vec<RolloutView>,
     /// Releases that were taken back because the scenario wants them back.

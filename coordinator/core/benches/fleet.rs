@@ -92,7 +92,7 @@ impl Bench {
         if due.is_some_and(|at| at <= self.now.boot) {
             self.conductor.handle_timeout(self.now);
         }
-        self.spent += (cpu() - began);
+        self.spent += cpu() - began;
         self.drain();
     }
 

@@ -45,6 +45,7 @@ impl Report {
             installed: installed(world),
             orders: desk.conductor.orders_head().n,
             ledger_entries: desk.ledger.len() as u64,
+            forecasts: world.rehearsals(),
             violations: world.findings().lines(),
         }
     }

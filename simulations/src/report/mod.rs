@@ -10,6 +10,7 @@ use node_core::contract::FetchReason;
 use serde::Serialize;
 
 use crate::figures::Percentiles;
+use crate::rehearsal::Rehearsal;
 use crate::traffic::Traffic;
 
 /// Sites that are listed one by one; of more, those with the most copies.
@@ -65,6 +66,9 @@ pub struct Report {
     pub orders: u64,
     /// Entries of its ledger.
     pub ledger_entries: u64,
+    /// What was forecast before each rollout, beside what came of it; left out unless asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forecasts: Vec<Rehearsal>,
     /// Rules that were broken: the first few of each, then for each rule how many more there are.
     pub violations: Vec<String>,
 }
@@ -180,6 +184,16 @@ impl Report {
                     figure(w.ended_s)
                 );
             }
+        }
+        for f in &self.forecasts {
+            let (name, ends, bytes) = (&f.release, f.finishes, f.last_site_has_bytes);
+            out += &format!(
+                "  forecast of {name}: last site has the bytes after {} s (came after {}), last gate passes after {} s (came after {})\n",
+                figure(bytes.forecast_s),
+                figure(bytes.run_s),
+                figure(ends.forecast_s),
+                figure(ends.run_s)
+            );
         }
         for violation in &self.violations {
             out += &format!("  VIOLATION {violation}\n");
