@@ -77,6 +77,8 @@ pub struct Beat {
     pub head: Seq,
     /// Exclusive or of the fingerprints of everyone it sees in the site, itself included.
     pub view: u64,
+    /// Rises: gossip drops what it has seen before.
+    pub count: u32,
 }
 
 /// Gossip inside a site.

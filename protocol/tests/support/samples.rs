@@ -404,6 +404,7 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
             &SiteMessage::Beat(Beat {
                 head: seq(5),
                 view: 0x0123_4567_89ab_cdef,
+                count: 3,
             }),
         ),
         binary(".orders", &ControlRequest::PullOrders { after: seq(4) }),

@@ -17,8 +17,9 @@ pub(super) struct Beats {
     interval: Span,
     /// Somebody said the same since the interval began.
     echoed: bool,
-    /// What is said or was heard last.
-    known: Option<Beat>,
+    /// The head and the view of the last interval.
+    known: Option<(Seq, u64)>,
+    count: u32,
 }
 
 impl Beats {
@@ -38,18 +39,15 @@ impl Membership {
         if self.site.is_none() || from == self.me {
             return false;
         }
-        let own = Beat {
-            head,
-            view: self.view(),
-        };
-        self.compare_views(from, beat.view, own.view, now);
+        let own = self.view();
+        self.compare_views(from, beat.view, own, now);
         if beat.head > head {
             if self.members.contains_key(&from) {
                 self.ahead.insert(from, beat.head);
             }
             return true;
         }
-        if beat == own {
+        if (beat.head, beat.view) == (head, own) {
             self.beats.echoed = true;
             if !self.is_delegate() {
                 self.beats.at = None;
@@ -92,10 +90,7 @@ impl Membership {
         if !delegate && self.beats.at.is_none() {
             return;
         }
-        let own = Beat {
-            head: around.head,
-            view: self.view(),
-        };
+        let own = (around.head, self.view());
         if delegate && self.beats.known != Some(own) {
             self.beats.known = Some(own);
             self.beat_soon(now);
@@ -104,7 +99,11 @@ impl Membership {
             return;
         }
         if !self.beats.echoed {
-            around.out.push(Action::Gossip(SiteMessage::Beat(own)));
+            self.beats.count = self.beats.count.wrapping_add(1);
+            let (head, view) = own;
+            let count = self.beats.count;
+            let beat = Beat { head, view, count };
+            around.out.push(Action::Gossip(SiteMessage::Beat(beat)));
         }
         if delegate {
             let doubled = self.beats.interval.0.saturating_mul(2);
