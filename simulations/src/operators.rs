@@ -1,7 +1,7 @@
 //! How the operators do what they do: publish, propose, approve by two, start, pause, halt, take back.
 
 use anyhow::{Context, Result, bail};
-use coordinator_core::contract::{Answer, Command};
+use coordinator_core::contract::{Answer, Command, CommandError};
 use protocol::plan::{Proposal, Recall, RolloutPlan, Targets};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, RolloutId, Span};
@@ -47,8 +47,26 @@ impl Hub {
         Ok(())
     }
 
-    /// Publishes a release, proposes its rollout, has it approved by two, and starts it.
+    /// Publishes a release, proposes its rollout, has it approved by two, and starts it. A wave that
+    /// has nobody yet, because a site was not heard of, is proposed again at the next look.
+    ///
+    /// # Errors
+    /// When the coordinator refuses anything else.
     pub(crate) fn roll_out(&mut self, number: usize) -> Result<()> {
+        match self.try_roll_out(number) {
+            Err(e) => match e.downcast_ref::<CommandError>() {
+                Some(CommandError::Unresolvable(why)) => {
+                    let (now, line) = (self.time(), format!("release {number}: {why}"));
+                    self.story.note(now, "not_proposed", line);
+                    Ok(())
+                }
+                _ => Err(e),
+            },
+            done => done,
+        }
+    }
+
+    fn try_roll_out(&mut self, number: usize) -> Result<()> {
         let shared = self.shared.clone();
         let (content, spec) = (&shared.contents[number], &shared.scenario.releases[number]);
         self.send(shared.centre(), Mail::Lay { release: number });
@@ -59,7 +77,10 @@ impl Hub {
             .believe(&envelope)
             .context("the release is not believed")?;
         let id: RolloutId = format!("rollout-{}", number + 1).parse()?;
-        self.order(Command::Publish(release))?;
+        let known = self.desk.conductor.releases();
+        if !known.iter().any(|r| r.digest == envelope.digest()) {
+            self.order(Command::Publish(release))?;
+        }
         let operators: Vec<_> = self.shared.fleet.keys(Role::Plans).cloned().collect();
         let proposal = Proposal {
             spec_version: 1,

@@ -101,7 +101,9 @@ impl World {
 
     /// All that the checkers found, at once and looking back.
     pub fn findings(&self) -> Findings {
-        let watches: Vec<&Watch> = self.islands.iter().map(|i| &i.watch).collect();
+        // the origin installs nothing, so nobody waits for it
+        let sites = self.islands.iter().filter(|i| i.site().is_some());
+        let watches: Vec<&Watch> = sites.map(|i| &i.watch).collect();
         let bounds = Bounds {
             quiet: self.shared.quiet(),
             end: self.time(),
@@ -110,8 +112,8 @@ impl World {
         let bound = |part: usize, plan: &RolloutPlan| self.shared.converges_in(part, plan);
         let mut found = self.hub.audit.settle(&watches, bounds, &bound);
         found.merge(self.hub.audit.found.clone());
-        for watch in watches {
-            found.merge(watch.found.clone());
+        for island in &self.islands {
+            found.merge(island.watch.found.clone());
         }
         found
     }

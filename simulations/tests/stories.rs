@@ -241,3 +241,46 @@ fn a_full_disk_and_a_wrong_clock_are_their_own_nodes_trouble() {
         report.to_text()
     );
 }
+
+/// Half of the machines went home before the rollout began and do not come back before the end. The
+/// rollout waits for them, the others are done, and nobody is to blame: it was once held against the
+/// origin, which every plan's last wave has and which installs nothing, that it did not converge.
+#[test]
+fn a_rollout_that_waits_for_absent_machines_is_nobodys_fault() {
+    let text = include_str!("../scenarios/three-sites.toml");
+    let laptops = "laptops = { percent = 50, on_h = 7, off_h = 8, spread_min = 0 }\n";
+    let mut scenario = scenario(
+        &text.replacen("\n[[sites]]", &format!("\n{laptops}[[sites]]"), 1),
+        9,
+    );
+    scenario.rollout.waves.drain(..2);
+    scenario.rollout.waves[0].sample = 9;
+    let (_, report) = played(scenario);
+    let rollout = &report.rollouts[0];
+    let text = report.to_text();
+    assert_eq!(rollout.state, RolloutState::Running, "{text}");
+    assert!(
+        rollout.counts.applied > 0 && rollout.counts.not_received > 0,
+        "{text}"
+    );
+    assert_eq!(
+        rollout.counts.applied + rollout.counts.not_received,
+        9,
+        "{text}"
+    );
+}
+
+/// One site is cut off before anybody heard of it, and the first wave is that site: the operators
+/// propose again until there is somebody in it.
+#[test]
+fn a_wave_that_has_nobody_yet_is_proposed_again() {
+    let text = include_str!("../scenarios/three-sites.toml");
+    let cut = "[[faults.cuts]]\nwhat = \"wan\"\nsite = \"s2\"\nfrom_s = 0\nto_s = 60\n";
+    let mut scenario = scenario(&format!("{text}\n{cut}"), 9);
+    scenario.rollout.waves[0].count = None;
+    scenario.rollout.waves[0].site = Some("s2".into());
+    let (_, report) = played(scenario);
+    finished(&report, &report.rollouts[0]);
+    let opened = report.rollouts[0].waves[0].opened_s;
+    assert!(opened.is_some_and(|at| at >= 60.0), "{}", report.to_text());
+}
