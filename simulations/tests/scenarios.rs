@@ -127,7 +127,12 @@ fn a_recalled_release_is_taken_back_everywhere() {
 #[test]
 fn crashes_and_losses_delay_and_harm_nothing() {
     for seed in 1..=5 {
-        all_succeeded(&played(ROUGH, seed, None));
+        let report = played(ROUGH, seed, None);
+        all_succeeded(&report);
+        // Nodes that restarted while the coordinator was down took themselves for alone, and fetched
+        // everything a second time.
+        let copies = &report.wan_copies;
+        assert!(copies.worst <= 1.5, "seed {seed}: {copies:?}");
     }
 }
 

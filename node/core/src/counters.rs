@@ -6,7 +6,7 @@ use crate::contract::{CountersRecord, Record};
 use crate::outbox::Outbox;
 
 /// Own numbers are made durable in batches of so many: a crash skips the rest of a batch and never
-/// repeats a number, and a presence every second costs one write in a quarter of an hour.
+/// repeats a number, and what a node says costs next to no writes.
 const RESERVE: u64 = 1024;
 
 /// The counters of this node. What is durable is always at or ahead of what was used.
