@@ -65,13 +65,17 @@ pub fn report(forecast: &Forecast) -> anyhow::Result<()> {
     ];
     let mut table = output::table(&headings);
     for (number, wave) in f.waves.iter().enumerate() {
+        let completes = match wave.targets {
+            0 => "-".into(),
+            _ => after(wave.completes),
+        };
         table.add_row([
             (number + 1).to_string(),
             wave.name.clone(),
             wave.targets.to_string(),
             wave.sites.to_string(),
             after(wave.opens),
-            after(wave.completes),
+            completes,
             after(wave.passes),
         ]);
     }
