@@ -37,7 +37,9 @@ pub async fn watch(dir: PathBuf, blobs: Blobs) {
     }
 }
 
+/// Imports what is there. A file that the disk has no room for stays and holds up no other.
 fn import_all(incoming: &Path, blobs: &Blobs) -> io::Result<()> {
+    let mut full = Ok(());
     for entry in std::fs::read_dir(incoming)? {
         let path = entry?.path();
         let Some(blob) = blob_of(&path) else { continue };
@@ -52,10 +54,10 @@ fn import_all(incoming: &Path, blobs: &Blobs) -> io::Result<()> {
                 std::fs::rename(&path, aside)?;
                 tracing::warn!(event = "poisoned", "{}: {e}", path.display());
             }
-            Err(e) => return Err(io::Error::other(e)),
+            Err(e) => full = Err(io::Error::other(e)),
         }
     }
-    Ok(())
+    full
 }
 
 fn blob_of(path: &Path) -> Option<BlobRef> {
@@ -64,4 +66,44 @@ fn blob_of(path: &Path) -> Option<BlobRef> {
         root: root.parse().ok()?,
         length: length.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Hash;
+    use protocol::limits::BLOB_MAX_BYTES;
+
+    use super::*;
+
+    /// A large upload used to keep all behind it out for as long as the disk was full, and to leave a
+    /// file at every attempt.
+    #[test]
+    fn an_upload_that_the_disk_has_no_room_for_waits_and_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let incoming = directory(dir.path());
+        std::fs::create_dir(&incoming).unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let disk = rustix::fs::statvfs(dir.path()).unwrap();
+        let length = (disk.f_bavail * disk.f_frsize) + (64 << 30);
+        if length > BLOB_MAX_BYTES {
+            // No blob is that large: this disk cannot be too full for one.
+            return;
+        }
+        let large = incoming.join(format!("{}.{length}", Hash::of(b"large")));
+        let file = std::fs::File::create(&large).unwrap();
+        file.set_len(length).unwrap();
+        let small = BlobRef::of(b"small");
+        for n in 0..3 {
+            let path = incoming.join(format!("{}.{}", small.root, small.length));
+            std::fs::write(&path, b"small").unwrap();
+            let error = import_all(&incoming, &blobs).unwrap_err().to_string();
+            assert!(error.contains("no space"), "{error}");
+            assert!(large.exists() && !path.exists(), "attempt {n}");
+            assert_eq!(blobs.complete(), [small]);
+        }
+        let left = std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+        assert_eq!(left, 2, "the small blob's files and nothing else");
+        std::fs::remove_file(&large).unwrap();
+        assert!(import_all(&incoming, &blobs).is_ok());
+    }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use protocol::Hash;
 use protocol::limits::GROUP_BYTES;
 
+use super::files::Patience;
 use super::tree::{self, Item, PAIR_BYTES, Pair, Walk};
 use super::{Blob, StoreError};
 
@@ -19,6 +20,7 @@ use super::{Blob, StoreError};
 const PAIRS_AHEAD: u64 = 256;
 
 /// The encodings of several ranges, one after the other.
+#[derive(Clone)]
 struct Walks {
     blob: Arc<Blob>,
     ranges: VecDeque<Range<u64>>,
@@ -108,6 +110,26 @@ impl Encoder {
     /// # Errors
     /// When the blob's files cannot be read.
     pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fill_with(buffer, Patience::WaitForDisk)
+    }
+
+    /// As [`Encoder::fill`] if all that is needed lies in the system's memory; else it takes nothing
+    /// and returns `None`. Never waits for a disk.
+    ///
+    /// # Errors
+    /// As for [`Encoder::fill`].
+    pub(crate) fn fill_from_memory(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let before = (self.walks.clone(), self.payload);
+        match self.fill_with(buffer, Patience::OnlyMemory) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                (self.walks, self.payload) = before;
+                Ok(None)
+            }
+            filled => filled.map(Some),
+        }
+    }
+
+    fn fill_with(&mut self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
         debug_assert!(buffer.len() as u64 >= GROUP_BYTES);
         let mut filled = 0;
         let mut run: Vec<Range<usize>> = Vec::new();
@@ -121,11 +143,11 @@ impl Encoder {
             self.walks.take();
             match item {
                 Item::Pair { node, .. } => {
-                    buffer[filled..filled + bytes].copy_from_slice(self.pair(node.slot)?)
+                    buffer[filled..filled + bytes].copy_from_slice(self.pair(node.slot, patience)?)
                 }
                 Item::Group { node, .. } => {
                     if node.start != run_end || run.is_empty() {
-                        self.read_run(buffer, &run, run_start)?;
+                        self.read_run(buffer, &run, run_start, patience)?;
                         run.clear();
                         run_start = node.start;
                     }
@@ -136,12 +158,18 @@ impl Encoder {
             }
             filled += bytes;
         }
-        self.read_run(buffer, &run, run_start)?;
+        self.read_run(buffer, &run, run_start, patience)?;
         Ok(filled)
     }
 
     /// Reads groups that follow each other on disk into their places in the buffer.
-    fn read_run(&self, buffer: &mut [u8], places: &[Range<usize>], first: u64) -> io::Result<()> {
+    fn read_run(
+        &self,
+        buffer: &mut [u8],
+        places: &[Range<usize>],
+        first: u64,
+        patience: Patience,
+    ) -> io::Result<()> {
         let mut rest = buffer;
         let mut at = 0;
         let mut slices = Vec::with_capacity(places.len());
@@ -154,21 +182,23 @@ impl Encoder {
         self.walks
             .blob
             .data()
-            .read_scattered(&mut slices, first * GROUP_BYTES)
+            .read_scattered(&mut slices, first * GROUP_BYTES, patience)
     }
 
     /// A pair by its slot. The walk goes through slots in rising order, so reading ahead pays.
-    fn pair(&mut self, slot: u64) -> io::Result<&[u8]> {
+    fn pair(&mut self, slot: u64, patience: Patience) -> io::Result<&[u8]> {
         let held = self.ahead.len() as u64 / PAIR_BYTES as u64;
         if !(self.ahead_slot..self.ahead_slot + held).contains(&slot) {
             let all = self.walks.blob.geometry().groups() - 1;
             let want = PAIRS_AHEAD.min(all - slot);
-            self.ahead.resize(want as usize * PAIR_BYTES, 0);
-            self.ahead_slot = slot;
-            self.walks
-                .blob
-                .outboard()
-                .read_at(&mut self.ahead, slot * PAIR_BYTES as u64)?;
+            let mut ahead = std::mem::take(&mut self.ahead);
+            ahead.resize(want as usize * PAIR_BYTES, 0);
+            self.walks.blob.outboard().read_scattered(
+                &mut [IoSliceMut::new(&mut ahead)],
+                slot * PAIR_BYTES as u64,
+                patience,
+            )?;
+            (self.ahead, self.ahead_slot) = (ahead, slot);
         }
         let at = (slot - self.ahead_slot) as usize * PAIR_BYTES;
         Ok(&self.ahead[at..at + PAIR_BYTES])

@@ -91,14 +91,16 @@ impl Draft {
         let file = |end: &str, bytes| {
             StoreFile::open(blobs.inner.dir.join(format!("{stem}.{end}")), bytes)
         };
+        let data = file("data", length)?;
+        let outboard = file("obao", tree::outboard_bytes(geometry)).inspect_err(|_| data.remove());
         let mut draft = Draft {
             name: BlobRef {
                 root: Hash([0; 32]),
                 length,
             },
             cvs: Vec::with_capacity(geometry.pieces() as usize),
-            data: file("data", length)?,
-            outboard: file("obao", tree::outboard_bytes(geometry))?,
+            data,
+            outboard: outboard?,
             settled: false,
         };
 

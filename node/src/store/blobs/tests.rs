@@ -41,6 +41,60 @@ fn encode(blob: &Arc<Blob>, ranges: &[(u64, u64)]) -> Vec<u8> {
     }
 }
 
+#[test]
+fn what_lies_in_memory_or_else_on_the_disk_is_one_encoding() {
+    let (_dir, _blobs, blob) = seeded(&noise(3_000_000, 7));
+    let ranges = [(0, 40), (50, 51), (90, 184)];
+    let expected = encode(&blob, &ranges);
+    let file = std::fs::File::open(blob.data().path()).unwrap();
+    for forget in [false, true] {
+        if forget {
+            // Whether the system obeys is its own affair; either way nothing is lost or sent twice.
+            let part = std::num::NonZeroU64::new(1_000_000);
+            rustix::fs::fadvise(&file, 400_000, part, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        let mut encoder = Encoder::new(blob.clone(), &ranges);
+        let (mut out, mut buffer) = (Vec::new(), vec![0; 70_000]);
+        loop {
+            let filled = match encoder.fill_from_memory(&mut buffer).unwrap() {
+                Some(filled) => filled,
+                None => encoder.fill(&mut buffer).unwrap(),
+            };
+            if filled == 0 {
+                break;
+            }
+            out.extend_from_slice(&buffer[..filled]);
+        }
+        assert!(out == expected, "forget: {forget}");
+        assert_eq!(
+            encoder.take_payload(),
+            (40 + 1) * GROUP_BYTES + 3_000_000 - 90 * GROUP_BYTES
+        );
+    }
+}
+
+/// Room used to be taken piece by piece, so that a disk ran full in the middle of a release.
+#[test]
+fn a_blob_without_room_on_the_disk_is_refused_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let disk = rustix::fs::statvfs(dir.path()).unwrap();
+    let room = disk.f_bavail * disk.f_frsize;
+    let name = |length| BlobRef {
+        root: Hash::of(b"large"),
+        length,
+    };
+    let more = name(room + (64 << 30));
+    if more.length <= protocol::limits::BLOB_MAX_BYTES {
+        let refused = blobs.open_blob(more);
+        let Err(StoreError::Full { path }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(!path.exists(), "nothing is kept of it");
+    }
+    assert!(blobs.open_blob(name(1 << 20)).is_ok());
+}
+
 fn contents(blob: &Blob) -> Vec<u8> {
     let mut bytes = vec![0; blob.name().length as usize];
     blob.read_at(0, &mut bytes).unwrap();
