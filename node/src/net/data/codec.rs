@@ -19,13 +19,14 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::buffers::{Buffers, Sink};
 use crate::store::blobs::{Decoder, Encoder, Fault};
 
-/// One of the two buffers of a transfer.
-pub(crate) const BUFFER_BYTES: usize = 256 << 10;
 /// What is verified at once from a peer that has not delivered much yet: it bounds what is wasted
-/// on wrong bytes. It grows to the whole buffer with an eighth of what was delivered.
+/// on wrong bytes. It grows to [`BATCH_BYTES`] with an eighth of what was delivered.
 const FIRST_BATCH_BYTES: u64 = 32 << 10;
+/// What is verified at once when nothing lags: it fits a processor's own cache.
+const BATCH_BYTES: u64 = 256 << 10;
 /// A receiver that takes nothing for so long is dropped.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -120,44 +121,43 @@ pub(crate) trait Gate {
     fn open(&self, bytes: usize) -> impl Future<Output = ()> + Send;
 }
 
-/// Writes the whole encoding; `sent` hears of payload bytes as they are handed to the stream.
+/// Writes the whole encoding; `sent` hears of payload bytes once they are handed to the stream. What
+/// the system has in memory is read right here, the rest on a thread that may wait for the disk.
 pub(crate) async fn send(
-    to: &mut (impl AsyncWrite + Unpin),
+    to: &mut impl Sink,
     mut encoder: Encoder,
+    buffers: &Buffers,
     gate: &impl Gate,
     mut sent: impl FnMut(u64),
 ) -> io::Result<()> {
-    let size = encoder.buffer_bytes(BUFFER_BYTES);
-    let (mut front, mut back) = (vec![0; size], vec![0; size]);
-    let mut before = 0;
-    let mut filled = 0;
+    let size = encoder.buffer_bytes(buffers.bytes());
     loop {
-        let filling = spawn_blocking(move || {
-            let result = encoder.fill(&mut back);
-            (encoder, back, result)
-        });
-        let mut rest = &front[..filled];
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(
-                gate.write_bytes()
-                    .clamp(1, PACED_WRITE_MAX_BYTES)
-                    .min(rest.len()),
-            );
-            gate.open(now.len()).await;
-            timeout(STALL, to.write_all(now))
-                .await
-                .map_err(|_| io::ErrorKind::TimedOut)??;
-            rest = later;
-        }
-        sent(before);
-        let (mut returned, full, result) = filling.await.map_err(io::Error::other)?;
-        filled = result?;
+        let mut buffer = buffers.take(size);
+        let filled = match encoder.fill_from_memory(buffer.room())? {
+            Some(filled) => filled,
+            None => {
+                let filling = spawn_blocking(move || {
+                    let result = encoder.fill(buffer.room());
+                    (encoder, buffer, result)
+                });
+                let result;
+                (encoder, buffer, result) = filling.await.map_err(io::Error::other)?;
+                result?
+            }
+        };
         if filled == 0 {
             return Ok(());
         }
-        before = returned.take_payload();
-        encoder = returned;
-        back = std::mem::replace(&mut front, full);
+        let mut rest = buffer.freeze(filled);
+        while !rest.is_empty() {
+            let most = gate.write_bytes().clamp(1, PACED_WRITE_MAX_BYTES);
+            let now = rest.split_to(most.min(rest.len()));
+            gate.open(now.len()).await;
+            timeout(STALL, to.put(now))
+                .await
+                .map_err(|_| io::ErrorKind::TimedOut)??;
+        }
+        sent(encoder.take_payload());
     }
 }
 
@@ -190,17 +190,18 @@ impl From<Fault> for Stopped {
 pub(crate) async fn receive(
     from: &mut (impl AsyncRead + Unpin),
     decoder: Decoder,
+    buffers: &Buffers,
     patience: Patience,
     cancel: &mut watch::Receiver<bool>,
     mut won: impl FnMut(u64),
 ) -> Result<(), Stopped> {
     let begin = Instant::now();
-    let size = decoder.buffer_bytes(BUFFER_BYTES);
-    let mut reader = vec![0; size];
+    let size = decoder.buffer_bytes(buffers.bytes());
+    let mut reader = buffers.take(size);
     let mut filled = 0;
     let mut ended = false;
     let (mut arrived, mut verified) = (0, 0);
-    let mut idle = Some((decoder, vec![0; size]));
+    let mut idle = Some((decoder, buffers.take(size)));
     let mut work = None;
     let (mut window_end, mut window_base) = (begin + patience.window, 0);
 
@@ -211,10 +212,10 @@ pub(crate) async fn receive(
                     || filled == size
                     || filled as u64 >= batch_bytes(arrived, verified, begin.elapsed()))
             {
-                let batch = std::mem::replace(&mut reader, spare);
+                let mut batch = std::mem::replace(&mut reader, spare);
                 let bytes = std::mem::take(&mut filled);
                 work = Some(spawn_blocking(move || {
-                    let result = decoder.feed(&batch[..bytes]);
+                    let result = decoder.feed(&batch.room()[..bytes]);
                     let done = decoder.is_done();
                     (decoder, batch, done, result)
                 }));
@@ -227,7 +228,7 @@ pub(crate) async fn receive(
         tokio::select! {
             biased;
             () = cancelled(cancel) => return Err(Stopped::Cancelled),
-            read = from.read(&mut reader[filled..]), if !ended && filled < reader.len() => {
+            read = from.read(&mut reader.room()[filled..]), if !ended && filled < size => {
                 match read {
                     Ok(0) => ended = true,
                     Ok(n) => {
@@ -264,7 +265,7 @@ pub(crate) async fn receive(
 /// How much is gathered before it is verified: a fiftieth of a second's worth, at least a group with
 /// a few pairs, at most what may be wasted on a peer that turns out to lie.
 fn batch_bytes(arrived: u64, verified: u64, elapsed: Duration) -> u64 {
-    let most = (verified / 8).clamp(FIRST_BATCH_BYTES, BUFFER_BYTES as u64);
+    let most = (verified / 8).clamp(FIRST_BATCH_BYTES, BATCH_BYTES);
     let per_tick = arrived as u128 * 20 / elapsed.as_millis().max(1);
     u64::try_from(per_tick)
         .unwrap_or(u64::MAX)

@@ -179,14 +179,16 @@ async fn exchange(
     } = taken;
     let tally = inner.tallies.of(connection.remote_address().ip());
     let decoder = Decoder::new(job.blob.clone(), &request.groups);
-    let received = codec::receive(&mut from, decoder, patience(inner, job), cancel, |bytes| {
+    let patience = patience(inner, job);
+    let won = |bytes| {
         tally.add_payload_in(bytes);
         if job.wan {
             inner.add_wan_payload(bytes);
         }
         report.add(bytes);
-    })
-    .await;
+    };
+    let received =
+        codec::receive(&mut from, decoder, &inner.receiving, patience, cancel, won).await;
     received.map_err(|stopped| {
         let _ = from.stop(ENOUGH);
         match stopped {

@@ -7,6 +7,7 @@
 //!
 //! What is not here: which peer to ask for what, and what to make of a failure. The brain knows.
 
+mod buffers;
 mod codec;
 mod count;
 mod endpoint;
@@ -30,6 +31,7 @@ use protocol::{NodeId, SiteId};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::buffers::{Buffers, RECEIVING_BYTES, SENDING_BYTES};
 use self::count::Tallies;
 use self::pace::Paces;
 use self::peers::{GOODBYE, Peers};
@@ -79,6 +81,8 @@ struct Inner {
     config: DataConfig,
     local: SocketAddr,
     blobs: Blobs,
+    sending: Buffers,
+    receiving: Buffers,
     peers: Arc<Peers>,
     tallies: Arc<Tallies>,
     paces: Paces,
@@ -209,6 +213,8 @@ impl DataPlane {
         let inner = Arc::new(Inner {
             local,
             blobs,
+            sending: Buffers::of(SENDING_BYTES),
+            receiving: Buffers::of(RECEIVING_BYTES),
             peers: peers.clone(),
             paces: Paces::new(tallies.clone()),
             tallies,

@@ -151,7 +151,8 @@ async fn answer(
         request.max_bytes_per_s,
     );
     let tally = inner.tallies.of(connection.remote_address().ip());
-    codec::send(to, Encoder::new(blob, &request.groups), &gate, |bytes| {
+    let encoder = Encoder::new(blob, &request.groups);
+    codec::send(to, encoder, &inner.sending, &gate, |bytes| {
         tally.add_payload_out(bytes)
     })
     .await?;

@@ -7,6 +7,7 @@ use protocol::wire::Class;
 use tempfile::TempDir;
 use tokio::io::duplex;
 
+use super::super::buffers::{Copying, SENDING_BYTES};
 use super::*;
 use crate::store::blobs::{Blob, Blobs};
 
@@ -124,7 +125,13 @@ fn an_encoding_is_sent_and_taken_as_ever() {
     let sent = |blob: Arc<Blob>| {
         let mut wire = Vec::new();
         runtime
-            .block_on(send(&mut wire, Encoder::new(blob, &groups), &Free, |_| {}))
+            .block_on(send(
+                &mut Copying(&mut wire),
+                Encoder::new(blob, &groups),
+                &Buffers::of(SENDING_BYTES),
+                &Free,
+                |_| {},
+            ))
             .unwrap();
         wire
     };
@@ -205,6 +212,7 @@ async fn transfer(
     let result = receive(
         from,
         Decoder::new(into, ranges),
+        &Buffers::of(SENDING_BYTES),
         patience,
         &mut cancel,
         |bytes| won += bytes,
@@ -223,8 +231,9 @@ fn ranges_travel_over_any_pair_of_streams() {
             let mut sent = 0;
             let sending = async {
                 send(
-                    &mut a,
+                    &mut Copying(&mut a),
                     Encoder::new(pair.full.clone(), ranges),
+                    &Buffers::of(SENDING_BYTES),
                     &Free,
                     |bytes| sent += bytes,
                 )
@@ -275,8 +284,9 @@ fn a_mutated_transfer_never_writes_what_is_wrong() {
     let mut encoding = Vec::new();
     runtime
         .block_on(send(
-            &mut encoding,
+            &mut Copying(&mut encoding),
             Encoder::new(pair.full.clone(), &groups),
+            &Buffers::of(SENDING_BYTES),
             &Free,
             |_| {},
         ))
