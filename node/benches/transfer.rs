@@ -1,9 +1,11 @@
 //! A verified transfer from disk to disk between two nodes, against a bare quinn stream of as many
 //! bytes with the same TLS and transport settings, in one process on loopback.
 //!
-//! Both keep their connection over all runs, so neither pays for handshakes or a slow start again.
-//! `TIDEGATE_BENCH_BYTES` sets the size (default 1 GiB). Absolute rates say little on a busy machine;
-//! the line with the ratio comes from runs that alternate.
+//! All keep their connections over all runs, so none pays for handshakes or a slow start again.
+//! `TIDEGATE_BENCH_BYTES` sets the size (default 1 GiB), `TIDEGATE_BENCH_ROUNDS` how often each runs
+//! (default 7). Absolute rates say little on a busy machine; the ratios come from runs that alternate.
+//! CPU seconds are those of the whole process, both ends together, by its own threads: they hardly
+//! depend on what else the machine does.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -11,7 +13,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, SamplingMode, Throughput};
 use ed25519_dalek::SigningKey;
 use node::net::data::{DataConfig, DataPlane, FetchJob, bare_endpoint};
 use node::net::identity::issue::{IssuingCa, Validity};
@@ -20,77 +21,86 @@ use node::store::blobs::Blobs;
 use node_core::contract::FetchOutcome;
 use protocol::wire::{Class, Contact};
 use protocol::{BlobRef, Time};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// Pairs of runs behind the printed ratio.
-const PAIRS: usize = 5;
 /// What the bare stream's ends write and read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
 fn main() {
-    let bytes = std::env::var("TIDEGATE_BENCH_BYTES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1 << 30);
+    let bytes = setting("TIDEGATE_BENCH_BYTES", 1 << 30);
+    let rounds = setting("TIDEGATE_BENCH_ROUNDS", 7).max(1);
     let runtime = Runtime::new().expect("a runtime");
     let bench = runtime.block_on(Bench::new(bytes));
 
-    let mut pairs: Vec<(Duration, Took)> = (0..PAIRS)
-        .map(|_| {
-            (
-                runtime.block_on(bench.bare()),
-                runtime.block_on(bench.verified()),
-            )
-        })
-        .collect();
-    report(bytes, &mut pairs);
-
-    let mut criterion = Criterion::default().configure_from_args();
-    let mut group = criterion.benchmark_group("transfer");
-    group
-        .sample_size(10)
-        .sampling_mode(SamplingMode::Flat)
-        .throughput(Throughput::Bytes(bytes));
-    group.bench_function("bare quinn stream", |b| {
-        b.iter_custom(|n| (0..n).map(|_| runtime.block_on(bench.bare())).sum());
-    });
-    group.bench_function("verified, disk to disk", |b| {
-        b.iter_custom(|n| {
-            (0..n)
-                .map(|_| runtime.block_on(bench.verified()).written)
-                .sum()
-        });
-    });
-    group.finish();
-    criterion.final_summary();
+    // The first round is not counted: buffers, windows and the page cache find their size.
+    runtime.block_on(bench.bare());
+    runtime.block_on(bench.verified());
+    let mut pairs = Vec::new();
+    for _ in 0..rounds {
+        let bare = runtime.block_on(bench.bare());
+        let verified = runtime.block_on(bench.verified());
+        println!(
+            "{}; {}",
+            bare.line("bare", bytes),
+            verified.line("verified", bytes)
+        );
+        pairs.push((bare, verified));
+    }
+    report(bytes, &pairs);
 }
 
-fn report(bytes: u64, pairs: &mut [(Duration, Took)]) {
-    let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
-    for (bare, verified) in pairs.iter() {
-        println!(
-            "bare {:.0} MB/s, verified {:.0} MB/s, until durable {:.0} MB/s",
-            rate(*bare),
-            rate(verified.written),
-            rate(verified.durable)
-        );
-    }
-    let mut median = |of: &dyn Fn(&(Duration, Took)) -> f64| {
-        pairs.sort_by(|a, b| of(a).total_cmp(&of(b)));
-        of(&pairs[pairs.len() / 2])
+fn setting(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+fn report(bytes: u64, pairs: &[(Took, Took)]) {
+    let median = |of: &dyn Fn(&(Took, Took)) -> f64| {
+        let mut all: Vec<f64> = pairs.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
     };
-    let written = median(&|(bare, verified)| bare.as_secs_f64() / verified.written.as_secs_f64());
-    let durable = median(&|(bare, verified)| bare.as_secs_f64() / verified.durable.as_secs_f64());
+    let written = median(&|(bare, verified)| bare.written.div_duration_f64(verified.written));
+    let durable = median(&|(bare, verified)| bare.durable.div_duration_f64(verified.durable));
+    let cpu = median(&|(bare, verified)| bare.cpu.div_duration_f64(verified.cpu));
+    let gib = bytes as f64 / (1u64 << 30) as f64;
+    let bare = median(&|(bare, _)| bare.cpu.as_secs_f64() / gib);
+    let verified = median(&|(_, verified)| verified.cpu.as_secs_f64() / gib);
     println!(
-        "ratio: verified disk to disk is {written:.2} of a bare quinn stream ({durable:.2} until durable), {bytes} bytes, median of {PAIRS}"
+        "of a bare quinn stream, a verified transfer from disk to disk has {written:.2} of the rate \
+         ({durable:.2} until durable), {cpu:.2} by CPU time ({verified:.2} and {bare:.2} CPU seconds \
+         per GiB); {bytes} bytes, median of {}",
+        pairs.len()
     );
 }
 
-/// How long until every byte was verified and written, and until it was durable and claimed.
+/// How long until every byte was verified and written, until it was durable and claimed, and CPU time
+/// of the process until it was written.
+#[derive(Clone, Copy)]
 struct Took {
     written: Duration,
     durable: Duration,
+    cpu: Duration,
+}
+
+impl Took {
+    fn line(&self, name: &str, bytes: u64) -> String {
+        let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
+        format!(
+            "{name} {:.0} MB/s (durable {:.0}), {:.2} CPU s",
+            rate(self.written),
+            rate(self.durable),
+            self.cpu.as_secs_f64()
+        )
+    }
+}
+
+/// CPU time of this process so far.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 struct Bench {
@@ -151,8 +161,8 @@ impl Bench {
         }
     }
 
-    async fn bare(&self) -> Duration {
-        let begin = Instant::now();
+    async fn bare(&self) -> Took {
+        let (begin, cpu_begin) = (Instant::now(), cpu());
         let (mut to, mut from) = self.bare.open_bi().await.expect("a stream");
         to.write_all(b"go").await.expect("a stream");
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -162,7 +172,12 @@ impl Bench {
             read += n as u64;
         }
         assert_eq!(read, self.name.length);
-        begin.elapsed()
+        let written = begin.elapsed();
+        Took {
+            written,
+            durable: written,
+            cpu: cpu() - cpu_begin,
+        }
     }
 
     async fn verified(&self) -> Took {
@@ -176,17 +191,21 @@ impl Bench {
             wan: false,
         };
         let (progress, mut reports) = mpsc::channel(1 << 16);
-        let begin = Instant::now();
+        let (begin, cpu_begin) = (Instant::now(), cpu());
         let (_handle, end) = self.asker.fetch(job, progress);
         let mut won = 0;
         while won < self.name.length {
             won += reports.recv().await.expect("the fetch goes on");
         }
-        let written = begin.elapsed();
+        let (written, cpu) = (begin.elapsed(), cpu() - cpu_begin);
         assert_eq!(end.await.expect("no panic").outcome, FetchOutcome::Complete);
         let durable = begin.elapsed();
         self.store.drop_blob(&self.name.root).expect("a store");
-        Took { written, durable }
+        Took {
+            written,
+            durable,
+            cpu,
+        }
     }
 }
 
