@@ -16,8 +16,8 @@ use crate::{Report, Scenario, World, timing};
 #[derive(Clone, Parser)]
 #[command(name = "tidegate-sim", version)]
 pub struct Arguments {
-    /// The scenario, a TOML file; with --seeds it may be left out, and the seed draws it too.
-    #[arg(required_unless_present = "seeds")]
+    /// The scenario, a TOML file; with --seed or --seeds it may be left out, and the seed draws it too.
+    #[arg(required_unless_present_any = ["seed", "seeds"])]
     pub scenario: Option<PathBuf>,
     /// Draw the world from this seed.
     #[arg(long)]
@@ -72,7 +72,8 @@ impl Arguments {
     }
 
     fn play_one(&self) -> Result<bool> {
-        let mut scenario = self.load()?.context("name a scenario")?;
+        let drawn = || self.seed.map(Scenario::drawn);
+        let mut scenario = self.load()?.or_else(drawn).context("name a scenario")?;
         scenario.seed = self.seed.unwrap_or(scenario.seed);
         self.nodes.into_iter().for_each(|n| scenario.spread(n));
         let began = Instant::now();
@@ -143,7 +144,7 @@ impl Arguments {
         let scenario = self.scenario.as_ref().map(|p| format!("{} ", p.display()));
         let nodes = self.nodes.map(|n| format!(" --nodes {n}"));
         format!(
-            "cargo run --release --bin tidegate-sim -- {}--seeds {seed}{}",
+            "cargo run --release --bin tidegate-sim -- {}--seed {seed}{}",
             scenario.unwrap_or_default(),
             nodes.unwrap_or_default()
         )
@@ -180,12 +181,12 @@ mod tests {
     #[test]
     fn a_failing_seed_names_the_one_command_that_replays_it() {
         let drawn = parsed("--seeds 1..50").unwrap();
-        let command = "cargo run --release --bin tidegate-sim -- --seeds 17";
+        let command = "cargo run --release --bin tidegate-sim -- --seed 17";
         assert_eq!(drawn.replay(17), command);
         let again = parsed(command.split_once("-- ").unwrap().1).unwrap();
-        assert_eq!(again.seeds, Some(Seeds { from: 17, to: 18 }));
+        assert_eq!((again.seed, again.scenario), (Some(17), None));
         let of_file = parsed("a/rough.toml --seeds 1..50 --nodes 9").unwrap();
-        let command = "cargo run --release --bin tidegate-sim -- a/rough.toml --seeds 17 --nodes 9";
+        let command = "cargo run --release --bin tidegate-sim -- a/rough.toml --seed 17 --nodes 9";
         assert_eq!(of_file.replay(17), command);
     }
 

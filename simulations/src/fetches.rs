@@ -294,7 +294,7 @@ impl Island {
             return;
         };
         if flow.from_far() {
-            self.count_wan(&fetch.blob, fetch.reason, bytes);
+            self.count_wan(fetch.from, &fetch.blob, fetch.reason, bytes);
         }
         let cut = self.machines[n].config.grain.cut(fetch.blob.length);
         let Some(stored) = self.machines[n].disk.get_mut(&fetch.blob) else {

@@ -371,9 +371,9 @@ impl Island {
         let Some(fetch) = self.machines[to].fetches.get(&ticket) else {
             return;
         };
-        let (blob, reason) = (fetch.blob, fetch.reason);
+        let (from, blob, reason) = (fetch.from, fetch.blob, fetch.reason);
         if wan {
-            self.count_wan(&blob, reason, bytes);
+            self.count_wan(from, &blob, reason, bytes);
         }
         if bytes > 0 {
             self.tell(to, Event::FetchProgress { ticket, bytes });
@@ -381,9 +381,16 @@ impl Island {
     }
 
     /// Counts bytes that came over the WAN.
-    pub(crate) fn count_wan(&mut self, blob: &BlobRef, reason: FetchReason, bytes: u64) {
+    pub(crate) fn count_wan(
+        &mut self,
+        from: Place,
+        blob: &BlobRef,
+        reason: FetchReason,
+        bytes: u64,
+    ) {
+        let origin = from.part == self.shared.centre();
         if let Some(release) = self.shared.release_of(blob) {
-            self.tally.wan(release, reason, bytes);
+            self.tally.wan(release, origin, reason, bytes);
         }
     }
 

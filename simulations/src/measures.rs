@@ -17,12 +17,12 @@ pub struct Tally {
     pub halted: Vec<Vec<Option<Time>>>,
     /// Payload bytes that crossed the site's WAN inward, by release.
     pub wan: Vec<u64>,
-    /// The same, by why they came that way.
+    /// Of these, what came from the origin.
+    pub from_origin: Vec<u64>,
+    /// All that crossed it, by why they came that way.
     pub reasons: BTreeMap<FetchReason, u64>,
     /// For each release, machines that switched to it although it does them harm.
     pub harmed: Vec<u32>,
-    /// Payload bytes that this part gave to others, by release.
-    pub given: Vec<u64>,
     /// What the brains were told, by kind; `timer` is the time that they asked for.
     pub heard: BTreeMap<&'static str, u64>,
 }
@@ -37,13 +37,14 @@ impl Tally {
             wan: vec![0; releases],
             reasons: BTreeMap::new(),
             harmed: vec![0; releases],
-            given: vec![0; releases],
             heard: BTreeMap::new(),
+            from_origin: vec![0; releases],
         }
     }
 
-    pub(crate) fn wan(&mut self, release: usize, reason: FetchReason, bytes: u64) {
+    pub(crate) fn wan(&mut self, release: usize, origin: bool, reason: FetchReason, bytes: u64) {
         self.wan[release] += bytes;
+        self.from_origin[release] += if origin { bytes } else { 0 };
         *self.reasons.entry(reason).or_default() += bytes;
     }
 

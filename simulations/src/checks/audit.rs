@@ -17,6 +17,9 @@ use crate::checks::verified::Approved;
 use crate::checks::watch::Watch;
 use crate::series::Levels;
 
+/// Outcomes over time are kept in steps of this length, or longer.
+const GRAIN: Span = Span::from_millis(250);
+
 /// Looks at the coordinator.
 #[derive(Default)]
 pub struct Audit {
@@ -40,8 +43,10 @@ pub struct Course {
     opened: Vec<(Time, usize)>,
     /// When it moved: a wave opened, or its state changed.
     moved: Vec<Time>,
-    /// Its counts as the coordinator had them last, and since when.
-    counts: Option<(Time, Counts)>,
+    /// Its counts as the coordinator had them last.
+    counts: Option<Counts>,
+    /// Good and bad outcomes of all of it over time.
+    total: Option<Levels<(u32, u32)>>,
     /// Good and bad outcomes of each wave over time.
     outcomes: Vec<Levels<(u32, u32)>>,
 }
@@ -123,10 +128,15 @@ impl Audit {
         }
     }
 
-    /// When the counts of a rollout changed last.
-    pub fn counts_changed(&self, rollout: &RolloutId) -> Option<Time> {
-        let course = self.rollouts.get(rollout)?;
-        course.counts.map(|(at, _)| at)
+    /// Since when a rollout's counts have said that so many nodes have it, and that so many failed or
+    /// more: what the coordinator derives from silence comes on top. None if they do not.
+    pub fn counted_since(&self, rollout: &RolloutId, applied: u32, failed: u32) -> Option<Time> {
+        let levels = self.rollouts.get(rollout)?.total.as_ref()?.levels();
+        let so = levels
+            .iter()
+            .rev()
+            .map_while(|(at, (good, bad))| (*good == applied && *bad >= failed).then_some(*at));
+        so.last()
     }
 
     /// Good and bad outcomes of a wave as the coordinator had counted them, from each second on.
@@ -174,13 +184,15 @@ struct Ends {
 
 impl Course {
     fn counted(&mut self, at: Time, view: &RolloutView) {
-        if self.counts.is_some_and(|(_, counts)| counts == view.counts) {
+        if self.counts == Some(view.counts) {
             return;
         }
-        self.counts = Some((at, view.counts));
+        self.counts = Some(view.counts);
+        let total = self.total.get_or_insert_with(|| Levels::new(GRAIN));
+        total.set(at, (view.counts.applied, view.counts.failed));
         for (number, wave) in view.waves.iter().enumerate() {
             if self.outcomes.len() <= number {
-                self.outcomes.push(Levels::new(Span::from_millis(250)));
+                self.outcomes.push(Levels::new(GRAIN));
             }
             self.outcomes[number].set(at, (wave.counts.applied, wave.counts.failed));
         }
@@ -197,6 +209,10 @@ impl Course {
         let mut ends = vec![Ends::default(); plan.waves.len()];
         let name = format!("{}@{}", plan.product, plan.version);
         for (part, watch) in watches.iter().enumerate() {
+            // the origin installs nothing and is nobody's target
+            if watch.site().is_none() {
+                continue;
+            }
             let bound = bound(part, plan);
             for (slot, node) in watch.nodes().iter().enumerate() {
                 let Some(wave) = plan.wave_of(node, watch.site()) else {
@@ -245,7 +261,7 @@ impl Course {
 mod tests {
     use super::*;
     use node_core::contract::{Event, Record, StatusRecord};
-    use protocol::fixtures::{CREATED, Fleet, node};
+    use protocol::fixtures::{CREATED, Fleet, node, site};
     use protocol::status::{NodeStatus, State};
     use protocol::{Now, Seq, Verified};
 
@@ -262,7 +278,7 @@ mod tests {
             let fleet = Fleet::new(1);
             let release = fleet.verified(&fleet.release("app", "1", 1));
             let plan = fleet.verified(&fleet.plan("r", &release, vec![node(1)]));
-            let mut watch = Watch::new(0, vec![node(1), node(2)], None, None);
+            let mut watch = Watch::new(0, vec![node(1), node(2)], Some(site("s1")), None);
             (0..2).for_each(|slot| watch.came_up(Time(0), slot, false));
             let mut audit = Audit::default();
             let envelope = release.envelope().clone();

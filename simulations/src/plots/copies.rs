@@ -37,7 +37,11 @@ pub(super) fn draw(pictures: &Pictures) -> Result<String> {
             .disable_x_mesh()
             .x_desc(format!("sites, in order of their copies ({count} in all)"))
             .y_desc("copies of the release")
-            .x_label_formatter(&|x| format!("{x:.0}"))
+            .x_labels(count.min(10) + 1)
+            .x_label_formatter(&|x| match x.fract() == 0.0 {
+                true => format!("{x:.0}"),
+                false => String::new(),
+            })
             .y_label_formatter(&|y| format!("{y:.3}"))
             .label_style(font(12))
             .axis_desc_style(font(13))

@@ -8,7 +8,6 @@ use super::style::{self, Clock, Panel, drawn, font};
 use super::{PANELS_MAX, Pictures, RolloutCurves};
 
 pub(super) fn draw(pictures: &Pictures) -> Result<String> {
-    let clock = Clock::of(pictures.end());
     let shown = pictures.rollouts.iter().take(PANELS_MAX);
     style::picture(
         "Gate statistic of each wave",
@@ -16,7 +15,7 @@ pub(super) fn draw(pictures: &Pictures) -> Result<String> {
         shown.len(),
         |panels| {
             for (panel, rollout) in panels.iter().zip(shown) {
-                curves(panel, rollout, clock, pictures.end())?;
+                curves(panel, rollout)?;
             }
             match pictures.rollouts.is_empty() {
                 true => style::nothing(&panels[0], "nothing was rolled out"),
@@ -26,13 +25,17 @@ pub(super) fn draw(pictures: &Pictures) -> Result<String> {
     )
 }
 
-fn curves(panel: &Panel<'_>, rollout: &RolloutCurves, clock: Clock, end: f64) -> Result<()> {
+fn curves(panel: &Panel<'_>, rollout: &RolloutCurves) -> Result<()> {
+    let (from, end) = rollout.span();
+    let clock = Clock::of(end);
+    // with room for the legend
+    let (from, right) = (clock.at(from), clock.at(end + 0.3 * (end - from)));
     let mut chart = ChartBuilder::on(panel)
         .caption(&rollout.release, font(15))
         .margin(12)
         .set_label_area_size(LabelAreaPosition::Left, 58)
         .set_label_area_size(LabelAreaPosition::Bottom, 40)
-        .build_cartesian_2d(0.0..clock.at(end) * 1.02, lowest(rollout)..105.0)
+        .build_cartesian_2d(from..right, lowest(rollout)..105.0)
         .map_err(drawn)?;
     chart
         .configure_mesh()
@@ -79,7 +82,7 @@ fn curves(panel: &Panel<'_>, rollout: &RolloutCurves, clock: Clock, end: f64) ->
     thresholds.sort_by(f64::total_cmp);
     thresholds.dedup();
     for threshold in thresholds {
-        let line = [(0.0, threshold), (clock.at(end) * 1.02, threshold)];
+        let line = [(from, threshold), (right, threshold)];
         chart
             .draw_series(DashedLineSeries::new(
                 line,

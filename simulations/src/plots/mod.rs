@@ -88,11 +88,14 @@ impl Pictures {
         }
         Ok(())
     }
+}
 
-    /// When the last thing happened that any curve shows.
-    fn end(&self) -> f64 {
-        let waves = self.rollouts.iter().flat_map(|r| &r.waves);
-        let moments = waves.flat_map(|w| {
+impl RolloutCurves {
+    /// From its first wave's opening to the last thing that a curve shows.
+    fn span(&self) -> (f64, f64) {
+        let opened = self.waves.iter().filter_map(|w| w.opened);
+        let from = opened.reduce(f64::min).unwrap_or(0.0);
+        let moments = self.waves.iter().flat_map(|w| {
             let outcomes = w.outcomes.last().map(|o| o.0);
             w.applied
                 .last()
@@ -101,7 +104,7 @@ impl Pictures {
                 .chain(outcomes)
                 .chain(w.opened)
         });
-        moments.fold(1.0, f64::max)
+        (from, moments.fold(from + 1.0, f64::max))
     }
 }
 

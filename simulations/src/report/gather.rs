@@ -155,10 +155,10 @@ fn makespans(world: &World) -> (Option<Percentiles>, u32) {
 }
 
 fn origin_copies(world: &World) -> Option<f64> {
-    let origin = world.islands.iter().find(|i| i.site().is_none())?;
     let released = 0..world.hub.story.rollouts.len();
     let carrier = |r: usize| world.shared.contents[r].carrier.length as f64;
-    let copies = released.map(|r| round(origin.tally.given[r] as f64 / carrier(r)));
+    let given = |r: usize| islands(world).map(|i| i.tally.from_origin[r]).sum::<u64>();
+    let copies = released.map(|r| round(given(r) as f64 / carrier(r)));
     copies.reduce(f64::max)
 }
 
@@ -183,7 +183,6 @@ fn halt_seconds(world: &World) -> Option<f64> {
 fn counts_true_seconds(world: &World) -> Option<f64> {
     let mut most = None;
     for id in &world.hub.story.rollouts {
-        let counts = world.hub.desk.conductor.rollout(id)?.counts;
         let (mut applied, mut failed, mut last) = (0, 0, Time(0));
         for (_, outcome) in islands(world).flat_map(|island| outcomes(island, id)) {
             let Some((at, state)) = outcome.ended else {
@@ -196,13 +195,8 @@ fn counts_true_seconds(world: &World) -> Option<f64> {
                 _ => {}
             }
         }
-        let changed = world.hub.audit.counts_changed(id);
-        // what the coordinator derives from silence is no end that a node came to
-        if counts.applied != applied || counts.failed < failed {
-            return None;
-        }
-        let took = changed.map_or(0.0, |at| round(seconds(at) - seconds(last)));
-        most = Some(took.max(most.unwrap_or(0.0)));
+        let known = world.hub.audit.counted_since(id, applied, failed)?;
+        most = Some(round(seconds(known) - seconds(last)).max(most.unwrap_or(0.0)));
     }
     most
 }

@@ -196,17 +196,6 @@ fn rollout(draw: &mut Draw, sites: &[String]) -> RolloutSpec {
             },
         );
     }
-    if draw.one_in(4) {
-        let at = below(&mut draw.0, sites.len() as u64) as usize;
-        let site = Some(sites[at].clone());
-        waves.insert(
-            0,
-            WaveSpec {
-                site,
-                ..wave("site", soak_s)
-            },
-        );
-    }
     if draw.one_in(2) {
         let count = Some(draw.between(1, 4) as u32);
         waves.insert(
@@ -214,6 +203,18 @@ fn rollout(draw: &mut Draw, sites: &[String]) -> RolloutSpec {
             WaveSpec {
                 count,
                 ..wave("canary", soak_s)
+            },
+        );
+    }
+    // first, because a canary before it could leave nobody in it
+    if sites.len() > 1 && draw.one_in(4) {
+        let at = below(&mut draw.0, sites.len() as u64) as usize;
+        let site = Some(sites[at].clone());
+        waves.insert(
+            0,
+            WaveSpec {
+                site,
+                ..wave("site", soak_s)
             },
         );
     }
