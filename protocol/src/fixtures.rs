@@ -319,15 +319,10 @@ impl Fleet {
     }
 
     /// A receipt for these registers.
-    pub fn receipt(
-        &self,
-        site: Option<SiteId>,
-        marks: Vec<crate::orders::Mark>,
-    ) -> Verified<Receipt> {
+    pub fn receipt(&self, marks: Vec<crate::orders::Mark>) -> Verified<Receipt> {
         self.verified(&Receipt {
             spec_version: 1,
             fleet: self.id(),
-            site,
             marks,
         })
     }

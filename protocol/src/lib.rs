@@ -2,7 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or draws randomness. A journey through the house starts in
 //! [`manifest`] (what a release is), goes through [`plan`] and [`orders`] (who may install it and
-//! when) to [`status`] (what came of it); [`envelope`] and [`trust`] say who may claim any of that,
+//! when) to [`status`] (what came of it) and [`feed`] (how that travels upward); [`envelope`] and [`trust`] say who may claim any of that,
 //! [`blob`], [`pieces`], [`index`] and [`carrier`] how its bytes are cut and verified, and [`wire`]
 //! how nodes talk.
 
@@ -11,6 +11,7 @@ pub mod blob;
 pub mod carrier;
 pub mod enroll;
 pub mod envelope;
+pub mod feed;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 pub mod ids;

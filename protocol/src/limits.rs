@@ -179,8 +179,21 @@ pub const CLAIM_WAIT: Span = Span::from_millis(50);
 pub const CLAIM_LEASE: Span = Span::from_millis(5_000);
 /// On thin links a claim stands longer, up to this.
 pub const CLAIM_LEASE_MAX: Span = Span::from_millis(60_000);
-/// A delegate asks the coordinator this often; new orders are pushed in between.
+/// Between two exchanges of a delegate with the coordinator lies at least so much.
 pub const UPLINK_INTERVAL: Span = Span::from_millis(1_000);
+/// With nothing to tell, a delegate says that it is there this often.
+pub const UPLINK_KEEPALIVE: Span = Span::from_secs(60);
+/// What cannot wait is gathered for this long before it goes up: failures, and whatever nodes report
+/// that their plan names one by one.
+pub const FEED_URGENT: Span = Span::from_millis(500);
+/// Other milestones are gathered for this long.
+pub const FEED_GATHER: Span = Span::from_secs(8);
+/// A start goes up only if no end follows within this time.
+pub const FEED_STARTED: Span = Span::from_secs(60);
+/// What is not acknowledged for so long after it was due is taken up by the second delegate.
+pub const FEED_TAKEOVER: Span = Span::from_secs(15);
+/// What the nodes of a site are at is told at most this often.
+pub const STAGES_INTERVAL: Span = Span::from_secs(30);
 
 // ---- data plane ------------------------------------------------------------------------------
 
@@ -288,14 +301,20 @@ pub const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
 pub const REISSUES_MAX: usize = 8;
 /// Labels of one node; more are refused at its enrolment.
 pub const LABELS_MAX: usize = 64;
-/// Orders that wait to be pushed; more are left to the delegates' uplinks.
+/// Orders that wait to be pushed; more are left to the delegates' keepalives.
 pub const PUSHES_WAITING_MAX: usize = 256;
 /// Control requests that the coordinator answers at the same time; one more is dropped, and asked again.
 pub const UPLINKS_MAX: usize = 256;
-/// Pushes of orders under way at the same time; more are left to the uplinks.
-pub const PUSHES_MAX: usize = 64;
+/// Pushes of orders under way at the same time; more wait.
+pub const PUSHES_MAX: usize = 256;
+/// A push that was not answered for so long has failed.
+pub const PUSH_PATIENCE: Span = Span::from_secs(4);
+/// A push that failed is tried again after this, as long as its delegate is connected.
+pub const PUSH_AGAIN: Span = Span::from_secs(1);
+/// Tries of a push; after them it is left to the delegate's next report.
+pub const PUSH_TRIES: u32 = 6;
 /// Members that a newcomer is told; enough to find its site's gossip.
-pub const MEMBERS_TOLD_MAX: usize = 32;
+pub const MEMBERS_TOLD_MAX: usize = 8;
 /// Delegates that the coordinator pushes to; more are left to their uplinks.
 pub const DELEGATES_MAX: usize = 50_000;
 /// Events of the live view that are kept; the oldest fall out.

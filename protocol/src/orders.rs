@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
-use crate::ids::{FleetId, Hash, NodeId, RolloutId, Seq, SiteId};
+use crate::ids::{FleetId, Hash, NodeId, RolloutId, Seq};
 use crate::limits::{ROLLOUTS_MAX, TEXT_MAX_BYTES};
+use crate::status::NodeStatus;
 use crate::time::Time;
 use crate::trust::{Role, Statement};
 use crate::wire::Contact;
@@ -165,16 +166,15 @@ impl Statement for Order {
     }
 }
 
-/// The coordinator's word that it has statuses durably: the watermark of a site.
+/// The coordinator's word that it has statuses durably. Upward feeds get its signature only, as a
+/// [`crate::feed::Seal`]; inside a site it travels whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Receipt {
     /// Format version, 1.
     pub spec_version: u32,
     /// The fleet that it is for.
     pub fleet: FleetId,
-    /// The site that reported; none for a node without one.
-    pub site: Option<SiteId>,
-    /// For each register the highest number that is durable.
+    /// For each register a number up to which it is durable.
     pub marks: Vec<Mark>,
 }
 
@@ -187,6 +187,17 @@ pub struct Mark {
     pub rollout: RolloutId,
     /// Durable up to here.
     pub seq: Seq,
+}
+
+impl Mark {
+    /// The mark that a status asks for.
+    pub fn of(status: &NodeStatus) -> Mark {
+        Mark {
+            node: status.node,
+            rollout: status.rollout.clone(),
+            seq: status.seq,
+        }
+    }
 }
 
 impl Statement for Receipt {

@@ -112,6 +112,13 @@ pub struct Gate {
 }
 
 impl RolloutPlan {
+    /// Whether a wave is a handful of nodes that the plan names one by one: everything that they
+    /// report is worth its way.
+    pub fn is_handful(&self, wave: u32) -> bool {
+        let members = self.waves.get(wave as usize).map(|w| &w.members);
+        matches!(members, Some(Members::Nodes(_)))
+    }
+
     /// The number of the wave that has `node`, counted from 0; `None` if the plan does not concern it.
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
         let targeted =

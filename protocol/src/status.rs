@@ -210,6 +210,41 @@ impl State {
     }
 }
 
+/// What a node has to tell its coordinator about a state: a register travels upward when its milestone
+/// is another one than the coordinator knows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Milestone {
+    /// Nothing.
+    Nothing,
+    /// The rollout is known; the node has not begun to change itself.
+    Received,
+    /// It has begun; from here on its silence counts.
+    Started,
+    /// It failed and is on its way back.
+    RollingBack,
+    /// The end, whichever.
+    End(State),
+}
+
+impl State {
+    /// The milestone that a node in this state has reached.
+    pub fn milestone(self) -> Milestone {
+        match self {
+            State::NotReceived => Milestone::Nothing,
+            State::RollingBack => Milestone::RollingBack,
+            state if state.ended() => Milestone::End(state),
+            state if state.started() => Milestone::Started,
+            _ => Milestone::Received,
+        }
+    }
+}
+
+/// `H(node, release, rollout)`: one rollout installs a release once on a node.
+pub fn install_id(node: &NodeId, release: &Hash, rollout: &RolloutId) -> Hash {
+    let text = format!("tidegate install v1 {node} {release} {rollout}");
+    Hash::of(text.as_bytes())
+}
+
 /// A status with its node's signature. Nothing in it has been checked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SignedStatus {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobRef;
 use crate::envelope::Envelope;
+use crate::feed::{Batch, Roster, Seal, SignedStages};
 use crate::ids::{Hash, NodeId, Seq, SiteId};
 use crate::limits::{CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, NOTICE_MAX_BYTES, REQUEST_MAX_BYTES};
 use crate::pieces::PieceSet;
@@ -136,12 +137,15 @@ pub enum ControlRequest {
     },
     /// To the coordinator, from a delegate or a node without a site.
     Uplink {
-        /// Who carries it.
-        me: Presence,
-        /// The site's members in the delegate's view, itself included.
-        members: Vec<NodeId>,
+        /// Who carries it; left out when the coordinator was told and knows it still.
+        me: Option<Presence>,
+        /// The site's members, from the delegate that carries the site's feed; the other one only
+        /// keeps its connection.
+        roster: Option<Roster>,
         /// Statuses that were not acknowledged yet.
-        statuses: Vec<SignedStatus>,
+        statuses: Batch,
+        /// What the site's nodes are at, if that changed.
+        stages: Option<SignedStages>,
         /// The delegate's order head.
         after: Seq,
     },
@@ -156,6 +160,11 @@ pub enum ControlRequest {
         me: Presence,
         /// The number under which the asker took the other for gone.
         gone: Option<Seq>,
+    },
+    /// From a node to a delegate of its site: statuses of its own, to be carried upward.
+    Report {
+        /// The statuses.
+        statuses: Vec<SignedStatus>,
     },
 }
 
@@ -178,13 +187,17 @@ pub enum ControlReply {
     Uplink {
         /// The orders, rising.
         orders: Vec<Envelope>,
-        /// A signed [`crate::orders::Receipt`], if statuses came.
-        receipt: Option<Envelope>,
+        /// The signature of a [`crate::orders::Receipt`], if statuses came.
+        receipt: Option<Seal>,
+        /// False if who called or its site's members have to be told anew.
+        known: bool,
     },
     /// Taken.
     Done,
     /// Not here, or not now.
     Refused(String),
+    /// To a node that reports what is acknowledged: a [`crate::orders::Receipt`].
+    Receipt(Envelope),
 }
 
 impl Versioned for ControlReply {

@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coordinator_core::contract::{Action, Answer, Command, Config, Enrolled, Event, LedgerEvent};
+use coordinator_core::contract::{
+    Action, Answer, Command, Config, Enrolled, Event, LedgerEvent, Uplink, goes_to_all,
+};
 use coordinator_core::{Conductor, Ticket};
 use protocol::envelope::Envelope;
-use protocol::limits::{BULLETIN_LIFE, CONTROL_MAX_BYTES};
+use protocol::feed::{Seal, StageCounts};
+use protocol::limits::{
+    self, BULLETIN_LIFE, CONTROL_MAX_BYTES, MEMBERS_TOLD_MAX, UPLINK_STATUSES_MAX,
+};
 use protocol::orders::{Mark, Order, OrderBody, Receipt};
 use protocol::wire::{Contact, ControlReply, ControlRequest};
-use protocol::{FleetId, Seq, SiteId, Span, Time};
+use protocol::{FleetId, Seq, Span, Time};
 
 use crate::checks::findings::Rule;
 use crate::fleet::Beliefs;
@@ -18,9 +23,6 @@ use crate::mail::{Asker, Mail};
 use crate::series::Sums;
 use crate::shared::Place;
 use crate::traffic::{self, Traffic};
-
-/// A node that reported so lately is pushed new orders.
-const FEED: Span = Span::from_secs(3);
 
 /// Bytes a second from each second on.
 type Rates = Vec<(f64, f64)>;
@@ -35,13 +37,17 @@ pub struct Desk {
     pub up: bool,
     config: Config,
     envelopes: BTreeMap<Seq, Arc<Envelope>>,
-    marks: BTreeMap<Ticket, (Option<SiteId>, Vec<Mark>)>,
+    marks: BTreeMap<Ticket, (Vec<Mark>, bool)>,
     answers: BTreeMap<Ticket, Answer>,
     tickets: u64,
     /// What came and went over time, and how much of all was counted.
     over_time: (Sums, Sums),
     weighed: (u64, u64),
-    feed: BTreeMap<Place, Time>,
+    /// Who is connected, and whether it carries its site's feed.
+    feed: BTreeMap<Place, bool>,
+    /// Pushes that were not answered yet: to whom, what, how often.
+    pushed: BTreeMap<u64, (Place, Arc<Envelope>, u32)>,
+    pushes: u64,
     beliefs: Beliefs,
     /// What it heard and said.
     pub traffic: Traffic,
@@ -56,7 +62,7 @@ impl Desk {
             origins: vec![origin],
             coordinators: vec![coordinator],
             root_version: 1,
-            unreachable_after: Span::from_secs(60),
+            unreachable_after: Span::from_secs(180),
             bulletin_life: BULLETIN_LIFE,
             plans_threshold: 2,
         };
@@ -72,6 +78,8 @@ impl Desk {
             over_time: (Sums::new(Span::from_secs(1)), Sums::new(Span::from_secs(1))),
             weighed: (0, 0),
             feed: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            pushes: 0,
             beliefs: Beliefs::default(),
             traffic: Traffic::default(),
             wake: None,
@@ -89,6 +97,16 @@ impl Desk {
         self.over_time.0.add(now, came - self.weighed.0);
         self.over_time.1.add(now, went - self.weighed.1);
         self.weighed = (came, went);
+    }
+
+    /// A push was answered.
+    pub(crate) fn push_came(&mut self, number: u64) {
+        self.pushed.remove(&number);
+    }
+
+    /// A node's connection ended.
+    pub(crate) fn hung_up(&mut self, place: Place) {
+        self.feed.remove(&place);
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -160,18 +178,29 @@ impl Hub {
 
     pub(crate) fn kill_desk(&mut self, down: Span) {
         if std::mem::take(&mut self.desk.up) {
+            for Place { part, slot } in std::mem::take(&mut self.desk.feed).into_keys() {
+                self.send(part, Mail::Lost { slot });
+            }
             self.after(down, Happening::Boot);
         }
     }
 
     pub(crate) fn boot_desk(&mut self) {
-        let before = self.desk.conductor.rollouts();
+        // what delegates count is not ledgered
+        let views = |conductor: &Conductor| {
+            let mut views = conductor.rollouts();
+            views
+                .iter_mut()
+                .for_each(|v| v.stages = StageCounts::default());
+            views
+        };
+        let before = views(&self.desk.conductor);
         let mut conductor = Conductor::new(self.desk.config.clone());
         self.desk
             .ledger
             .iter()
             .for_each(|event| conductor.replay(event));
-        if conductor.rollouts() != before {
+        if views(&conductor) != before {
             self.audit.violated(
                 self.time(),
                 Rule::Replay,
@@ -179,7 +208,6 @@ impl Hub {
             );
         }
         self.desk.up = true;
-        self.desk.feed.clear();
         self.desk.wake = None;
         self.desk.conductor = conductor;
         self.desk.conductor.resume(self.clock());
@@ -199,10 +227,10 @@ impl Hub {
                 Action::Issue(order) => self.issue(order),
                 Action::Acknowledge {
                     ticket,
-                    site,
                     marks,
+                    known,
                 } => {
-                    self.desk.marks.insert(ticket, (site, marks));
+                    self.desk.marks.insert(ticket, (marks, known));
                 }
                 Action::Answer(ticket, answer) => {
                     self.desk.answers.insert(ticket, answer);
@@ -223,21 +251,57 @@ impl Hub {
     }
 
     fn issue(&mut self, order: Order) {
-        let now = self.clock();
         let envelope = self.signed(&order);
         if let OrderBody::Halt { rollout, .. } = &order.body {
             self.halted(rollout);
         }
-        let fed = self.desk.feed.iter();
-        let fed = fed.filter(|(_, at)| now.boot.since(**at) < FEED);
+        let all = goes_to_all(&order);
+        let fed = self
+            .desk
+            .feed
+            .iter()
+            .filter(|(_, carries)| all || **carries);
         let fed: Vec<Place> = fed.map(|(place, _)| *place).collect();
         let push = ControlRequest::Push {
             orders: vec![(*envelope).clone()],
         };
-        for Place { part, slot } in fed {
+        for place in fed {
             self.desk.traffic.pushed("pushed orders", &push);
-            let order = envelope.clone();
-            self.send(part, Mail::Push { slot, order });
+            self.push(place, envelope.clone(), 1);
+        }
+    }
+
+    /// Pushes an order; where messages get lost it waits for the answer, as the real body does.
+    fn push(&mut self, place: Place, order: Arc<Envelope>, tries: u32) {
+        self.desk.pushes += 1;
+        let (number, slot) = (self.desk.pushes, place.slot);
+        if self.shared.is_lossy() && tries < limits::PUSH_TRIES {
+            let waits = (place, order.clone(), tries);
+            self.desk.pushed.insert(number, waits);
+            let again = Span(limits::PUSH_PATIENCE.0 + limits::PUSH_AGAIN.0);
+            self.after(again, Happening::PushAgain(number));
+        }
+        self.send(
+            place.part,
+            Mail::Push {
+                slot,
+                number,
+                order,
+            },
+        );
+    }
+
+    /// A push was not answered in time.
+    pub(crate) fn push_again(&mut self, number: u64) {
+        let Some((place, order, tries)) = self.desk.pushed.remove(&number) else {
+            return;
+        };
+        if self.desk.up && self.desk.feed.contains_key(&place) {
+            let push = ControlRequest::Push {
+                orders: vec![(*order).clone()],
+            };
+            self.desk.traffic.pushed("pushed orders", &push);
+            self.push(place, order, tries + 1);
         }
     }
 
@@ -286,34 +350,51 @@ impl Hub {
                 let site = me.site.clone();
                 self.tell_desk(Event::Located(me));
                 let members = site.map(|site| self.desk.conductor.members_of(&site));
-                let members = members.unwrap_or_default().into_iter().map(Arc::new);
-                ControlReply::Members(members.collect())
+                let mut members = members.unwrap_or_default();
+                let node = self.shared.fleet.node(self.shared.number(from.place));
+                members.retain(|member| member.contact.node != node);
+                members.truncate(MEMBERS_TOLD_MAX);
+                ControlReply::Members(members.into_iter().map(Arc::new).collect())
             }
             ControlRequest::Uplink {
                 me,
-                members,
-                statuses,
+                roster,
+                statuses: batch,
+                stages,
                 after,
             } => {
                 let ticket = self.desk.ticket();
-                let now = self.clock().boot;
-                self.desk.feed.insert(from.place, now);
+                let node = self.shared.fleet.node(self.shared.number(from.place));
+                self.desk.feed.insert(from.place, roster.is_some());
                 let (fleet, beliefs) = (&self.shared.fleet, &mut self.desk.beliefs);
-                let statuses = statuses.iter().filter_map(|s| beliefs.status(fleet, s));
-                let statuses = statuses.collect();
-                self.tell_desk(Event::Uplink {
+                let statuses: Vec<Option<_>> = batch
+                    .unpack(fleet.id(), UPLINK_STATUSES_MAX)
+                    .into_iter()
+                    .map(|signed| beliefs.status(fleet, &signed?))
+                    .collect();
+                let marks: Vec<Option<Mark>> = statuses
+                    .iter()
+                    .map(|s| s.as_ref().map(|s| Mark::of(s)))
+                    .collect();
+                let stages = stages.and_then(|s| s.verify(fleet.id(), node).ok());
+                self.tell_desk(Event::Uplink(Uplink {
                     ticket,
+                    from: node,
                     me,
-                    members,
-                    statuses,
-                });
-                let receipt = self.receipt(ticket);
+                    roster,
+                    statuses: statuses.into_iter().flatten().collect(),
+                    stages,
+                }));
+                let (receipt, known) = self.receipt(ticket, &marks);
                 ControlReply::Uplink {
                     orders: self.orders_after(after),
                     receipt,
+                    known,
                 }
             }
-            ControlRequest::Push { .. } | ControlRequest::Greet { .. } => {
+            ControlRequest::Push { .. }
+            | ControlRequest::Greet { .. }
+            | ControlRequest::Report { .. } => {
                 ControlReply::Refused("not a question for a coordinator".into())
             }
         };
@@ -328,19 +409,26 @@ impl Hub {
         self.send(to.place.part, Mail::Answer { to, reply });
     }
 
-    fn receipt(&mut self, ticket: Ticket) -> Option<Envelope> {
-        let Some((site, marks)) = self.desk.marks.remove(&ticket) else {
+    /// Signs for what is durable of what an uplink brought.
+    fn receipt(&mut self, ticket: Ticket, marks: &[Option<Mark>]) -> (Option<Seal>, bool) {
+        let Some((durable, known)) = self.desk.marks.remove(&ticket) else {
             self.audit
                 .violated(self.time(), Rule::Body, "an uplink was not acknowledged");
-            return None;
+            return (None, false);
         };
-        let fleet = self.shared.fleet.id();
+        let is_durable = |mark: &&Mark| {
+            let same = |d: &Mark| d.node == mark.node && d.rollout == mark.rollout;
+            durable.iter().any(|d| same(d) && d.seq >= mark.seq)
+        };
+        let kept = |mark: &Option<Mark>| mark.as_ref().filter(is_durable).cloned();
+        let except = (0..).zip(marks).filter(|(_, mark)| kept(mark).is_none());
+        let except = except.map(|(place, _)| place).collect();
         let receipt = Receipt {
             spec_version: 1,
-            fleet,
-            site,
-            marks,
+            fleet: self.shared.fleet.id(),
+            marks: marks.iter().filter_map(kept).collect(),
         };
-        (!receipt.marks.is_empty()).then(|| self.shared.fleet.sign(&receipt))
+        let seal = || Seal::of(&self.shared.fleet.sign(&receipt), except);
+        ((!marks.is_empty()).then(seal), known)
     }
 }

@@ -10,6 +10,7 @@ use anyhow::Result;
 use ed25519_dalek::SigningKey;
 use node_core::contract::Event;
 use protocol::envelope::Envelope;
+use protocol::feed::SignedStages;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Order, OrderBody, Receipt};
 use protocol::plan::{Recall, RolloutPlan};
@@ -182,6 +183,11 @@ impl Fleet {
     /// A node signs its status.
     pub fn sign_status(&self, number: usize, status: &NodeStatus) -> SignedStatus {
         status.sign(&self.nodes[number])
+    }
+
+    /// A delegate signs what it counts.
+    pub fn sign_stages(&self, number: usize, stages: &mut SignedStages) {
+        stages.sign(self.id(), &self.nodes[number]);
     }
 }
 

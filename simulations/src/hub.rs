@@ -23,6 +23,8 @@ pub(crate) enum Happening {
     Kill(Span),
     /// It comes back.
     Boot,
+    /// A push was not answered.
+    PushAgain(u64),
     /// The operator looks.
     Operator,
     /// A letter is opened.
@@ -141,12 +143,14 @@ impl Hub {
             Happening::Wake => self.wake_desk(),
             Happening::Kill(down) => self.kill_desk(down),
             Happening::Boot => self.boot_desk(),
+            Happening::PushAgain(number) => self.push_again(number),
             Happening::Operator => self.operator(),
-            Happening::Mail(mail) => {
-                if let Mail::Request { from, request, .. } = *mail {
-                    self.desk_asked(from, *request);
-                }
-            }
+            Happening::Mail(mail) => match *mail {
+                Mail::Request { from, request, .. } => self.desk_asked(from, *request),
+                Mail::Gone { place } => self.desk.hung_up(place),
+                Mail::Pushed { number } => self.desk.push_came(number),
+                _ => {}
+            },
         }
     }
 

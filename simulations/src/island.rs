@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use node_core::contract::{Event, FetchReason, Ticket};
+use protocol::orders::Mark;
 use protocol::{BlobRef, Now, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
@@ -77,6 +78,8 @@ pub struct Island {
     pub notes: Vec<(u64, &'static str, String)>,
     pub(crate) beliefs: Beliefs,
     pub(crate) asked: BTreeMap<(usize, Ticket), Asker>,
+    /// The registers that uplinks under way have brought.
+    pub(crate) brought: BTreeMap<(usize, Ticket), Vec<Option<Mark>>>,
     pub(crate) served: Served,
     pub(crate) draws: Draws,
     now: Time,
@@ -127,6 +130,7 @@ impl Island {
             notes: Vec::new(),
             beliefs: Beliefs::default(),
             asked: BTreeMap::new(),
+            brought: BTreeMap::new(),
             served: Served::default(),
             draws: Draws {
                 gossip: of("gossip"),
@@ -312,7 +316,11 @@ impl Island {
                 }
             }
             Mail::Document { to, found } => self.document_arrives(to, found),
-            Mail::Push { slot, order } => self.push_arrives(slot, &order),
+            Mail::Push {
+                slot,
+                number,
+                order,
+            } => self.push_arrives(slot, number, &order),
             Mail::Notice { slot, from, notice } => self.tell(slot, Event::Notice(from, *notice)),
             Mail::Open {
                 slot,
@@ -334,6 +342,10 @@ impl Island {
                     self.machines.iter_mut().for_each(|m| m.lay(blob));
                 }
             }
+            Mail::Lost { slot } => {
+                self.tell(slot, Event::Disconnected(self.shared.coordinator.node));
+            }
+            Mail::Gone { .. } | Mail::Pushed { .. } => {}
         }
     }
 

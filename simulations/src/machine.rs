@@ -289,6 +289,7 @@ impl Island {
         }
         self.machines[n].asking.clear();
         self.drop_questions(n);
+        self.hang_up(n);
     }
 
     pub(crate) fn tell(&mut self, n: usize, event: Event) {

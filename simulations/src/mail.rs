@@ -51,7 +51,17 @@ pub(crate) enum Mail {
         found: Option<Arc<Document>>,
     },
     /// The coordinator pushes an order.
-    Push { slot: usize, order: Arc<Envelope> },
+    Push {
+        slot: usize,
+        number: u64,
+        order: Arc<Envelope>,
+    },
+    /// To the hub: pushes up to this number came.
+    Pushed { number: u64 },
+    /// To the hub: a node's connection to the coordinator ended.
+    Gone { place: Place },
+    /// The coordinator's end of the connection is gone.
+    Lost { slot: usize },
     /// A notice on the data plane.
     Notice {
         slot: usize,
@@ -97,7 +107,11 @@ impl Mail {
         use Mail as M;
         matches!(
             self,
-            M::Request { .. } | M::Answer { .. } | M::Document { .. } | M::Push { .. }
+            M::Request { .. }
+                | M::Answer { .. }
+                | M::Document { .. }
+                | M::Push { .. }
+                | M::Pushed { .. }
         )
     }
 }

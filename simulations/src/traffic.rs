@@ -105,5 +105,6 @@ pub(crate) fn kind(request: &ControlRequest) -> &'static str {
         ControlRequest::Uplink { .. } => "uplinks",
         ControlRequest::Push { .. } => "pushed orders",
         ControlRequest::Greet { .. } => "greetings",
+        ControlRequest::Report { .. } => "reports",
     }
 }

@@ -163,6 +163,9 @@ impl Island {
     }
 
     pub(crate) fn disconnect(&mut self, n: usize, node: &NodeId) {
+        if *node == self.shared.coordinator.node {
+            return self.hang_up(n);
+        }
         let Some(peer) = self.slot_of(node) else {
             return;
         };
@@ -172,6 +175,12 @@ impl Island {
             let event = Box::new(Event::Disconnected(*node));
             self.after(Span(1), Happening::Tell(n, process, event));
         }
+    }
+
+    /// A node's connection to the coordinator ends.
+    pub(crate) fn hang_up(&mut self, n: usize) {
+        let place = self.place(n);
+        self.send(self.shared.hub(), Span(0), Mail::Gone { place });
     }
 
     /// The other end of a connection went away.
@@ -193,10 +202,19 @@ impl Island {
         mut request: ControlRequest,
         own: &[NodeStatus],
     ) {
-        if let ControlRequest::Uplink { statuses, .. } = &mut request {
-            let number = self.machines[n].number;
-            let fleet = &self.shared.fleet;
-            statuses.extend(own.iter().map(|status| fleet.sign_status(number, status)));
+        let (number, fleet) = (self.machines[n].number, &self.shared.fleet);
+        let own = own.iter().map(|status| fleet.sign_status(number, status));
+        match &mut request {
+            ControlRequest::Uplink {
+                statuses, stages, ..
+            } => {
+                own.for_each(|signed| statuses.push(fleet.id(), signed));
+                let stages = stages.iter_mut();
+                stages.for_each(|stages| fleet.sign_stages(number, stages));
+                self.brought.insert((n, ticket), statuses.marks());
+            }
+            ControlRequest::Report { statuses } => statuses.extend(own),
+            _ => {}
         }
         let from = Asker {
             place: self.place(n),
@@ -244,6 +262,14 @@ impl Island {
                 self.reply(from, Some(ControlReply::Document(None)));
             }
             _ => {
+                if let ControlRequest::Report { statuses } = &request {
+                    for signed in statuses {
+                        let status = self.beliefs.status(&self.shared.fleet, signed);
+                        status
+                            .into_iter()
+                            .for_each(|s| self.tell(peer, Event::Status(s)));
+                    }
+                }
                 let ticket = self.new_ticket();
                 self.asked.insert((peer, ticket), from);
                 let from = self.shared.fleet.node(self.shared.number(from.place));
@@ -272,6 +298,7 @@ impl Island {
     /// Nobody answers for a process that died.
     pub(crate) fn drop_questions(&mut self, n: usize) {
         let (first, last) = ((n, Ticket(0)), (n, Ticket(u64::MAX)));
+        self.brought.retain(|(slot, _), _| *slot != n);
         let gone: Vec<_> = self.asked.range(first..=last).map(|(k, _)| *k).collect();
         for key in gone {
             if let Some(asker) = self.asked.remove(&key) {
@@ -289,20 +316,23 @@ impl Island {
 
     /// An answer came, or does not come any more.
     pub(crate) fn answer_arrives(&mut self, n: usize, ticket: Ticket, reply: Option<ControlReply>) {
+        let brought = self.brought.remove(&(n, ticket)).unwrap_or_default();
         if !self.machines[n].asking.remove(&ticket) {
             return;
         }
-        match &reply {
-            Some(ControlReply::Orders(orders)) => self.orders_arrive(n, orders),
-            Some(ControlReply::Uplink { orders, receipt }) => {
-                self.orders_arrive(n, orders);
-                let receipt = receipt.as_ref();
-                if let Some(event) = receipt.and_then(|r| self.shared.fleet.receipt(r)) {
-                    self.tell(n, event);
-                }
-            }
-            _ => {}
+        let fleet = &self.shared.fleet;
+        let receipt = match &reply {
+            Some(ControlReply::Uplink {
+                receipt: Some(seal),
+                ..
+            }) => fleet.receipt(&seal.receipt(fleet.id(), &brought)),
+            Some(ControlReply::Receipt(receipt)) => fleet.receipt(receipt),
+            _ => None,
+        };
+        if let Some(ControlReply::Orders(orders) | ControlReply::Uplink { orders, .. }) = &reply {
+            self.orders_arrive(n, orders);
         }
+        receipt.into_iter().for_each(|event| self.tell(n, event));
         self.tell(n, Event::Answered { ticket, reply });
     }
 
@@ -323,7 +353,11 @@ impl Island {
         self.tell(n, Event::Answered { ticket, reply });
     }
 
-    pub(crate) fn push_arrives(&mut self, n: usize, order: &Envelope) {
+    pub(crate) fn push_arrives(&mut self, n: usize, number: u64, order: &Envelope) {
+        if self.machines[n].brain.is_none() {
+            return;
+        }
+        self.send(self.shared.hub(), Span(0), Mail::Pushed { number });
         self.orders_arrive(n, std::slice::from_ref(order));
         let ticket = self.new_ticket();
         let from = self.shared.coordinator.node;

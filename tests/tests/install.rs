@@ -170,12 +170,7 @@ fn a_paused_rollout_starts_nothing_until_it_is_resumed() {
     world.wait_for("all nodes have the content and wait", |w| {
         let view = w.rollout(&id).expect("a view");
         assert_eq!(view.state, RolloutState::Paused);
-        let states = w.node_views();
-        let still = states
-            .iter()
-            .flat_map(|n| &n.statuses)
-            .filter(|s| matches!(s.state, protocol::status::State::Waiting(_)));
-        still.count() as u32 + view.counts.applied == 3 && view.counts.applied <= 1
+        view.stages.staged + view.counts.applied == 3 && view.counts.applied <= 1
     });
     world.tidegate(&["rollout", "resume", id.as_str()]);
     world.wait_for("the rollout finishes", |w| {

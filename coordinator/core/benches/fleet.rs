@@ -9,13 +9,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use protocol::feed::Roster;
 use protocol::fixtures::{self, CREATED, EXPIRES, Fleet, contact, rollout, seq, site};
 use protocol::plan::{Priority, Proposal, RolloutPlan, Targets};
 use protocol::status::{NodeStatus, State};
 use protocol::trust::{Role, Statement};
 use protocol::wire::Presence;
 use protocol::{Hash, NodeId, Now, PublicKey, Span, Time, Verified};
-use tidegate_coordinator_core::contract::{Action, Answer, Command, Config, Enrolled, Event};
+use tidegate_coordinator_core::contract::{
+    Action, Answer, Command, Config, Enrolled, Event, Uplink,
+};
 use tidegate_coordinator_core::forecast::Question;
 use tidegate_coordinator_core::presets::Preset;
 use tidegate_coordinator_core::{Conductor, Ticket};
@@ -217,12 +220,22 @@ impl Bench {
                 orders_head: seq(0),
                 leaving: false,
             };
-            self.handle(Event::Uplink {
+            let mut joined = self.ids[first as usize..last as usize].to_vec();
+            joined.sort_unstable();
+            let roster = Roster {
+                digest: Roster::digest(&joined),
+                joined,
+                left: Vec::new(),
+                whole: true,
+            };
+            self.handle(Event::Uplink(Uplink {
                 ticket: Ticket(self.tickets),
-                me,
-                members: self.ids[first as usize..last as usize].to_vec(),
+                from: me.contact.node,
+                me: Some(me),
+                roster: Some(roster),
                 statuses,
-            });
+                stages: None,
+            }));
         }
     }
 }

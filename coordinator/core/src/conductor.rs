@@ -17,6 +17,7 @@ use crate::contract::{
     Action, Config, Event, LedgerEvent, NodeView, ReleaseView, RolloutState, RolloutView, SiteView,
     Verdict,
 };
+use crate::feeds::Feeds;
 use crate::fleet::{Fleet, Held};
 use crate::orders::OrderBook;
 use crate::rollout::{Move, Rollout};
@@ -34,6 +35,7 @@ pub struct Conductor {
     pub(crate) releases: BTreeMap<Hash, Held<ReleaseManifest>>,
     pub(crate) rollouts: BTreeMap<RolloutId, Rollout>,
     pub(crate) orders: OrderBook,
+    pub(crate) feeds: Feeds,
     ledger_head: Hash,
     revocations: Option<Hash>,
     pub(crate) now: Now,
@@ -52,6 +54,7 @@ impl Conductor {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             orders: OrderBook::default(),
+            feeds: Feeds::default(),
             ledger_head: Hash([0; 32]),
             revocations: None,
             now: Now::default(),
@@ -97,14 +100,7 @@ impl Conductor {
         match event {
             Event::Command(ticket, command) => self.command(ticket, command),
             Event::Enrolled(enrolled) => self.enrol(enrolled),
-            Event::Uplink {
-                ticket,
-                me,
-                members,
-                statuses,
-            } => {
-                self.uplink(ticket, &me, &members, &statuses);
-            }
+            Event::Uplink(uplink) => self.uplink(&uplink),
             Event::Located(me) => self.introduced(&me),
             Event::LedgerHead(head) => self.ledger_head = head,
             Event::Revocations(list) => self.revocations = Some(list),
@@ -146,7 +142,7 @@ impl Conductor {
     pub fn rollouts(&self) -> Vec<RolloutView> {
         self.rollouts
             .values()
-            .map(|r| view::rollout(r, &self.config))
+            .map(|r| view::rollout(r, &self.feeds, &self.config))
             .collect()
     }
 
@@ -154,7 +150,7 @@ impl Conductor {
     pub fn rollout(&self, rollout: &RolloutId) -> Option<RolloutView> {
         self.rollouts
             .get(rollout)
-            .map(|r| view::rollout(r, &self.config))
+            .map(|r| view::rollout(r, &self.feeds, &self.config))
     }
 
     /// All nodes that were ever enrolled, by id.

@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 
 use protocol::envelope::Envelope;
+use protocol::feed::{Roster, StageCounts, Stages};
 use protocol::manifest::ReleaseManifest;
-use protocol::orders::{Mark, Order};
+use protocol::orders::{Mark, Order, OrderBody};
 use protocol::plan::{Proposal, Recall, RolloutPlan};
 use protocol::status::{Bucket, NodeStatus, SignedStatus, State};
 use protocol::topology::Topology;
@@ -50,24 +51,32 @@ pub enum Event {
     Command(Ticket, Command),
     /// A node was given a certificate.
     Enrolled(Enrolled),
-    /// A delegate (or a node without a site) reported: who it is, whom it sees, and statuses that
-    /// were verified. Answered by [`Action::Acknowledge`] once durable.
-    Uplink {
-        /// Names the answer.
-        ticket: Ticket,
-        /// Who carries it.
-        me: Presence,
-        /// The site's members in its view.
-        members: Vec<NodeId>,
-        /// The statuses, as signed.
-        statuses: Vec<Verified<NodeStatus>>,
-    },
+    /// A delegate (or a node without a site) reported. Answered by [`Action::Acknowledge`] once
+    /// durable.
+    Uplink(Uplink),
     /// A node asked who is in its site.
     Located(Presence),
     /// The ledger's head after the last append.
     LedgerHead(Hash),
     /// A new certificate revocation list with this digest is in force.
     Revocations(Hash),
+}
+
+/// What a delegate (or a node without a site) reported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Uplink {
+    /// Names the answer.
+    pub ticket: Ticket,
+    /// Who carries it.
+    pub from: NodeId,
+    /// What it says of itself, if it does.
+    pub me: Option<Presence>,
+    /// Who is in its site, if it carries the site's feed.
+    pub roster: Option<Roster>,
+    /// The statuses, as signed.
+    pub statuses: Vec<Verified<NodeStatus>>,
+    /// What the site's nodes are at.
+    pub stages: Option<Verified<Stages>>,
 }
 
 /// A node was given a certificate.
@@ -215,16 +224,17 @@ pub enum CommandError {
 pub enum Action {
     /// Append to the ledger, durably, before the next action.
     Append(LedgerEvent),
-    /// Sign it with the online key, keep it, push it to the delegates that are connected.
+    /// Sign it with the online key, keep it, push it to the delegates that are connected: to all if
+    /// [`goes_to_all`], else to those that carry their site's feed.
     Issue(Order),
     /// Answer an uplink: these registers are durable.
     Acknowledge {
         /// The uplink.
         ticket: Ticket,
-        /// The site that reported.
-        site: Option<SiteId>,
         /// The watermarks.
         marks: Vec<Mark>,
+        /// False if who reported or its site's members have to be told anew.
+        known: bool,
     },
     /// Answer a command.
     Answer(Ticket, Answer),
@@ -235,6 +245,15 @@ pub enum Action {
         /// One line.
         line: String,
     },
+}
+
+/// Whether an order is pushed to every delegate: what stops or takes back must find its way, whoever is
+/// down. All others reach the second delegate inside its site.
+pub fn goes_to_all(order: &Order) -> bool {
+    match order.body {
+        OrderBody::Halt { .. } | OrderBody::Recall { .. } => true,
+        OrderBody::GoLease { .. } | OrderBody::Resume { .. } | OrderBody::Bulletin(_) => false,
+    }
 }
 
 /// What is appended to the ledger, as JSON in [`protocol::audit::AuditEntry::body`]. A view is the
@@ -421,6 +440,8 @@ pub struct RolloutView {
     pub targets: u32,
     /// The four counts; they add up to `targets`.
     pub counts: Counts,
+    /// What the open ones are at, as delegates last counted; adds up to `counts.open`.
+    pub stages: StageCounts,
     /// The waves.
     pub waves: Vec<WaveView>,
 }

@@ -8,6 +8,7 @@
 mod commands;
 pub mod conductor;
 pub mod contract;
+mod feeds;
 mod fleet;
 mod fold;
 pub mod forecast;

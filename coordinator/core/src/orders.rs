@@ -10,7 +10,8 @@ use protocol::{RolloutId, Seq};
 pub(crate) struct OrderBook {
     head: Seq,
     retained: BTreeMap<Subject, Order>,
-    /// For each rollout the last order that was more than a lease's renewal.
+    /// For each rollout the last order that was more than a lease. Who misses a lease starts nothing,
+    /// so the bulletin need not name it, and need not be issued with each.
     telling: BTreeMap<RolloutId, Seq>,
 }
 
@@ -25,25 +26,11 @@ impl OrderBook {
         self.head = self.head.max(order.seq);
         let subject = order.body.subject();
         if let Some(rollout) = order.body.rollout()
-            && !self.renews(&order.body)
+            && !matches!(order.body, OrderBody::GoLease { .. })
         {
             self.telling.insert(rollout.clone(), order.seq);
         }
         self.retained.insert(subject, order.clone());
-    }
-
-    /// Whether a body says nothing new but that the lease lives on. A bulletin that named each renewal
-    /// would have to be issued with each.
-    fn renews(&self, body: &OrderBody) -> bool {
-        let OrderBody::GoLease { plan, wave, .. } = body else {
-            return false;
-        };
-        match self.retained.get(&body.subject()).map(|o| &o.body) {
-            Some(OrderBody::GoLease {
-                plan: p, wave: w, ..
-            }) => p == plan && w == wave,
-            _ => false,
-        }
     }
 
     /// The number that the next order gets.
@@ -114,21 +101,21 @@ mod tests {
             reason: "no".into(),
         };
         let given = [
-            (fleet.lease(&plan, 0), seq(1)),
-            (fleet.lease(&plan, 0), seq(1)),
-            (fleet.lease(&plan, 1), seq(3)),
-            (halt, seq(4)),
+            (fleet.lease(&plan, 0), None),
+            (fleet.lease(&plan, 0), None),
+            (fleet.lease(&plan, 1), None),
+            (halt, Some(seq(4))),
             (
                 OrderBody::Resume {
                     rollout: id.clone(),
                 },
-                seq(5),
+                Some(seq(5)),
             ),
-            (fleet.lease(&plan, 1), seq(5)),
+            (fleet.lease(&plan, 1), Some(seq(5))),
         ];
         for (n, (body, telling)) in given.into_iter().enumerate() {
             book.fold(&fleet.order(n as u64 + 1, body));
-            assert_eq!(book.last_about(&id), Some(telling), "after order {}", n + 1);
+            assert_eq!(book.last_about(&id), telling, "after order {}", n + 1);
         }
         let numbers = |book: &OrderBook, after| -> Vec<u64> {
             book.after(seq(after)).iter().map(|o| o.seq.n).collect()

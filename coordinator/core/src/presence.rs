@@ -70,6 +70,14 @@ impl Fleet {
         moved.then(|| (id, presence.site.clone()))
     }
 
+    /// A node said something, but nothing of itself.
+    pub fn spoke(&mut self, id: &NodeId, now: Now) {
+        if let Some(node) = self.nodes.get_mut(id).filter(|n| !n.revoked) {
+            node.heard = Some(now);
+            self.reached(id, now);
+        }
+    }
+
     /// A delegate of `site` sees these members. Returns those that had no place: one that has a place
     /// leaves it by its own word only, or a single machine could empty the waves of others.
     pub fn witnessed(

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use protocol::limits::{MEMBERS_MAX, UPLINK_STATUSES_MAX};
+use protocol::limits::UPLINK_STATUSES_MAX;
 use protocol::orders::Mark;
 use protocol::status::{NodeStatus, SignedStatus};
 use protocol::wire::Presence;
 use protocol::{NodeId, RolloutId, Seq, SiteId, Verified};
 
 use crate::conductor::Conductor;
-use crate::contract::{Action, Enrolled, LedgerEvent, Ticket};
+use crate::contract::{Action, Enrolled, LedgerEvent, Uplink};
 use crate::fold::{is_out, last_state};
+use crate::register::Register;
 
 /// Joiners and leavers of one rollout.
 type Change = (Vec<(NodeId, u32)>, Vec<(NodeId, String)>);
@@ -74,39 +75,45 @@ impl Conductor {
         }
     }
 
-    pub(crate) fn uplink(
-        &mut self,
-        ticket: Ticket,
-        me: &Presence,
-        members: &[NodeId],
-        statuses: &[Verified<NodeStatus>],
-    ) {
-        let site = me.site.clone();
-        if self.fleet.admitted(&me.contact.node).is_none() {
+    pub(crate) fn uplink(&mut self, uplink: &Uplink) {
+        let (ticket, from, now) = (uplink.ticket, uplink.from, self.now);
+        if self.fleet.admitted(&from).is_none() {
             // an origin asks for orders the same way, and has nothing to tell
-            if !self.fleet.origins.contains(&me.contact.node) {
-                let line = format!("an uplink of {} is ignored: not enrolled", me.contact.node);
+            if !self.fleet.origins.contains(&from) {
+                let line = format!("an uplink of {from} is ignored: not enrolled");
                 self.note("not_enrolled", line);
             }
-            self.act(Action::Acknowledge {
+            return self.act(Action::Acknowledge {
                 ticket,
-                site,
                 marks: Vec::new(),
+                known: true,
             });
-            return;
         }
-        self.introduced(me);
-        let now = self.now;
-        let members = &members[..members.len().min(MEMBERS_MAX)];
-        let delegate = &me.contact.node;
-        for moved in self.fleet.witnessed(delegate, members, site.as_ref(), now) {
-            self.moved(Some(moved));
+        match &uplink.me {
+            Some(me) => self.introduced(me),
+            None => self.fleet.spoke(&from, now),
         }
-        let marks = self.take_statuses(statuses);
+        let node = self.fleet.admitted(&from);
+        let presence = node.and_then(|n| n.presence.as_ref());
+        let mut known = presence.is_some();
+        let site = presence.and_then(|p| p.site.clone());
+        if let (Some(site), Some(roster)) = (&site, &uplink.roster) {
+            let members = self.feeds.change(site, roster);
+            known &= members.is_some();
+            let members: Vec<NodeId> = members.into_iter().flatten().copied().collect();
+            for moved in self.fleet.witnessed(&from, &members, Some(site), now) {
+                self.moved(Some(moved));
+            }
+            let told = uplink.stages.as_ref();
+            if let Some(stages) = told.filter(|s| s.site.as_ref() == Some(site)) {
+                self.feeds.count(site, from, stages);
+            }
+        }
+        let marks = self.take_statuses(&uplink.statuses);
         self.act(Action::Acknowledge {
             ticket,
-            site,
             marks,
+            known,
         });
     }
 
@@ -115,11 +122,19 @@ impl Conductor {
         let mut newest: BTreeMap<(NodeId, RolloutId), &Verified<NodeStatus>> = BTreeMap::new();
         let mut marks: BTreeMap<(NodeId, RolloutId), Seq> = BTreeMap::new();
         let mut dropped: Vec<String> = Vec::new();
+        let mut equivocations: Vec<String> = Vec::new();
         for status in statuses.iter().take(UPLINK_STATUSES_MAX) {
             let key = (status.node, status.rollout.clone());
             match self.held_seq(status) {
                 Err(why) => dropped.push(format!("status of {} is dropped: {why}", status.node)),
                 Ok(held) if held.is_some_and(|held| held >= status.seq) => {
+                    if self.equivocates(status) {
+                        let line = format!(
+                            "{} signed two statuses with the number {}",
+                            status.node, status.seq
+                        );
+                        equivocations.push(line);
+                    }
                     marks.entry(key).or_insert(held.unwrap_or_default());
                 }
                 Ok(_) => {
@@ -136,6 +151,9 @@ impl Conductor {
                 "status_dropped",
                 format!("{first} ({} in all)", dropped.len()),
             );
+        }
+        for line in equivocations {
+            self.note("equivocation", line);
         }
         self.change_targets(newest.values().copied());
         if !newest.is_empty() {
@@ -169,6 +187,14 @@ impl Conductor {
             ));
         }
         Ok(node.statuses.get(&status.rollout).map(|s| s.seq))
+    }
+
+    /// Whether another status with the same number is held. The first stands.
+    fn equivocates(&self, status: &NodeStatus) -> bool {
+        let node = self.fleet.nodes.get(&status.node);
+        let held = node.and_then(|n| n.statuses.get(&status.rollout));
+        let same = |held: &Register| *held == Register::of(held.rollout.clone(), status);
+        held.is_some_and(|held| held.seq == status.seq && !same(held))
     }
 
     /// Ledgers who leaves the targets by what it reports, and who comes back, before the statuses

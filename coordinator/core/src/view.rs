@@ -6,10 +6,11 @@ use protocol::manifest::{ReleaseManifest, release_name};
 use protocol::{NodeId, SiteId};
 
 use crate::contract::{Config, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView};
+use crate::feeds::Feeds;
 use crate::fleet::{Fleet, Held, Node};
 use crate::rollout::Rollout;
 
-pub(crate) fn rollout(rollout: &Rollout, config: &Config) -> RolloutView {
+pub(crate) fn rollout(rollout: &Rollout, feeds: &Feeds, config: &Config) -> RolloutView {
     let tally = rollout.tally();
     let waves = rollout
         .waves
@@ -33,6 +34,7 @@ pub(crate) fn rollout(rollout: &Rollout, config: &Config) -> RolloutView {
         approvals: (rollout.approved_by.len() as u32, config.plans_threshold),
         targets: tally.targets,
         counts: tally.counts,
+        stages: feeds.stages(&rollout.plan.rollout, tally.counts.open),
         waves: waves.collect(),
     }
 }

@@ -2,12 +2,13 @@
 
 mod support;
 
+use protocol::feed::Roster;
 use protocol::fixtures::{self, CREATED, EXPIRES, rollout};
 use protocol::plan::Selector::{Count, Percent, Rest};
 use protocol::plan::{Priority, Proposal};
 use protocol::{Hash, Span, Time};
 use support::{Bench, draft, gate};
-use tidegate_coordinator_core::contract::{Command, CommandError, Event, Ticket};
+use tidegate_coordinator_core::contract::{Command, CommandError, Event, Ticket, Uplink};
 use tidegate_coordinator_core::forecast::{Assumptions, Cause, Forecast, Question};
 
 /// The fixture's release: full carrier and index.
@@ -26,12 +27,22 @@ fn hear(bench: &mut Bench, silent: &[u64]) {
         let of_site = |n: &u64| n % 3 == s && !silent.contains(n);
         let members: Vec<u64> = (0..NODES).filter(of_site).collect();
         let me = bench.presence(members[0], &Bench::site_of(members[0]));
-        bench.handle(Event::Uplink {
+        let mut joined: Vec<_> = members.iter().map(|n| fixtures::node(*n)).collect();
+        joined.sort_unstable();
+        let roster = Roster {
+            digest: Roster::digest(&joined),
+            joined,
+            left: Vec::new(),
+            whole: true,
+        };
+        bench.handle(Event::Uplink(Uplink {
             ticket: Ticket((1 << 41) + me.seq.n),
-            me,
-            members: members.iter().map(|n| fixtures::node(*n)).collect(),
+            from: me.contact.node,
+            me: Some(me),
+            roster: Some(roster),
             statuses: Vec::new(),
-        });
+            stages: None,
+        }));
     }
 }
 

@@ -3,13 +3,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use protocol::feed::Roster;
 use protocol::fixtures::{self, site};
-use protocol::{SiteId, Time};
+use protocol::{NodeId, SiteId, Time};
 use support::Bench;
-use tidegate_coordinator_core::contract::{Command, Event, Ticket};
+use tidegate_coordinator_core::contract::{Command, Event, Ticket, Uplink};
 
 const NODES: u64 = 12;
 /// As the bench configures it.
@@ -108,12 +109,22 @@ proptest! {
             match deed {
                 Do::Uplink(n, at, members) => {
                     let me = bench.presence(n, &format!("s{at}"));
-                    bench.handle(Event::Uplink {
+                    let joined: BTreeSet<NodeId> =
+                        members.iter().map(|m| fixtures::node(*m)).collect();
+                    let roster = Roster {
+                        digest: Roster::digest(&joined),
+                        joined: joined.into_iter().collect(),
+                        left: Vec::new(),
+                        whole: true,
+                    };
+                    bench.handle(Event::Uplink(Uplink {
                         ticket: Ticket(1 << 40 | number),
-                        me,
-                        members: members.iter().map(|m| fixtures::node(*m)).collect(),
+                        from: me.contact.node,
+                        me: Some(me),
+                        roster: Some(roster),
                         statuses: Vec::new(),
-                    });
+                        stages: None,
+                    }));
                     if slow.may_speak(n) {
                         slow.spoke(n, at, now);
                         members.iter().for_each(|m| slow.named(*m, at, now));

@@ -2,11 +2,12 @@
 
 mod support;
 
+use protocol::feed::Roster;
 use protocol::fixtures::{self, rollout, site};
 use protocol::plan::Selector::{Rest, Site};
 use protocol::status::State;
 use support::{Bench, draft, gate};
-use tidegate_coordinator_core::contract::{Command, Event, RolloutState as S, Ticket};
+use tidegate_coordinator_core::contract::{Command, Event, RolloutState as S, Ticket, Uplink};
 
 /// Sites one after the other: nodes 0 and 3 first, then the rest.
 fn site_first() -> Vec<protocol::plan::WaveDraft> {
@@ -30,12 +31,22 @@ fn a_delegate_cannot_empty_a_wave_of_its_voters() {
     bench.start("r", site_first());
     assert_eq!(targets(&bench), [2, 4]);
     let me = bench.presence(1, "s2");
-    bench.handle(Event::Uplink {
+    let mut joined = vec![fixtures::node(0), fixtures::node(3)];
+    joined.sort_unstable();
+    let roster = Roster {
+        digest: Roster::digest(&joined),
+        joined,
+        left: Vec::new(),
+        whole: true,
+    };
+    bench.handle(Event::Uplink(Uplink {
         ticket: Ticket(1 << 40),
-        me,
-        members: vec![fixtures::node(0), fixtures::node(3)],
+        from: me.contact.node,
+        me: Some(me),
+        roster: Some(roster),
         statuses: Vec::new(),
-    });
+        stages: None,
+    }));
     bench.wait(600);
     assert_eq!(
         targets(&bench),

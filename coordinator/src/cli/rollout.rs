@@ -8,6 +8,7 @@ use coordinator_core::contract::{RolloutState, RolloutView};
 use coordinator_core::forecast::Question;
 use ed25519_dalek::SigningKey;
 use protocol::envelope::Envelope;
+use protocol::feed::StageCounts;
 use protocol::plan::{Gate, Members, Proposal, Recall, RolloutPlan, Selector, Targets};
 use protocol::trust::Statement;
 use protocol::{FleetId, PublicKey, RolloutId};
@@ -345,13 +346,14 @@ pub fn one_line(view: &RolloutView) -> String {
         });
     let c = view.counts;
     format!(
-        "{} {}: {}{} applied, {} failed, {} open, {} not received of {}{}",
+        "{} {}: {}{} applied, {} failed, {} open{}, {} not received of {}{}",
         view.rollout,
         state_name(view.state),
         wave,
         c.applied,
         c.failed,
         c.open,
+        stages(&view.stages),
         c.not_received,
         view.targets,
         if view.why.is_empty() {
@@ -360,6 +362,24 @@ pub fn one_line(view: &RolloutView) -> String {
             format!("; {}", view.why)
         },
     )
+}
+
+/// What the open ones are at.
+fn stages(stages: &StageCounts) -> String {
+    let named = [
+        (stages.downloading, "downloading"),
+        (stages.staged, "staged"),
+        (stages.installing, "installing"),
+    ];
+    let told: Vec<String> = named
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    match told.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", told.join(", ")),
+    }
 }
 
 fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
@@ -383,7 +403,7 @@ fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
             v.targets.to_string(),
             c.applied.to_string(),
             c.failed.to_string(),
-            c.open.to_string(),
+            format!("{}{}", c.open, stages(&v.stages)),
             c.not_received.to_string(),
             v.why.clone(),
         ]);

@@ -6,19 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coordinator_core::contract::Event;
+use coordinator_core::contract::{Event, Ticket, Uplink};
 use node::net::control::{Control, ControlEvent};
 use protocol::envelope::Envelope;
+use protocol::feed::{Batch, Roster, Seal, SignedStages};
 use protocol::limits;
-use protocol::limits::{CONTROL_MAX_BYTES, MEMBERS_MAX, UPLINK_STATUSES_MAX};
-use protocol::status::SignedStatus;
+use protocol::limits::{CONTROL_MAX_BYTES, UPLINK_STATUSES_MAX};
+use protocol::orders::Mark;
+use protocol::status::StatusError;
 use protocol::versioned::Versioned as _;
 use protocol::wire::{Contact, ControlReply, ControlRequest, Presence};
 use protocol::{Hash, NodeId, Seq};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use super::House;
-use super::desk::DeskError;
+use super::desk::{DeskError, Push};
 
 /// Bytes of orders in one reply.
 const ORDERS_MAX_BYTES: usize = CONTROL_MAX_BYTES / 2;
@@ -27,7 +30,17 @@ const ORDERS_MAX_BYTES: usize = CONTROL_MAX_BYTES / 2;
 #[derive(Default)]
 struct Delegates {
     connected: BTreeSet<NodeId>,
-    reported: BTreeMap<NodeId, Contact>,
+    reported: BTreeMap<NodeId, Delegate>,
+}
+
+struct Delegate {
+    contact: Contact,
+    /// Whether it carries its site's feed.
+    carries: bool,
+    /// Orders that wait to be pushed.
+    waiting: Vec<Arc<Envelope>>,
+    /// Whether somebody is at it.
+    busy: bool,
 }
 
 /// Answers the control plane until told to stop; returns once the plane is closed.
@@ -35,7 +48,7 @@ pub async fn listen(
     house: Arc<House>,
     control: Control,
     mut events: mpsc::Receiver<ControlEvent>,
-    mut pushes: mpsc::Receiver<Envelope>,
+    mut pushes: mpsc::Receiver<Push>,
     mut stop: watch::Receiver<bool>,
 ) {
     let delegates = Arc::new(Mutex::new(Delegates::default()));
@@ -50,9 +63,7 @@ pub async fn listen(
                     lock(&delegates).connected.insert(node);
                 }
                 Some(ControlEvent::Disconnected(node)) => {
-                    let mut delegates = lock(&delegates);
-                    delegates.connected.remove(&node);
-                    delegates.reported.remove(&node);
+                    lock(&delegates).connected.remove(&node);
                 }
                 Some(ControlEvent::Request { from, bytes, reply }) => {
                     let Ok(permit) = requests.clone().try_acquire_owned() else { continue };
@@ -70,47 +81,87 @@ pub async fn listen(
             },
             order = pushes.recv() => {
                 let Some(order) = order else { return };
-                let mut orders = vec![order];
-                while let Ok(more) = pushes.try_recv() {
-                    orders.push(more);
-                }
-                push(&control, &delegates, &sending, orders);
+                push(&control, &delegates, &sending, &order);
             }
         }
     }
+    lock(&delegates).connected.clear();
     drop(control);
     while events.recv().await.is_some() {}
 }
 
-/// Sends new orders to the delegates that are connected. Whoever misses them asks with its uplink.
+/// Sends a new order to the delegates that are connected, one after the other to each.
 fn push(
     control: &Control,
-    delegates: &Mutex<Delegates>,
+    delegates: &Arc<Mutex<Delegates>>,
     sending: &Arc<Semaphore>,
-    orders: Vec<Envelope>,
+    push: &Push,
 ) {
-    let bytes = ControlRequest::Push { orders }.to_bytes();
-    if bytes.len() > CONTROL_MAX_BYTES {
-        return;
+    let mut held = lock(delegates);
+    let Delegates {
+        connected,
+        reported,
+    } = &mut *held;
+    for (node, delegate) in reported {
+        if !connected.contains(node) || !(push.to_all || delegate.carries) {
+            continue;
+        }
+        if delegate.waiting.len() >= limits::PUSHES_WAITING_MAX {
+            delegate.waiting.remove(0);
+        }
+        delegate.waiting.push(push.order.clone());
+        if !std::mem::replace(&mut delegate.busy, true) {
+            let (control, delegates) = (control.clone(), delegates.clone());
+            tokio::spawn(send(control, delegates, sending.clone(), *node));
+        }
     }
-    let targets: Vec<Contact> = {
-        let delegates = lock(delegates);
-        delegates
-            .reported
-            .iter()
-            .filter(|(node, _)| delegates.connected.contains(node))
-            .map(|(_, contact)| contact.clone())
-            .collect()
-    };
-    for contact in targets {
-        let Ok(permit) = sending.clone().try_acquire_owned() else {
-            return;
+}
+
+/// Pushes what waits for a delegate until nothing does. Whoever misses a push asks with its uplink.
+async fn send(
+    control: Control,
+    delegates: Arc<Mutex<Delegates>>,
+    sending: Arc<Semaphore>,
+    node: NodeId,
+) {
+    let mut tries = 0;
+    loop {
+        let (contact, orders) = {
+            let mut held = lock(&delegates);
+            let connected = held.connected.contains(&node);
+            let Some(delegate) = held.reported.get_mut(&node) else {
+                return;
+            };
+            if !connected || tries >= limits::PUSH_TRIES {
+                delegate.waiting.clear();
+            }
+            if delegate.waiting.is_empty() {
+                delegate.busy = false;
+                return;
+            }
+            let orders = std::mem::take(&mut delegate.waiting);
+            (delegate.contact.clone(), orders)
         };
-        let (control, bytes) = (control.clone(), bytes.clone());
-        tokio::spawn(async move {
-            let _ = control.request(contact, bytes).await;
-            drop(permit);
-        });
+        let bytes = ControlRequest::Push {
+            orders: orders.iter().map(|order| (**order).clone()).collect(),
+        }
+        .to_bytes();
+        if bytes.len() > CONTROL_MAX_BYTES {
+            continue;
+        }
+        let permit = sending.acquire().await;
+        let request = control.request(contact, bytes);
+        let sent = timeout(limits::PUSH_PATIENCE.as_duration(), request).await;
+        drop(permit);
+        if sent.is_ok_and(|sent| sent.is_ok()) {
+            tries = 0;
+            continue;
+        }
+        tries += 1;
+        if let Some(delegate) = lock(&delegates).reported.get_mut(&node) {
+            delegate.waiting.splice(0..0, orders);
+        }
+        tokio::time::sleep(limits::PUSH_AGAIN.as_duration()).await;
     }
 }
 
@@ -138,7 +189,7 @@ async fn answer(
                 house.roots.get(place).map(Envelope::to_json),
             ))
         }
-        ControlRequest::Locate { me } | ControlRequest::Uplink { me, .. }
+        ControlRequest::Locate { me } | ControlRequest::Uplink { me: Some(me), .. }
             if me.contact.node != from =>
         {
             Ok(ControlReply::Refused(format!(
@@ -150,13 +201,23 @@ async fn answer(
         ControlRequest::Locate { me } => locate(house, me).await,
         ControlRequest::Uplink {
             me,
-            members,
+            roster,
             statuses,
+            stages,
             after,
         } => {
-            remember(delegates, from, &me.contact);
-            uplink(house, me, members, statuses, after).await
+            let known = remember(delegates, from, me.as_ref(), roster.is_some());
+            let brought = Brought {
+                from,
+                me,
+                roster,
+                stages,
+            };
+            uplink(house, known, brought, statuses, after).await
         }
+        ControlRequest::Report { .. } => Ok(ControlReply::Refused(
+            "nodes report to the delegates of their site".into(),
+        )),
         ControlRequest::Push { .. } => Ok(ControlReply::Refused(
             "orders come from the coordinator".into(),
         )),
@@ -167,47 +228,114 @@ async fn answer(
     answered.unwrap_or_else(|e| ControlReply::Refused(e.to_string()))
 }
 
-fn remember(delegates: &Mutex<Delegates>, node: NodeId, contact: &Contact) {
+/// Keeps where a delegate is reached; false if that is not known.
+fn remember(
+    delegates: &Mutex<Delegates>,
+    node: NodeId,
+    me: Option<&Presence>,
+    carries: bool,
+) -> bool {
     let mut delegates = lock(delegates);
-    if delegates.reported.len() < limits::DELEGATES_MAX || delegates.reported.contains_key(&node) {
-        delegates.reported.insert(node, contact.clone());
+    let room = delegates.reported.len() < limits::DELEGATES_MAX;
+    match (delegates.reported.get_mut(&node), me) {
+        (Some(delegate), me) => {
+            delegate.carries = carries;
+            if let Some(me) = me {
+                delegate.contact.clone_from(&me.contact);
+            }
+            true
+        }
+        (None, Some(me)) if room => {
+            let delegate = Delegate {
+                contact: me.contact.clone(),
+                carries,
+                waiting: Vec::new(),
+                busy: false,
+            };
+            delegates.reported.insert(node, delegate);
+            true
+        }
+        // Without room it is not pushed to, and has its orders by its uplinks.
+        (None, me) => me.is_some(),
     }
+}
+
+/// What an uplink brings beside statuses.
+struct Brought {
+    from: NodeId,
+    me: Option<Presence>,
+    roster: Option<Roster>,
+    stages: Option<SignedStages>,
 }
 
 async fn uplink(
     house: &Arc<House>,
-    me: Presence,
-    mut members: Vec<NodeId>,
-    statuses: Vec<SignedStatus>,
+    known: bool,
+    brought: Brought,
+    batch: Batch,
     after: Seq,
 ) -> Result<ControlReply, DeskError> {
-    if me.contact.node == house.settings.origin {
+    if brought.from == house.settings.origin {
         // It follows orders like any node, but is no part of the fleet that it serves.
         let orders = orders_after(house, after).await?;
         return Ok(ControlReply::Uplink {
             orders,
             receipt: None,
+            known,
         });
     }
-    members.truncate(MEMBERS_MAX);
-    let brought = !statuses.is_empty();
-    let mut verified = Vec::new();
-    for status in statuses.iter().take(UPLINK_STATUSES_MAX) {
-        match status.verify(house.settings.fleet) {
-            Ok(status) => verified.push(status),
-            Err(e) => {
-                let line = format!(
-                    "dropped a status that {} brought: {e}",
-                    me.contact.node.short()
-                );
-                house.log.note(house.clock.now().wall, "status", &line);
-            }
+    let (fleet, from) = (house.settings.fleet, brought.from);
+    let refused = |what: &str, e: StatusError| {
+        let line = format!("dropped {what} that {} brought: {e}", from.short());
+        house.log.note(house.clock.now().wall, "status", &line);
+    };
+    let mut marks = Vec::with_capacity(batch.len().min(UPLINK_STATUSES_MAX));
+    let mut statuses = Vec::new();
+    for signed in batch.unpack(fleet, UPLINK_STATUSES_MAX) {
+        let verified = signed.map(|signed| signed.verify(fleet));
+        let verified = verified.transpose().map_err(|e| refused("a status", e));
+        let status = verified.ok().flatten();
+        marks.push(status.as_ref().map(|status| Mark::of(status)));
+        statuses.extend(status);
+    }
+    let stages = brought.stages.map(|stages| stages.verify(fleet, from));
+    let stages = stages.transpose().map_err(|e| refused("counts", e));
+    let done = house
+        .desk
+        .uplink(Uplink {
+            ticket: Ticket(0),
+            from,
+            me: brought.me,
+            roster: brought.roster,
+            statuses,
+            stages: stages.ok().flatten(),
+        })
+        .await?;
+    let orders = orders_after(house, after).await?;
+    let receipt = (!batch.is_empty()).then(|| seal(house, batch.len(), marks, &done.marks));
+    Ok(ControlReply::Uplink {
+        orders,
+        receipt,
+        known: known && done.known,
+    })
+}
+
+/// Signs for what is durable of a batch: of these registers, those that are durable at their number or
+/// a higher one.
+fn seal(house: &House, brought: usize, marks: Vec<Option<Mark>>, durable: &[Mark]) -> Seal {
+    let (mut kept, mut except) = (Vec::new(), Vec::new());
+    let mut marks = marks.into_iter();
+    for place in 0..brought.min(usize::from(u16::MAX)) {
+        let is_durable = |mark: &Mark| {
+            let same = |d: &Mark| d.node == mark.node && d.rollout == mark.rollout;
+            durable.iter().any(|d| same(d) && d.seq >= mark.seq)
+        };
+        match marks.next().flatten().filter(is_durable) {
+            Some(mark) => kept.push(mark),
+            None => except.extend(u16::try_from(place).ok()),
         }
     }
-    let done = house.desk.uplink(me, members, verified).await?;
-    let orders = orders_after(house, after).await?;
-    let receipt = brought.then(|| house.signer.receipt(done.site, done.marks));
-    Ok(ControlReply::Uplink { orders, receipt })
+    Seal::of(&house.signer.receipt(kept), except)
 }
 
 async fn locate(house: &Arc<House>, me: Presence) -> Result<ControlReply, DeskError> {

@@ -11,15 +11,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::Duration;
 
 use coordinator_core::Conductor;
-use coordinator_core::contract::{Action, Answer, Command, Event, LedgerEvent, Ticket};
+use coordinator_core::contract::{
+    Action, Answer, Command, Event, LedgerEvent, Ticket, Uplink, goes_to_all,
+};
 use node::driver::Clock;
 use protocol::envelope::Envelope;
 use protocol::limits;
 use protocol::orders::{Mark, Order};
-use protocol::status::NodeStatus;
 use protocol::trust::{Statement as _, Trust};
-use protocol::wire::Presence;
-use protocol::{NodeId, SiteId, Verified};
 use tokio::sync::{mpsc, oneshot};
 
 use super::certificates::Certificates;
@@ -62,22 +61,26 @@ enum Ask {
     View(View),
     Work(Work),
     Tell(Box<Event>, Reply<()>),
-    Uplink {
-        me: Presence,
-        members: Vec<NodeId>,
-        statuses: Vec<Verified<NodeStatus>>,
-        reply: Reply<Acknowledged>,
-    },
+    Uplink(Box<Uplink>, Reply<Acknowledged>),
     Stop,
+}
+
+/// An order on its way to the delegates that are connected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Push {
+    /// As signed.
+    pub order: Arc<Envelope>,
+    /// Whether every delegate is to have it, not only those that carry their site's feed.
+    pub to_all: bool,
 }
 
 /// What became of an uplink.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Acknowledged {
-    /// The site that reported.
-    pub site: Option<SiteId>,
     /// The watermarks.
     pub marks: Vec<Mark>,
+    /// False if who reported or its site's members have to be told anew.
+    pub known: bool,
 }
 
 /// The way to the desk.
@@ -141,19 +144,9 @@ impl DeskHandle {
     ///
     /// # Errors
     /// When the desk is busy or has stopped.
-    pub async fn uplink(
-        &self,
-        me: Presence,
-        members: Vec<NodeId>,
-        statuses: Vec<Verified<NodeStatus>>,
-    ) -> Result<Acknowledged, DeskError> {
+    pub async fn uplink(&self, uplink: Uplink) -> Result<Acknowledged, DeskError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Uplink {
-            me,
-            members,
-            statuses,
-            reply,
-        })?;
+        self.ask(Ask::Uplink(Box::new(uplink), reply))?;
         answer.await.map_err(|_| DeskError::Stopped)
     }
 
@@ -190,7 +183,7 @@ pub struct Parts {
     /// The live view.
     pub log: Arc<EventLog>,
     /// Orders for delegates that are connected.
-    pub pushes: mpsc::Sender<Envelope>,
+    pub pushes: mpsc::Sender<Push>,
 }
 
 /// The desk itself; see the module.
@@ -263,20 +256,10 @@ impl Desk {
                         self.parts.conductor.handle(self.parts.clock.now(), *event);
                         self.told.push(reply);
                     }
-                    Ask::Uplink {
-                        me,
-                        members,
-                        statuses,
-                        reply,
-                    } => {
-                        let ticket = self.ticket();
-                        self.uplinks.insert(ticket, reply);
-                        let event = Event::Uplink {
-                            ticket,
-                            me,
-                            members,
-                            statuses,
-                        };
+                    Ask::Uplink(mut uplink, reply) => {
+                        uplink.ticket = self.ticket();
+                        self.uplinks.insert(uplink.ticket, reply);
+                        let event = Event::Uplink(*uplink);
                         self.parts.conductor.handle(self.parts.clock.now(), event);
                     }
                     Ask::Stop => return self.perform(),
@@ -394,11 +377,11 @@ impl Desk {
             Action::Issue(order) => self.issue(&order),
             Action::Acknowledge {
                 ticket,
-                site,
                 marks,
+                known,
             } => {
                 if let Some(reply) = self.uplinks.remove(&ticket) {
-                    let _ = reply.send(Acknowledged { site, marks });
+                    let _ = reply.send(Acknowledged { marks, known });
                 }
             }
             Action::Answer(ticket, answer) => {
@@ -418,6 +401,8 @@ impl Desk {
         let mut envelope = order.to_envelope();
         self.parts.signer.sign(&mut envelope);
         // Whoever misses a push fetches the order with its next uplink.
-        let _ = self.parts.pushes.try_send(envelope);
+        let to_all = goes_to_all(order);
+        let order = Arc::new(envelope);
+        let _ = self.parts.pushes.try_send(Push { order, to_all });
     }
 }

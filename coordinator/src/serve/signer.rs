@@ -8,7 +8,7 @@ use protocol::envelope::Envelope;
 use protocol::limits::ORDERS_MAX;
 use protocol::orders::{Mark, Order, Receipt};
 use protocol::trust::Statement as _;
-use protocol::{FleetId, Seq, SiteId};
+use protocol::{FleetId, Seq};
 
 /// Signs, and remembers the envelopes of orders that are asked for again and again. ed25519 gives
 /// the same bytes each time, so forgetting one costs only time.
@@ -56,11 +56,10 @@ impl Signer {
     }
 
     /// A receipt for statuses that are durable.
-    pub fn receipt(&self, site: Option<SiteId>, marks: Vec<Mark>) -> Envelope {
+    pub fn receipt(&self, marks: Vec<Mark>) -> Envelope {
         let mut envelope = Receipt {
             spec_version: 1,
             fleet: self.fleet,
-            site,
             marks,
         }
         .to_envelope();

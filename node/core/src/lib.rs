@@ -16,6 +16,7 @@ mod orders;
 mod outbox;
 mod precedence;
 mod pulls;
+mod relay;
 mod report;
 mod rollout;
 mod rollouts;

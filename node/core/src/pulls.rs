@@ -18,7 +18,7 @@ const BACKOFF_MIN: Span = Span::from_millis(200);
 /// The longest pause.
 const BACKOFF_MAX: Span = Span::from_secs(10);
 /// A node of a site turns to the coordinator with every so many-th try only.
-const TRIES_BEFORE_COORDINATOR: u32 = 4;
+const TRIES_BEFORE_COORDINATOR: u32 = 6;
 
 /// Something that is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -33,8 +33,8 @@ pub(crate) enum Wanted {
 
 /// Whom to ask.
 pub(crate) struct Sources {
-    /// Whether this node speaks with the coordinator anyway.
-    pub(crate) uplinker: bool,
+    /// Whether this node carries its site's feed: it brings documents into the site.
+    pub(crate) carries: bool,
     /// Contacts of the coordinator.
     pub(crate) coordinators: Vec<Contact>,
     /// The site's delegates without this node.
@@ -176,8 +176,8 @@ impl Pulls {
             Wanted::Orders => &sources.ahead,
             _ => &sources.members,
         };
-        // The uplink brings orders every second; an uplinker asks the members when it is down.
-        let coordinators_turn = match (wanted, sources.uplinker) {
+        // The feed brings orders; who carries it asks the members when it is down.
+        let coordinators_turn = match (wanted, sources.carries) {
             (Wanted::Orders, true) => false,
             (_, true) => tries.is_multiple_of(2),
             (_, false) => tries % TRIES_BEFORE_COORDINATOR == TRIES_BEFORE_COORDINATOR - 1,
@@ -212,9 +212,9 @@ mod tests {
     use super::*;
     use protocol::fixtures::{contact, seq};
 
-    fn sources(uplinker: bool) -> Sources {
+    fn sources(carries: bool) -> Sources {
         Sources {
-            uplinker,
+            carries,
             coordinators: vec![contact(100)],
             delegates: vec![contact(1)],
             ahead: vec![contact(1)],
@@ -240,7 +240,7 @@ mod tests {
         let mut now = Now::default();
         let want = BTreeSet::from([Wanted::Document(Hash::of(b"plan"))]);
         let mut whom = Vec::new();
-        for _ in 0..8 {
+        for _ in 0..12 {
             pulls.set(&want, now);
             now.boot = now.boot.max(pulls.timeout().unwrap());
             pulls.ask(now, &sources(false), &mut out);
@@ -253,8 +253,8 @@ mod tests {
         }
         assert_eq!(whom[0], contact(1).node, "a delegate has it first");
         let coordinator = contact(100).node;
-        let turns: Vec<_> = (0..8).filter(|i| whom[*i] == coordinator).collect();
-        assert_eq!(turns, [3, 7]);
+        let turns: Vec<_> = (0..12).filter(|i| whom[*i] == coordinator).collect();
+        assert_eq!(turns, [5, 11]);
         pulls.set(&BTreeSet::new(), now);
         assert_eq!(pulls.timeout(), None);
     }

@@ -1,59 +1,89 @@
-//! Statuses: this node's own register for each rollout, and those of others that it keeps until the
-//! coordinator has them.
+//! Statuses: this node's own register for each rollout, and the way of all registers upward.
+//!
+//! A node hands its own to both delegates of its site; what only is to be counted, to the first. It
+//! repeats a milestone until it has a receipt, and says it by gossip when the delegates do not help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::limits::{OUTPUT_TAIL_BYTES, STATUSES_MAX, TEXT_MAX_BYTES};
+use protocol::feed::StageCounts;
+use protocol::limits::{OUTPUT_TAIL_BYTES, TEXT_MAX_BYTES};
 use protocol::orders::Receipt;
 use protocol::status::{NodeStatus, SignedStatus, State};
+use protocol::wire::{Contact, ControlReply, ControlRequest};
 use protocol::{NodeId, Now, RolloutId, Seq, Span, Time, Verified};
 
-use crate::contract::{Action, Record, RecordKey, StatusRecord};
+use crate::contract::{Action, Record, RecordKey, StatusRecord, Ticket};
 use crate::counters::Counters;
 use crate::outbox::Outbox;
+use crate::relay::{Due, Relay};
 
-/// Unacknowledged, an own status is said again after this long; the pause doubles.
-const REPEAT_MIN: Span = Span::from_secs(4);
+/// Without a receipt, an own status is said again after this long; the pause doubles. Every other
+/// time it is gossiped too: whoever hears it keeps it.
+const REPEAT_MIN: Span = Span::from_secs(20);
 /// See [`REPEAT_MIN`].
-const REPEAT_MAX: Span = Span::from_secs(60);
-/// A status that was handed to the coordinator and not acknowledged is handed over again after this.
-const OFFER_AGAIN: Span = Span::from_secs(4);
+const REPEAT_MAX: Span = Span::from_secs(300);
+/// A delegate that did not answer is asked again after this; the pause doubles.
+const RETRY_MIN: Span = Span::from_secs(1);
+/// See [`RETRY_MIN`].
+const RETRY_MAX: Span = Span::from_secs(30);
+/// After so many failures in a row the status is gossiped.
+const PATIENCE: u32 = 3;
 
 /// All statuses that this node answers for.
 #[derive(Default)]
 pub(crate) struct Reports {
     own: BTreeMap<RolloutId, Own>,
-    others: BTreeMap<(NodeId, RolloutId), Other>,
+    /// Own statuses on their way to delegates.
+    asked: BTreeMap<Ticket, (RolloutId, NodeId, Seq)>,
+    relay: Relay,
+    /// The other delegates of the site, by rank.
+    delegates: Vec<Contact>,
+    /// Whether this node is the first delegate itself.
+    first: bool,
+    /// Something changed since [`Reports::tick`] was called last.
+    fresh: bool,
 }
 
 struct Own {
     record: StatusRecord,
-    /// The number with which the present state was said first; repeats have higher ones, because
-    /// gossip drops what it has seen before.
-    said: Seq,
+    due: Due,
+    /// Delegates that have the newest.
+    told: BTreeSet<NodeId>,
+    retry_at: Time,
+    failures: u32,
+    /// Somebody is to be told once `retry_at` has come.
+    waits: bool,
     repeat_at: Time,
     repeats: u32,
 }
 
-struct Other {
-    status: Verified<NodeStatus>,
-    acknowledged: bool,
-    offer_at: Time,
-}
-
 impl Own {
     fn acknowledged(&self) -> bool {
-        self.record.acknowledged.is_some_and(|seq| seq >= self.said)
+        let acknowledged = self.record.acknowledged;
+        acknowledged.is_some_and(|seq| seq >= self.due.said)
+    }
+
+    /// How many of the delegates, by rank, are to have it.
+    fn receivers(&self) -> usize {
+        match (self.acknowledged(), self.record.status.state.ended()) {
+            (false, _) => usize::MAX,
+            (true, false) => 1,
+            (true, true) => 0,
+        }
     }
 }
 
 impl Reports {
     /// An own status that was remembered.
-    pub(crate) fn restore(&mut self, record: StatusRecord) {
+    pub(crate) fn restore(&mut self, record: StatusRecord, now: Now) {
         let own = Own {
-            said: record.status.seq,
+            due: Due::new(&record.status, false, now.boot),
             record,
-            repeat_at: Time(0),
+            told: BTreeSet::new(),
+            retry_at: Time(0),
+            failures: 0,
+            waits: false,
+            repeat_at: now.boot + REPEAT_MIN,
             repeats: 0,
         };
         self.own.insert(own.record.status.rollout.clone(), own);
@@ -69,16 +99,18 @@ impl Reports {
         self.own.get(rollout).map(|own| &own.record.status)
     }
 
-    /// Whether the coordinator has this node's newest status for a rollout.
+    /// Whether the coordinator has this node's newest milestone of a rollout.
     pub(crate) fn acknowledged(&self, rollout: &RolloutId) -> bool {
         self.own.get(rollout).is_some_and(Own::acknowledged)
     }
 
-    /// Says `status` if it tells anything new: numbered, remembered, then gossiped. Its number and
-    /// the moment of its state are filled in here.
+    /// Says `status` if it tells anything new: numbered, remembered, then handed on. Its number and
+    /// the moment of its state are filled in here. Of a node in a handful wave every state is a
+    /// milestone.
     pub(crate) fn say(
         &mut self,
         mut status: NodeStatus,
+        handful: bool,
         now: Now,
         counters: &mut Counters,
         out: &mut Outbox,
@@ -104,148 +136,227 @@ impl Reports {
             .filter(|old| old.state == status.state);
         status.entered_at = since.map_or(now.wall, |old| old.entered_at);
         status.seq = counters.draw(out);
-        let acknowledged = held.and_then(|own| own.record.acknowledged);
+        let covered = held.filter(|own| Due::covers(&own.record.status, &status, handful));
         let own = Own {
-            said: status.seq,
+            due: covered.map_or_else(|| Due::new(&status, handful, now.boot), |own| own.due),
+            repeat_at: covered.map_or(now.boot + REPEAT_MIN, |own| own.repeat_at),
+            repeats: covered.map_or(0, |own| own.repeats),
             record: StatusRecord {
+                acknowledged: held.and_then(|own| own.record.acknowledged),
                 status,
-                acknowledged,
             },
-            repeat_at: Time(now.boot.0 + REPEAT_MIN.0),
-            repeats: 0,
+            told: BTreeSet::new(),
+            retry_at: Time(0),
+            failures: 0,
+            waits: false,
         };
         out.remember(Record::Status(own.record.clone()));
-        out.push(Action::GossipStatus(own.record.status.clone()));
+        self.relay.touch();
+        self.fresh = true;
         self.own.insert(own.record.status.rollout.clone(), own);
     }
 
-    /// Says again what the coordinator has not acknowledged.
+    /// The delegates of the site are these, by rank, and this node, if it is one.
+    pub(crate) fn set_delegates(&mut self, others: Vec<Contact>, first: bool) {
+        self.delegates = others;
+        self.first = first;
+        self.fresh = true;
+    }
+
+    /// Whether this node was said to be the first delegate.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first
+    }
+
+    /// Hands own statuses to the other delegates, and says again what has no receipt.
     pub(crate) fn tick(&mut self, now: Now, counters: &mut Counters, out: &mut Outbox) {
-        for own in self
-            .own
-            .values_mut()
-            .filter(|own| !own.acknowledged() && own.repeat_at <= now.boot)
-        {
-            let pause = REPEAT_MIN
-                .0
-                .saturating_mul(1 << own.repeats.min(16))
-                .min(REPEAT_MAX.0);
-            own.repeats += 1;
-            own.repeat_at = Time(now.boot.0 + pause);
-            own.record.status.seq = counters.draw(out);
-            out.remember(Record::Status(own.record.clone()));
-            out.push(Action::GossipStatus(own.record.status.clone()));
+        self.fresh = false;
+        for (rollout, own) in &mut self.own {
+            if !own.acknowledged() && own.repeat_at <= now.boot {
+                let pause = REPEAT_MIN.0.saturating_mul(1 << own.repeats.min(16));
+                own.repeat_at = now.boot + Span(pause.min(REPEAT_MAX.0));
+                own.repeats += 1;
+                own.told.clear();
+                if own.repeats.is_multiple_of(2) {
+                    // Gossip drops what it has seen before.
+                    own.record.status.seq = counters.draw(out);
+                    out.remember(Record::Status(own.record.clone()));
+                    out.push(Action::GossipStatus(own.record.status.clone()));
+                }
+            }
+            // The first delegate counts its own by itself.
+            let most = own
+                .receivers()
+                .saturating_sub(usize::from(self.first && own.receivers() == 1));
+            let lacking: Vec<&Contact> = self
+                .delegates
+                .iter()
+                .take(most)
+                .filter(|c| !own.told.contains(&c.node))
+                .filter(|c| {
+                    let mut under_way = self.asked.values();
+                    let this = (rollout.clone(), c.node, own.record.status.seq);
+                    !under_way.any(|asked| *asked == this)
+                })
+                .collect();
+            own.waits = !lacking.is_empty();
+            if own.retry_at > now.boot {
+                continue;
+            }
+            own.waits = false;
+            for to in lacking {
+                let ticket = out.ticket();
+                let asked = (rollout.clone(), to.node, own.record.status.seq);
+                self.asked.insert(ticket, asked);
+                out.push(Action::Ask {
+                    ticket,
+                    to: to.clone(),
+                    request: ControlRequest::Report {
+                        statuses: Vec::new(),
+                    },
+                    own_statuses: vec![own.record.status.clone()],
+                });
+            }
         }
+    }
+
+    /// An answer to a report came, or will not come; false if it was not asked by one.
+    pub(crate) fn answered(
+        &mut self,
+        ticket: Ticket,
+        reply: Option<&ControlReply>,
+        now: Now,
+    ) -> bool {
+        let Some((rollout, node, seq)) = self.asked.remove(&ticket) else {
+            return false;
+        };
+        self.fresh = true;
+        let Some(own) = self.own.get_mut(&rollout) else {
+            return true;
+        };
+        if matches!(reply, Some(ControlReply::Done | ControlReply::Receipt(_))) {
+            own.failures = 0;
+            if own.record.status.seq == seq {
+                own.told.insert(node);
+            }
+        } else {
+            let pause = RETRY_MIN.0.saturating_mul(1 << own.failures.min(16));
+            own.failures += 1;
+            own.retry_at = now.boot + Span(pause.min(RETRY_MAX.0));
+            if own.failures == PATIENCE && own.told.is_empty() {
+                own.repeats |= 1;
+                own.repeat_at = now.boot;
+            }
+        }
+        true
     }
 
     /// When [`Reports::tick`] has something to do.
     pub(crate) fn timeout(&self) -> Option<Time> {
-        self.own
-            .values()
-            .filter(|own| !own.acknowledged())
-            .map(|own| own.repeat_at)
+        if self.fresh {
+            return Some(Time(0));
+        }
+        let repeat = |own: &Own| (!own.acknowledged()).then_some(own.repeat_at);
+        let retry = |own: &Own| own.waits.then_some(own.retry_at);
+        let own = self.own.values();
+        own.flat_map(|own| [repeat(own), retry(own)])
+            .flatten()
             .min()
     }
 
+    /// When something goes upward next, `lag` later than from the first delegate.
+    pub(crate) fn due(&self, lag: Span) -> Option<Time> {
+        let own = self.own.values().filter(|own| !own.acknowledged());
+        let own = own.map(|own| own.due.at(lag)).min();
+        [own, self.relay.due(lag)].into_iter().flatten().min()
+    }
+
     /// Keeps another node's status if it is newer than the one that is held.
-    pub(crate) fn hear(&mut self, status: Verified<NodeStatus>, out: &mut Outbox) {
-        let key = (status.node, status.rollout.clone());
-        if let Some(held) = self.others.get(&key) {
-            if held.status.seq == status.seq && held.status.digest() != status.digest() {
-                let line = format!(
-                    "{} signed two statuses with the number {}",
-                    key.0, status.seq
-                );
-                out.note("equivocation", line);
-            }
-            if held.status.seq >= status.seq {
-                return;
-            }
-        } else if self.others.len() >= STATUSES_MAX {
-            let spare = self
-                .others
-                .iter()
-                .find(|(_, o)| o.acknowledged)
-                .map(|(key, _)| key.clone());
-            // Without room the newcomer waits: its node says it again until it has a receipt.
-            let Some(spare) = spare.or_else(|| self.hoarded(&key.0)) else {
-                return;
-            };
-            self.others.remove(&spare);
+    pub(crate) fn hear(
+        &mut self,
+        status: Verified<NodeStatus>,
+        handful: bool,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        self.relay.hear(status, handful, now.boot, out);
+    }
+
+    /// What a delegate answers to a node that reports: the receipt, if all of it has one.
+    pub(crate) fn taken(&self, statuses: &[SignedStatus]) -> ControlReply {
+        use protocol::versioned::Versioned;
+        let receipt = |signed: &SignedStatus| {
+            let status = NodeStatus::from_bytes(&signed.body).ok()?;
+            self.relay.receipt(status.node, &status.rollout)
+        };
+        match statuses {
+            [one] => receipt(one).map_or(ControlReply::Done, |receipt| {
+                ControlReply::Receipt(receipt.envelope().clone())
+            }),
+            _ => ControlReply::Done,
         }
-        self.others.insert(
-            key,
-            Other {
-                status,
-                acknowledged: false,
-                offer_at: Time(0),
-            },
-        );
     }
 
-    /// A register of the node that has most of them, if it has more than `newcomer` would have: no
-    /// node takes the room of all others by inventing rollouts.
-    fn hoarded(&self, newcomer: &NodeId) -> Option<(NodeId, RolloutId)> {
-        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for (node, _) in self.others.keys() {
-            *counts.entry(*node).or_default() += 1;
-        }
-        let own = counts.get(newcomer).copied().unwrap_or_default();
-        let (most, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        let mut keys = self.others.keys().filter(|(node, _)| *node == most);
-        keys.next_back().filter(|_| count > own + 1).cloned()
-    }
-
-    /// Own statuses that the coordinator has not acknowledged, at most `max`.
-    pub(crate) fn own_open(&self, max: usize) -> Vec<NodeStatus> {
-        let open = self.own.values().filter(|own| !own.acknowledged());
-        open.take(max)
-            .map(|own| own.record.status.clone())
-            .collect()
-    }
-
-    /// Statuses of others that the coordinator has not acknowledged and that are due to be handed
-    /// over, at most `max`; they are not due again for a while.
-    pub(crate) fn offer(&mut self, max: usize, now: Now) -> Vec<SignedStatus> {
-        let due = self
-            .others
-            .values_mut()
-            .filter(|o| !o.acknowledged && o.offer_at <= now.boot);
-        due.take(max)
-            .map(|other| {
-                other.offer_at = Time(now.boot.0 + OFFER_AGAIN.0);
-                SignedStatus::of(&other.status)
+    /// What goes up now, at most `max` in all: own statuses, to be signed, and those of others.
+    pub(crate) fn offer(
+        &mut self,
+        max: usize,
+        now: Now,
+        lag: Span,
+    ) -> (Vec<NodeStatus>, Vec<SignedStatus>) {
+        let own = self.own.values_mut().filter(|own| !own.acknowledged());
+        let own: Vec<NodeStatus> = own
+            .filter_map(|own| {
+                let goes = own.due.offer(now.boot, lag);
+                goes.then(|| own.record.status.clone())
             })
-            .collect()
+            .take(max)
+            .collect();
+        let others = self.relay.offer(max - own.len(), now.boot, lag);
+        (own, others)
     }
 
-    /// Whether statuses of others are due to be handed over.
-    pub(crate) fn has_offers(&self, now: Now) -> bool {
-        self.others
-            .values()
-            .any(|o| !o.acknowledged && o.offer_at <= now.boot)
+    /// Whether the counts are others than they were when they were taken last.
+    pub(crate) fn counts_changed(&self) -> bool {
+        self.relay.changed()
+    }
+
+    /// The counts have to be told again.
+    pub(crate) fn tell_counts_again(&mut self) {
+        self.relay.touch();
+    }
+
+    /// What the nodes of the site are at, this one included.
+    pub(crate) fn counts(&mut self) -> BTreeMap<RolloutId, StageCounts> {
+        let mut counts = self.relay.counts();
+        for (rollout, own) in &self.own {
+            let entry = counts.entry(rollout.clone()).or_default();
+            entry.add(own.record.status.state);
+        }
+        counts
     }
 
     /// Takes a receipt in; true if it acknowledged anything that was open.
-    pub(crate) fn acknowledge(&mut self, me: NodeId, receipt: &Receipt, out: &mut Outbox) -> bool {
+    pub(crate) fn acknowledge(
+        &mut self,
+        me: NodeId,
+        receipt: &Verified<Receipt>,
+        out: &mut Outbox,
+    ) -> bool {
         let mut new = false;
         for mark in &receipt.marks {
-            if mark.node == me {
-                let Some(own) = self.own.get_mut(&mark.rollout) else {
-                    continue;
-                };
-                // No register runs ahead of its own node: such a mark is from before a loss of memory.
-                let ahead = mark.seq > own.record.status.seq;
-                if !ahead && own.record.acknowledged.is_none_or(|seq| seq < mark.seq) {
-                    own.record.acknowledged = Some(mark.seq);
-                    out.remember(Record::Status(own.record.clone()));
-                    new = true;
-                }
-            } else if let Some(other) = self.others.get_mut(&(mark.node, mark.rollout.clone()))
-                && !other.acknowledged
-                && mark.seq >= other.status.seq
-            {
-                other.acknowledged = true;
+            if mark.node != me {
+                new |= self.relay.acknowledge(mark, receipt);
+                continue;
+            }
+            let Some(own) = self.own.get_mut(&mark.rollout) else {
+                continue;
+            };
+            // No register runs ahead of its own node: such a mark is from before a loss of memory.
+            let ahead = mark.seq > own.record.status.seq;
+            if !ahead && own.record.acknowledged.is_none_or(|seq| seq < mark.seq) {
+                own.record.acknowledged = Some(mark.seq);
+                out.remember(Record::Status(own.record.clone()));
                 new = true;
             }
         }
@@ -262,8 +373,7 @@ impl Reports {
         if self.own.remove(rollout).is_some() {
             out.forget(RecordKey::Status(rollout.clone()));
         }
-        self.others
-            .retain(|(_, r), o| r != rollout || !o.acknowledged);
+        self.relay.forget(rollout);
     }
 }
 
@@ -289,131 +399,5 @@ fn truncate_front(text: &mut String, max: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use protocol::fixtures::{Fleet, node, node_key, rollout, seq};
-    use protocol::orders::Mark;
-    use protocol::{Hash, Seq};
-
-    fn status(fleet: &Fleet, number: u64, name: &str, n: u64) -> NodeStatus {
-        NodeStatus {
-            fleet: fleet.id(),
-            node: node(number),
-            rollout: rollout(name),
-            plan: Hash::of(b"plan"),
-            release: Hash::of(b"release"),
-            wave: 0,
-            seq: seq(n),
-            state: State::Received,
-            reason: String::new(),
-            entered_at: Time(0),
-            attempt: 1,
-            install_id: Hash::of(b"install"),
-            lan_bytes: 0,
-            wan_bytes: 0,
-            exit_code: None,
-            output_tail: String::new(),
-        }
-    }
-
-    #[test]
-    fn acknowledged_statuses_of_others_make_room_and_the_rest_waits() {
-        let fleet = Fleet::new(1);
-        let mut out = Outbox::default();
-        let mut reports = Reports::default();
-        let signed = |name: &str, n| {
-            let status = status(&fleet, 2, name, n).sign(&node_key(2));
-            status.verify(fleet.id()).expect("signed")
-        };
-        for i in 0..STATUSES_MAX {
-            reports.hear(signed(&format!("r{i}"), 1), &mut out);
-        }
-        reports.hear(signed("late", 1), &mut out);
-        assert_eq!(reports.others.len(), STATUSES_MAX);
-        let late = (node(2), rollout("late"));
-        assert!(!reports.others.contains_key(&late), "nothing makes room");
-        let mark = Mark {
-            node: node(2),
-            rollout: rollout("r7"),
-            seq: seq(1),
-        };
-        let receipt = fleet.receipt(None, vec![mark]);
-        assert!(reports.acknowledge(node(1), &receipt, &mut out));
-        assert!(
-            !reports.acknowledge(node(1), &receipt, &mut out),
-            "nothing new"
-        );
-        reports.hear(signed("late", 1), &mut out);
-        assert_eq!(reports.others.len(), STATUSES_MAX);
-        assert!(reports.others.contains_key(&late));
-        reports.hear(signed("late", 3), &mut out);
-        reports.hear(signed("late", 2), &mut out);
-        assert_eq!(
-            reports.others[&late].status.seq,
-            seq(3),
-            "the highest number wins"
-        );
-    }
-
-    #[test]
-    fn a_node_that_fills_all_the_room_gives_way_to_others() {
-        let fleet = Fleet::new(1);
-        let mut out = Outbox::default();
-        let mut reports = Reports::default();
-        let signed = |number, name: &str| {
-            let status = status(&fleet, number, name, 1).sign(&node_key(number));
-            status.verify(fleet.id()).expect("signed")
-        };
-        for i in 0..STATUSES_MAX {
-            reports.hear(signed(2, &format!("r{i}")), &mut out);
-        }
-        reports.hear(signed(3, "r"), &mut out);
-        reports.hear(signed(2, "one-more"), &mut out);
-        assert_eq!(reports.others.len(), STATUSES_MAX);
-        assert!(reports.others.contains_key(&(node(3), rollout("r"))));
-        let more = (node(2), rollout("one-more"));
-        assert!(!reports.others.contains_key(&more));
-    }
-
-    #[test]
-    fn a_status_is_repeated_until_its_state_is_acknowledged() {
-        let fleet = Fleet::new(1);
-        let mut out = Outbox::default();
-        let mut counters = Counters::new(None, None, 1);
-        let mut reports = Reports::default();
-        let at = |s| Now {
-            boot: Time::from_secs(s),
-            wall: Time::from_secs(s),
-        };
-        let mut said = status(&fleet, 1, "r", 0);
-        said.reason = "é".repeat(TEXT_MAX_BYTES);
-        said.output_tail = "ü".repeat(TEXT_MAX_BYTES);
-        reports.say(said.clone(), at(0), &mut counters, &mut out);
-        let first: Seq = reports.own_open(9)[0].seq;
-        assert!(reports.own_open(9)[0].reason.len() <= TEXT_MAX_BYTES);
-        assert!(reports.own_open(9)[0].output_tail.len() <= OUTPUT_TAIL_BYTES);
-        reports.tick(at(5), &mut counters, &mut out);
-        let second = reports.own_open(9)[0].seq;
-        assert!(second > first, "gossip drops what it has seen");
-        let ahead = Seq {
-            epoch: 1,
-            n: second.n + 1,
-        };
-        let mut receive = |seq| {
-            let mark = Mark {
-                node: node(1),
-                rollout: rollout("r"),
-                seq,
-            };
-            let receipt = fleet.receipt(None, vec![mark]);
-            reports.acknowledge(node(1), &receipt, &mut out)
-        };
-        assert!(!receive(ahead), "no register runs ahead of its node");
-        assert!(receive(first), "the state is the same since then");
-        assert!(reports.acknowledged(&rollout("r")));
-        assert_eq!(reports.timeout(), None);
-        said.state = State::Succeeded;
-        reports.say(said, at(9), &mut counters, &mut out);
-        assert!(!reports.acknowledged(&rollout("r")));
-    }
-}
+#[path = "report_tests.rs"]
+mod tests;

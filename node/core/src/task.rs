@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use protocol::manifest::{Artifact, ReleaseManifest, release_name};
 use protocol::plan::RolloutPlan;
-use protocol::status::{NodeStatus, State};
-use protocol::{Hash, NodeId, Now, RolloutId, Seq, Time, Verified};
+use protocol::status::{NodeStatus, State, install_id};
+use protocol::{Hash, Now, RolloutId, Seq, Time, Verified};
 
 use crate::contract::{Config, Failure, FetchReason};
 use crate::counters::Counters;
@@ -150,14 +150,9 @@ impl Task {
             exit_code: failure.and_then(|f| f.exit_code),
             output_tail: failure.map(|f| f.output_tail.clone()).unwrap_or_default(),
         };
+        let handful = self.plan.is_handful(self.wave);
         rooms
             .reports
-            .say(status, rooms.now, rooms.counters, rooms.out);
+            .say(status, handful, rooms.now, rooms.counters, rooms.out);
     }
-}
-
-/// `H(node, release, rollout)`: one rollout installs a release once on a node.
-fn install_id(node: &NodeId, release: &Hash, rollout: &RolloutId) -> Hash {
-    let text = format!("tidegate install v1 {node} {release} {rollout}");
-    Hash::of(text.as_bytes())
 }

@@ -149,8 +149,17 @@ impl Driver {
         mut request: ControlRequest,
         own: &[NodeStatus],
     ) {
-        if let ControlRequest::Uplink { statuses, .. } = &mut request {
-            statuses.extend(own.iter().map(|status| status.sign(self.identity.key())));
+        let (fleet, key) = (self.config.fleet, self.identity.key());
+        let own = own.iter().map(|status| status.sign(key));
+        match &mut request {
+            ControlRequest::Uplink {
+                statuses, stages, ..
+            } => {
+                own.for_each(|signed| statuses.push(fleet, signed));
+                stages.iter_mut().for_each(|stages| stages.sign(fleet, key));
+            }
+            ControlRequest::Report { statuses } => statuses.extend(own),
+            _ => {}
         }
         let bytes = request.to_bytes();
         let question = Question::from(&request);

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use node_core::contract::Event;
 use protocol::envelope::Envelope;
+use protocol::limits::RECEIPT_MARKS_MAX;
 use protocol::manifest::ReleaseManifest;
-use protocol::orders::{Order, OrderBody, Receipt};
+use protocol::orders::{Mark, Order, OrderBody, Receipt};
 use protocol::plan::{Recall, RolloutPlan};
+use protocol::status::SignedStatus;
 use protocol::topology::Topology;
 use protocol::trust::{Role, Root, Statement, Trust, TrustError};
 use protocol::versioned::{DecodeError, Versioned};
@@ -20,12 +22,14 @@ use crate::net::identity::{Admission, Revocations};
 use crate::store::records::Change;
 
 /// What a request asked for, as far as its answer must be checked against it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
     /// The statement or revocation list of this digest.
     Document(Hash),
     /// The root of this version.
     Root(u64),
+    /// A receipt for these registers, and orders.
+    Uplink(Vec<Option<Mark>>),
     /// Anything else.
     Other,
 }
@@ -35,6 +39,7 @@ impl From<&ControlRequest> for Question {
         match request {
             ControlRequest::PullDocument { digest } => Question::Document(*digest),
             ControlRequest::PullRoot { version } => Question::Root(*version),
+            ControlRequest::Uplink { statuses, .. } => Question::Uplink(statuses.marks()),
             _ => Question::Other,
         }
     }
@@ -101,12 +106,16 @@ impl Intake {
             Ok(SiteMessage::Beat(beat)) => self.events.push(Event::Beat { from, beat }),
             Ok(SiteMessage::Order(envelope)) => self.order(from, &envelope),
             Ok(SiteMessage::Receipt(envelope)) => self.receipt(from, &envelope),
-            Ok(SiteMessage::Status(signed)) => match signed.verify(self.trust.fleet()) {
-                Ok(status) => self.events.push(Event::Status(status)),
-                Err(e) => self
-                    .notes
-                    .say("signature", format!("status from {from} refused: {e}")),
-            },
+            Ok(SiteMessage::Status(signed)) => self.status(from, &signed),
+        }
+    }
+
+    fn status(&mut self, from: NodeId, signed: &SignedStatus) {
+        match signed.verify(self.trust.fleet()) {
+            Ok(status) => self.events.push(Event::Status(status)),
+            Err(e) => self
+                .notes
+                .say("signature", format!("status from {from} refused: {e}")),
         }
     }
 
@@ -114,8 +123,15 @@ impl Intake {
     pub fn request(&mut self, from: NodeId, bytes: &[u8]) -> Option<ControlRequest> {
         match ControlRequest::from_bytes(bytes) {
             Ok(request) => {
-                if let ControlRequest::Push { orders } = &request {
-                    orders.iter().for_each(|order| self.order(from, order));
+                match &request {
+                    ControlRequest::Push { orders } => {
+                        orders.iter().for_each(|order| self.order(from, order));
+                    }
+                    ControlRequest::Report { statuses } => {
+                        let reported = statuses.iter().take(RECEIPT_MARKS_MAX);
+                        reported.for_each(|signed| self.status(from, signed));
+                    }
+                    _ => {}
                 }
                 Some(request)
             }
@@ -139,11 +155,20 @@ impl Intake {
                 orders.iter().for_each(|order| self.order(from, order));
                 true
             }
-            (ControlReply::Uplink { orders, receipt }, _) => {
+            (
+                ControlReply::Uplink {
+                    orders, receipt, ..
+                },
+                Question::Uplink(marks),
+            ) => {
                 orders.iter().for_each(|order| self.order(from, order));
-                if let Some(receipt) = receipt {
-                    self.receipt(from, receipt);
+                if let Some(seal) = receipt {
+                    self.receipt(from, &seal.receipt(self.trust.fleet(), &marks));
                 }
+                true
+            }
+            (ControlReply::Receipt(receipt), _) => {
+                self.receipt(from, receipt);
                 true
             }
             (ControlReply::Document(Some(bytes)), Question::Document(digest)) => {

@@ -314,7 +314,7 @@ impl Driver {
                 self.look_up(reply, move |records| records.root(version));
             }
             ControlRequest::Locate { me }
-            | ControlRequest::Uplink { me, .. }
+            | ControlRequest::Uplink { me: Some(me), .. }
             | ControlRequest::Greet { me, .. }
                 if me.contact.node != from =>
             {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use node::net::control::{Control, ControlConfig, ControlEvent};
 use node::net::identity::{Admission, Identity};
 use protocol::envelope::Envelope;
+use protocol::feed::Seal;
 use protocol::fixtures;
 use protocol::orders::{Mark, OrderBody};
 use protocol::status::NodeStatus;
@@ -32,6 +33,7 @@ pub struct FakeCoordinator {
     contact: Contact,
     table: Arc<Mutex<Table>>,
     registers: watch::Receiver<Registers>,
+    pushes: mpsc::UnboundedSender<Envelope>,
 }
 
 struct Table {
@@ -66,6 +68,7 @@ impl FakeCoordinator {
             .map(ToString::to_string)
             .collect();
         let (registers, watched) = watch::channel(Registers::new());
+        let (pushes, pushed) = mpsc::unbounded_channel();
         let table = Table {
             roots: fleet.roots.clone(),
             documents: BTreeMap::new(),
@@ -81,9 +84,10 @@ impl FakeCoordinator {
             },
             table: Arc::new(Mutex::new(table)),
             registers: watched,
+            pushes,
             fleet,
         };
-        tokio::spawn(coordinator.clone().answer(control, events));
+        tokio::spawn(coordinator.clone().answer(control, events, pushed));
         coordinator
     }
 
@@ -112,7 +116,7 @@ impl FakeCoordinator {
         self.table.lock().unwrap().roots.push(root);
     }
 
-    /// Signs order number `n`.
+    /// Signs order number `n` and pushes it to whoever was introduced.
     pub fn order(&self, n: u64, body: OrderBody) {
         let order = self.fleet.fleet.order(n, body);
         self.table
@@ -120,6 +124,7 @@ impl FakeCoordinator {
             .unwrap()
             .orders
             .insert(order.seq, order.envelope().clone());
+        self.pushes.send(order.envelope().clone()).unwrap();
     }
 
     /// Waits until the registers are as wanted; panics with the last of them when they never are.
@@ -134,14 +139,37 @@ impl FakeCoordinator {
         }
     }
 
-    async fn answer(self, control: Control, mut events: mpsc::Receiver<ControlEvent>) {
-        while let Some(event) = events.recv().await {
-            if let ControlEvent::Request { from, bytes, reply } = event {
-                let request = ControlRequest::from_bytes(&bytes).unwrap();
-                let _ = reply.send(self.reply(from, request).to_bytes());
+    async fn answer(
+        self,
+        control: Control,
+        mut events: mpsc::Receiver<ControlEvent>,
+        mut pushed: mpsc::UnboundedReceiver<Envelope>,
+    ) {
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    None => break,
+                    Some(ControlEvent::Request { from, bytes, reply }) => {
+                        let request = ControlRequest::from_bytes(&bytes).unwrap();
+                        let _ = reply.send(self.reply(from, request).to_bytes());
+                    }
+                    Some(_) => {}
+                },
+                Some(order) = pushed.recv() => self.push(&control, &order),
             }
         }
         drop(control);
+    }
+
+    fn push(&self, control: &Control, order: &Envelope) {
+        let push = ControlRequest::Push {
+            orders: vec![order.clone()],
+        };
+        for presence in self.table.lock().unwrap().present.values() {
+            let (control, to) = (control.clone(), presence.contact.clone());
+            let bytes = push.to_bytes();
+            tokio::spawn(async move { control.request(to, bytes).await });
+        }
     }
 
     fn reply(&self, from: NodeId, request: ControlRequest) -> ControlReply {
@@ -174,14 +202,15 @@ impl FakeCoordinator {
             }
             ControlRequest::Uplink {
                 me,
-                members: _,
                 statuses,
                 after: head,
+                ..
             } => {
-                let site = me.site.clone();
-                table.present.insert(from, me);
+                let known = me.is_some() || table.present.contains_key(&from);
+                table.present.extend(me.map(|me| (from, me)));
                 let mut marks = Vec::new();
-                for signed in &statuses {
+                let fleet = self.fleet.fleet.id();
+                for signed in statuses.unpack(fleet, 512).iter().flatten() {
                     let status = signed.verify(self.fleet.fleet.id()).unwrap();
                     marks.push(Mark {
                         node: status.node,
@@ -199,13 +228,17 @@ impl FakeCoordinator {
                     });
                 }
                 let receipt = (!marks.is_empty())
-                    .then(|| self.fleet.fleet.receipt(site, marks).envelope().clone());
+                    .then(|| self.fleet.fleet.receipt(marks))
+                    .map(|receipt| Seal::of(receipt.envelope(), Vec::new()));
                 ControlReply::Uplink {
                     orders: after(&table, head),
                     receipt,
+                    known,
                 }
             }
-            ControlRequest::Push { .. } | ControlRequest::Greet { .. } => {
+            ControlRequest::Push { .. }
+            | ControlRequest::Greet { .. }
+            | ControlRequest::Report { .. } => {
                 ControlReply::Refused("I push, others are pushed to".into())
             }
         }

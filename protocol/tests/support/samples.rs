@@ -8,9 +8,10 @@ use protocol::audit::AuditEntry;
 use protocol::carrier::{Coding, FrameTable};
 use protocol::enroll::{EnrollReply, EnrollRequest, Token};
 use protocol::envelope::Envelope;
+use protocol::feed::{Batch, Roster, Seal, SignedStages, StageCounts, Stages};
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
 use protocol::index::{Chunk, Entry, EntryKind, Index};
-use protocol::limits::ENVELOPE_MAX_BYTES;
+use protocol::limits::{ENVELOPE_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
 use protocol::orders::{Mark, OrderBody, Receipt};
 use protocol::pieces::{Geometry, PieceSet};
@@ -255,7 +256,6 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
     let receipt = Receipt {
         spec_version: 1,
         fleet: fleet.id(),
-        site: Some(site("s1")),
         marks: vec![Mark {
             node: node(1),
             rollout: rollout("r1"),
@@ -338,7 +338,28 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
         )
         .envelope()
         .clone();
-    let receipt = fleet.receipt(None, Vec::new()).envelope().clone();
+    let receipt = fleet.receipt(Vec::new()).envelope().clone();
+    let receipt_again = receipt.clone();
+    let mut own = status(fleet);
+    own.install_id = protocol::status::install_id(&own.node, &own.release, &own.rollout);
+    let mut odd = signed.clone();
+    odd.body.push(0);
+    let batch = Batch::of(fleet.id(), [signed.clone(), own.sign(&node_key(1)), odd]);
+    let stages = Stages {
+        site: Some(site("s1")),
+        seq: seq(11),
+        rollouts: vec![(
+            rollout("r1"),
+            StageCounts {
+                received: 1,
+                downloading: 2,
+                staged: 300,
+                installing: 4,
+            },
+        )],
+    };
+    let mut signed_stages = SignedStages::unsigned(&stages);
+    signed_stages.sign(fleet.id(), &node_key(1));
     let presence = Presence {
         contact: contact(1),
         site: Some(site("s1")),
@@ -363,10 +384,33 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
         under_way: 2,
     };
     let uplink = ControlRequest::Uplink {
-        me: presence.clone(),
-        members: vec![node(1), node(2)],
-        statuses: vec![signed.clone()],
+        me: Some(presence.clone()),
+        roster: Some(Roster {
+            joined: vec![node(1), node(2)],
+            left: vec![node(3)],
+            whole: true,
+            digest: 1 << 60,
+        }),
+        statuses: batch,
+        stages: Some(signed_stages),
         after: seq(4),
+    };
+    // What came from anywhere is unpacked before anything in it is checked.
+    let unpack = |request: ControlRequest| {
+        if let ControlRequest::Uplink {
+            statuses, stages, ..
+        } = request
+        {
+            let fleet = Fleet::new(1);
+            let unpacked = statuses.unpack(fleet.id(), UPLINK_STATUSES_MAX);
+            assert!(unpacked.len() <= UPLINK_STATUSES_MAX);
+            unpacked
+                .iter()
+                .flatten()
+                .for_each(|signed| drop(signed.verify(fleet.id())));
+            assert_eq!(statuses.marks().len(), statuses.len());
+            let _ = stages.map(|stages| stages.verify(fleet.id(), node(1)));
+        }
     };
     let look = |message: SiteMessage| {
         if let SiteMessage::Status(status) = message {
@@ -421,7 +465,24 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
                 me: presence.clone(),
             },
         ),
-        binary(".uplink", &uplink),
+        binary_and(".uplink", &uplink, unpack),
+        binary(
+            ".keepalive",
+            &ControlRequest::Uplink {
+                me: None,
+                roster: None,
+                statuses: Batch::default(),
+                stages: None,
+                after: seq(4),
+            },
+        ),
+        binary(
+            ".report",
+            &ControlRequest::Report {
+                statuses: vec![status(fleet).sign(&node_key(1))],
+            },
+        ),
+        binary("", &stages),
         binary(
             ".push",
             &ControlRequest::Push {
@@ -442,9 +503,11 @@ fn control(fleet: &Fleet) -> Vec<Sample> {
             ".uplink",
             &ControlReply::Uplink {
                 orders: vec![order],
-                receipt: Some(receipt),
+                receipt: Some(Seal::of(&receipt, vec![0, 300])),
+                known: true,
             },
         ),
+        binary(".receipt", &ControlReply::Receipt(receipt_again)),
         binary(".done", &ControlReply::Done),
         binary(".refused", &ControlReply::Refused("not now".into())),
         binary("", &audit_entry()),

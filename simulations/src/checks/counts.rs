@@ -45,6 +45,7 @@ mod tests {
     use super::*;
     use coordinator_core::contract::{RolloutState, WaveView};
     use protocol::Hash;
+    use protocol::feed::StageCounts;
 
     fn wave(number: u32, applied: u32, open: u32) -> WaveView {
         WaveView {
@@ -77,6 +78,7 @@ mod tests {
                 open: 4,
                 ..Counts::default()
             },
+            stages: StageCounts::default(),
             waves: vec![wave(0, 1, 1), wave(1, 2, 3)],
         };
         assert_eq!(add_up(&view), Ok(()));

@@ -15,7 +15,7 @@ use protocol::{Hash, NodeId, Now, PublicKey, Span, Time, Verified};
 use tidegate_coordinator_core::Conductor;
 use tidegate_coordinator_core::contract::{
     Action, Answer, Command, CommandError, Config, Enrolled, Event, LedgerEvent, NodeView,
-    RolloutState, RolloutView, Ticket,
+    RolloutState, RolloutView, Ticket, Uplink,
 };
 
 pub struct Bench {
@@ -359,12 +359,14 @@ impl Bench {
                     .expect("well signed")
             })
             .collect();
-        self.handle(Event::Uplink {
+        self.handle(Event::Uplink(Uplink {
             ticket,
-            me,
-            members: Vec::new(),
+            from: me.contact.node,
+            me: Some(me),
+            roster: None,
             statuses,
-        });
+            stages: None,
+        }));
         self.marks
             .remove(&ticket)
             .expect("every uplink is acknowledged")

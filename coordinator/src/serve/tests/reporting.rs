@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use node::net::control::{Control, ControlConfig};
 use node::net::identity::{Admission, Identity};
+use protocol::feed::{Batch, Roster};
 use protocol::orders::{Order, OrderBody, Receipt};
 use protocol::status::{NodeStatus, State};
 use protocol::trust::Trust;
@@ -81,16 +82,48 @@ impl Peer {
         &self,
         statuses: Vec<protocol::status::SignedStatus>,
     ) -> (Vec<Envelope>, Option<Envelope>) {
+        let members = [self.identity.node()];
+        let roster = Roster {
+            joined: members.to_vec(),
+            left: Vec::new(),
+            whole: true,
+            digest: Roster::digest(&members),
+        };
+        let fleet = self.trust.fleet();
+        let batch = Batch::of(fleet, statuses);
+        let marks = batch.marks();
         let request = ControlRequest::Uplink {
-            me: self.presence(),
-            members: vec![self.identity.node()],
-            statuses,
+            me: Some(self.presence()),
+            roster: Some(roster),
+            statuses: batch,
+            stages: None,
             after: Seq::default(),
         };
         match self.ask(request).await {
-            ControlReply::Uplink { orders, receipt } => (orders, receipt),
+            ControlReply::Uplink {
+                orders,
+                receipt,
+                known: true,
+            } => (orders, receipt.map(|seal| seal.receipt(fleet, &marks))),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A sign of life: nothing is told that was told before.
+    async fn keepalive(&self) -> ControlReply {
+        let members = [self.identity.node()];
+        let roster = Roster {
+            digest: Roster::digest(&members),
+            ..Roster::default()
+        };
+        self.ask(ControlRequest::Uplink {
+            me: None,
+            roster: Some(roster),
+            statuses: Batch::default(),
+            stages: None,
+            after: Seq { epoch: 9, n: 0 },
+        })
+        .await
     }
 
     /// The newest bulletin.
@@ -177,6 +210,24 @@ async fn a_delegate_gets_signed_orders_and_documents_and_a_receipt_for_what_it_b
         );
     }
 
+    let second = Peer::new(&town).await;
+    assert!(
+        matches!(
+            second.keepalive().await,
+            ControlReply::Uplink { known: false, .. }
+        ),
+        "nobody knows it"
+    );
+    let ControlReply::Uplink {
+        orders,
+        receipt: None,
+        known: true,
+    } = peer.keepalive().await
+    else {
+        panic!("it was introduced, with its site's members")
+    };
+    assert!(orders.is_empty());
+
     let rollout: RolloutId = "r1".parse().unwrap();
     let good = peer.status(town.fleet, &rollout).sign(peer.identity.key());
     let mut forged = peer.status(town.fleet, &rollout).sign(&keys::generate());
@@ -224,7 +275,6 @@ async fn a_delegate_gets_signed_orders_and_documents_and_a_receipt_for_what_it_b
         ControlReply::Refused(_)
     ));
 
-    let second = Peer::new(&town).await;
     assert!(
         matches!(second.ask(ControlRequest::Locate { me: second.presence() }).await, ControlReply::Members(m) if m.iter().any(|p| p.contact.node == peer.identity.node()))
     );

@@ -52,6 +52,8 @@ pub struct Brain {
     was_uplinker: bool,
     /// Whether the swarm may take the members that it knows for all there are.
     knows_site: bool,
+    /// Whether it carried the feed when last looked at.
+    carried: bool,
     /// The bulletin whose origins the swarm knows.
     followed: Option<Seq>,
     /// The bulletin after which the library was tidied.
@@ -71,7 +73,7 @@ impl Brain {
         for record in &memory.records {
             match record {
                 Record::Counters(record) => counters = Some(record.clone()),
-                Record::Status(record) => reports.restore(record.clone()),
+                Record::Status(record) => reports.restore(record.clone(), now),
                 Record::Peers(record) => peers = Some(record.clone()),
                 _ => {}
             }
@@ -98,6 +100,7 @@ impl Brain {
             addressed: false,
             was_uplinker: false,
             knows_site: true,
+            carried: false,
             followed: None,
             tidied: None,
             visits: BTreeSet::new(),
@@ -163,7 +166,9 @@ impl Brain {
             }
             Event::Status(status) => {
                 if status.node != self.config.node {
-                    self.reports.hear(status, &mut self.out);
+                    let plan = self.library.plan(&status.plan);
+                    let handful = plan.is_some_and(|plan| plan.is_handful(status.wave));
+                    self.reports.hear(status, handful, now, &mut self.out);
                 }
                 return;
             }
@@ -201,6 +206,9 @@ impl Brain {
             Event::Connected(node) => self.membership.connected(node, now),
             Event::Disconnected(node) => {
                 self.membership.disconnected(node, now, &mut self.out);
+                if self.coordinators().iter().any(|c| c.node == node) {
+                    self.uplink.begin();
+                }
             }
             Event::Answered { ticket, reply } => self.answered(ticket, reply, now),
             Event::Asked {

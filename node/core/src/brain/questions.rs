@@ -24,8 +24,11 @@ impl Brain {
             }
             return;
         }
-        let more = self.reports.has_offers(now);
-        if let Some(asked) = self.uplink.answered(ticket, reply.as_ref(), more, now) {
+        if self.reports.answered(ticket, reply.as_ref(), now) {
+            return;
+        }
+        let reports = &mut self.reports;
+        if let Some(asked) = self.uplink.answered(ticket, reply.as_ref(), reports, now) {
             // Whether it answers decides who brings the orders.
             self.news.lacks = true;
             if let Some(ControlReply::Uplink { orders, .. }) = &reply {
@@ -85,6 +88,8 @@ impl Brain {
             ControlRequest::Uplink { .. } => {
                 ControlReply::Refused("this is not a coordinator".into())
             }
+            // Its statuses came as events of their own before.
+            ControlRequest::Report { statuses } => self.reports.taken(&statuses),
             ControlRequest::PullDocument { .. } | ControlRequest::PullRoot { .. } => {
                 ControlReply::Refused("not held here".into())
             }

@@ -72,10 +72,11 @@ impl Brain {
         if self.news != News::default() {
             return Some(Time(0));
         }
+        let carries = self.membership.carries();
         let uplink = self
             .membership
             .is_uplinker()
-            .then(|| self.uplink.timeout())
+            .then(|| self.uplink.timeout(&self.reports, carries))
             .flatten();
         let due = [
             self.membership.timeout(),
@@ -150,7 +151,18 @@ impl Brain {
             self.knows_site = knows_site;
             self.swarm.set_site_known(now, knows_site);
         }
-        if self.membership.take_changes().is_empty() {
+        let (first, changes) = (
+            self.membership.is_first_delegate(),
+            self.membership.take_changes(),
+        );
+        if !changes.is_empty() || first != self.reports.is_first() {
+            let members = self.membership.members();
+            let delegates = self.membership.delegates().iter();
+            let others = delegates.filter_map(|n| members.get(n));
+            let others = others.map(|m| m.presence.contact.clone()).collect();
+            self.reports.set_delegates(others, first);
+        }
+        if changes.is_empty() {
             return;
         }
         self.news.lacks = true;
@@ -181,26 +193,41 @@ impl Brain {
                 self.out.push(Action::Disconnect(node));
             }
         }
-        if uplinker && self.uplink.due(now) {
+        let carries = self.membership.carries();
+        if carries != self.carried {
+            self.carried = carries;
+            self.news.lacks = true;
+            self.uplink.begin();
+        }
+        let due = self.uplink.timeout(&self.reports, carries);
+        if uplinker && due.is_some_and(|at| at <= now.boot) {
             let head = self.orders.head();
             let me = self
                 .membership
                 .presence(self.counters.draw(&mut self.out), head);
             let others = self.membership.members().keys().copied();
-            let members = others.chain([self.config.node]).collect();
+            let members = carries.then(|| others.chain([self.config.node]).collect());
             let after = self.orders.pull_after();
             let coordinators = self.coordinators().to_vec();
-            let call = Call { me, members, after };
+            let call = Call {
+                fleet: self.config.fleet,
+                me,
+                members,
+                after,
+                coordinators: &coordinators,
+            };
             let (reports, out) = (&mut self.reports, &mut self.out);
-            self.uplink.ask(now, call, &coordinators, reports, out);
+            self.uplink.ask(now, call, reports, &mut self.counters, out);
         }
     }
 
     /// Says anew what is wanted, if that may have changed, and asks what is due.
     fn pull(&mut self, now: Now) {
-        let uplinker = self.membership.is_uplinker();
+        let carries = self.membership.carries();
         if std::mem::take(&mut self.news.lacks) {
-            let wanted = self.wanted(uplinker);
+            let behind = self.orders.has_gaps() || self.membership.ahead().next().is_some();
+            self.uplink.hurry(behind);
+            let wanted = self.wanted(behind, carries);
             self.pulls.set(&wanted, now);
         }
         if self.pulls.timeout().is_none_or(|at| at > now.boot) {
@@ -209,7 +236,7 @@ impl Brain {
         let members = self.membership.members();
         let contact = |n: &NodeId| Some(members.get(n)?.presence.contact.clone());
         let sources = Sources {
-            uplinker,
+            carries,
             coordinators: self.coordinators().to_vec(),
             delegates: self
                 .membership
@@ -227,11 +254,10 @@ impl Brain {
         self.pulls.ask(now, &sources, &mut self.out);
     }
 
-    fn wanted(&self, uplinker: bool) -> BTreeSet<Wanted> {
+    fn wanted(&self, behind: bool, carries: bool) -> BTreeSet<Wanted> {
         let mut wanted = BTreeSet::new();
-        let behind = self.membership.ahead().next().is_some();
-        // The uplink brings orders to those who have one, unless it is down.
-        if (behind || self.orders.has_gaps()) && (!uplinker || self.uplink.is_down()) {
+        // The feed brings orders to the one who carries it, unless it is down.
+        if behind && (!carries || self.uplink.is_down()) {
             wanted.insert(Wanted::Orders);
         }
         if let Some(bulletin) = self.orders.bulletin() {

@@ -161,6 +161,16 @@ impl Membership {
         self.site.is_some() && self.near.delegates.contains(&self.me)
     }
 
+    /// Whether this node is the first of its site's delegates.
+    pub(crate) fn is_first_delegate(&self) -> bool {
+        self.site.is_some() && self.near.delegates.first() == Some(&self.me)
+    }
+
+    /// Whether this node carries its site's feed, or its own if it has no site.
+    pub(crate) fn carries(&self) -> bool {
+        self.is_uplinker() && (self.site.is_none() || self.is_first_delegate())
+    }
+
     /// Whether this node speaks with the coordinator: a delegate, a node without a site, an origin.
     /// A node that just came waits until it knows who else is here.
     pub(crate) fn is_uplinker(&self) -> bool {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
+use protocol::feed::Seal;
 use protocol::fixtures::{CREATED, Fleet, contact, node, node_key};
 use protocol::orders::{Mark, Order, OrderBody};
 use protocol::plan::RolloutPlan;
@@ -155,6 +156,11 @@ impl Site {
             Some(ControlReply::Orders(orders) | ControlReply::Uplink { orders, .. }) => {
                 orders.clone()
             }
+            Some(ControlReply::Receipt(envelope)) => {
+                let receipt = self.fleet.trust().verify(envelope).expect("a receipt");
+                self.send(to, Event::Receipt(receipt));
+                Vec::new()
+            }
             _ => Vec::new(),
         };
         for envelope in orders {
@@ -198,11 +204,14 @@ impl Site {
                 ..
             } => {
                 self.uplinks.insert(from);
-                self.known.insert(from, me);
+                let known = me.is_some() || self.known.contains_key(&from);
+                self.known.extend(me.map(|me| (from, me)));
                 let read = |s: &protocol::status::SignedStatus| {
                     (*s.verify(self.fleet.id()).expect("signed")).clone()
                 };
-                let statuses: Vec<NodeStatus> = statuses.iter().map(read).chain(own).collect();
+                let brought = statuses.unpack(self.fleet.id(), 512);
+                let brought = brought.iter().flatten().map(read);
+                let statuses: Vec<NodeStatus> = brought.chain(own).collect();
                 let mark = |s: &NodeStatus| Mark {
                     node: s.node,
                     rollout: s.rollout.clone(),
@@ -215,8 +224,8 @@ impl Site {
                         self.statuses.insert(status.node, status);
                     }
                 }
-                let receipt = (!marks.is_empty()).then(|| self.fleet.receipt(None, marks));
-                let envelope = receipt.as_ref().map(|r| r.envelope().clone());
+                let receipt = (!marks.is_empty()).then(|| self.fleet.receipt(marks));
+                let seal = receipt.as_ref().map(|r| Seal::of(r.envelope(), Vec::new()));
                 if let Some(receipt) = receipt {
                     self.send(from, Event::Receipt(receipt));
                 }
@@ -224,7 +233,8 @@ impl Site {
                 let orders = orders.map(|o| o.envelope().clone()).collect();
                 ControlReply::Uplink {
                     orders,
-                    receipt: envelope,
+                    receipt: seal,
+                    known,
                 }
             }
             ControlRequest::PullDocument { digest } => {
@@ -260,6 +270,12 @@ impl Site {
             let reply = ControlReply::Document(document.as_ref().map(|_| Vec::new()));
             document.into_iter().for_each(|d| self.send(from, d));
             return self.answer(from, ticket, Some(reply));
+        }
+        if let ControlRequest::Report { statuses } = &request {
+            for signed in statuses {
+                let status = signed.verify(self.fleet.id()).expect("signed");
+                self.send(to, Event::Status(status));
+            }
         }
         self.next += 1;
         let question = Ticket(1 << 40 | self.next);
@@ -324,9 +340,15 @@ impl Site {
             Action::Ask {
                 ticket,
                 to,
-                request,
-                ..
-            } => self.ask(id, to.node, ticket, request),
+                mut request,
+                own_statuses,
+            } => {
+                if let ControlRequest::Report { statuses } = &mut request {
+                    let key = &member.key;
+                    statuses.extend(own_statuses.iter().map(|s| s.sign(key)));
+                }
+                self.ask(id, to.node, ticket, request);
+            }
             Action::Reply { ticket, reply } => {
                 let (asker, question) = self.questions.remove(&ticket).expect("a question");
                 self.answer(asker, question, Some(reply));
@@ -459,7 +481,7 @@ fn a_site_reports_through_two_delegates_and_everyone_gets_the_receipt() {
     site.run(|s| s.all_up_say(State::Succeeded) && s.all_reported());
     site.run_for(Span::from_secs(5));
     site.uplinks.clear();
-    site.run_for(Span::from_secs(10));
+    site.run_for(Span::from_secs(70));
     let delegates = site.delegates();
     assert_eq!(delegates.len(), 2);
     assert_eq!(site.uplinks, delegates.iter().copied().collect());
@@ -504,7 +526,8 @@ fn statuses_outlive_the_delegates_that_could_not_hand_them_over() {
             matches!(m.disk.get(&key), Some(Record::Status(r)) if r.status.state == State::Succeeded)
         })
     });
-    site.run_for(Span::from_secs(2));
+    // Without receipts they say it again, and then by gossip.
+    site.run_for(Span::from_secs(70));
     for delegate in &delegates {
         site.die(*delegate);
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use protocol::envelope::Envelope;
+use protocol::feed::Seal;
 use protocol::fixtures::{self, CREATED, Fleet, contact, node, seq};
 use protocol::index::Index;
 use protocol::manifest::ReleaseManifest;
@@ -54,6 +55,8 @@ pub(crate) struct World {
     pub(crate) orders: BTreeMap<u64, (Verified<Order>, Option<Verified<Recall>>)>,
     documents: BTreeMap<Hash, Event>,
     pub(crate) reachable: bool,
+    /// Orders up to this one were pushed; none while the node is not connected.
+    pushed: Option<u64>,
     /// Whether the coordinator renews the lease while time passes.
     pub(crate) renewing: bool,
     pub(crate) statuses: BTreeMap<RolloutId, NodeStatus>,
@@ -153,6 +156,7 @@ impl World {
             orders: BTreeMap::new(),
             documents,
             reachable: true,
+            pushed: None,
             renewing: true,
             statuses: BTreeMap::new(),
             states: Vec::new(),
@@ -243,6 +247,7 @@ impl World {
         for (order, recall) in orders {
             self.answers.push_back(Event::Order(order, recall));
         }
+        self.pushed = self.orders.keys().copied().max();
         let mut marks = Vec::new();
         for status in own {
             let (node, rollout, seq) = (status.node, status.rollout.clone(), status.seq);
@@ -266,12 +271,13 @@ impl World {
                 self.statuses.insert(rollout, status);
             }
         }
-        let receipt = (!marks.is_empty()).then(|| self.fleet.receipt(None, marks));
-        let envelope = receipt.as_ref().map(|r| r.envelope().clone());
+        let receipt = (!marks.is_empty()).then(|| self.fleet.receipt(marks));
+        let seal = receipt.as_ref().map(|r| Seal::of(r.envelope(), Vec::new()));
         self.answers.extend(receipt.map(Event::Receipt));
         let reply = ControlReply::Uplink {
             orders: envelopes,
-            receipt: envelope,
+            receipt: seal,
+            known: true,
         };
         self.answers.push_back(Event::Answered {
             ticket,
@@ -303,6 +309,7 @@ impl World {
             records: self.disk.values().cloned().collect(),
         };
         self.brain = Brain::new(self.config.clone(), memory, self.now);
+        self.pushed = None;
         self.tell(Event::Root(self.fleet.trust().root().clone()));
         self.tell(Event::Addresses(vec![[10, 0, 0, 1].into()]));
     }
@@ -456,6 +463,7 @@ impl World {
 
     /// Lets time pass until the brain wants something, but no longer than `most`.
     pub(crate) fn pass(&mut self, most: Span) {
+        self.push();
         let end = Time(self.now.boot.0 + most.0);
         let next = self
             .brain
@@ -464,6 +472,19 @@ impl World {
             .clamp(self.now.boot, end);
         self.sleep(next.since(self.now.boot));
         self.brain.handle_timeout(self.now);
+    }
+
+    /// The coordinator pushes new orders to a node that is connected.
+    fn push(&mut self) {
+        let Some(pushed) = self.pushed.filter(|_| self.reachable) else {
+            return;
+        };
+        let new: Vec<_> = self.orders.range(pushed + 1..).collect();
+        let new: Vec<_> = new.into_iter().map(|(n, o)| (*n, o.clone())).collect();
+        for (n, (order, recall)) in new {
+            self.pushed = Some(n);
+            self.tell(Event::Order(order, recall));
+        }
     }
 
     /// Lets time pass without telling the brain.
