@@ -184,7 +184,7 @@ impl Swarm {
             }
             FetchOutcome::Cancelled => {}
             FetchOutcome::Busy => {
-                let jitter = desk.draw();
+                let jitter = desk.draw(u64::from(flight.piece) << 8 | 3);
                 desk.trouble
                     .note(now, flight.from, flight.blob, Fault::Busy, jitter);
             }
@@ -233,7 +233,7 @@ impl Swarm {
                 event: "poisoned",
                 line,
             });
-            let jitter = self.desk.draw();
+            let jitter = self.desk.draw(u64::from(flight.piece) << 8 | 3);
             self.desk
                 .trouble
                 .note(now, flight.from, flight.blob, Fault::Failed, jitter);
@@ -257,7 +257,7 @@ impl Swarm {
 /// A peer that keeps failing counts as holding nothing and owning nothing, so that its pieces come
 /// another way.
 fn source_failed(desk: &mut Desk, now: Time, blob: &mut Blob, flight: &Flight, fault: Fault) {
-    let jitter = desk.draw();
+    let jitter = desk.draw(u64::from(flight.piece) << 8 | 3);
     let fails = desk
         .trouble
         .note(now, flight.from, flight.blob, fault, jitter);

@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 
 use protocol::wire::{Claim, Class, Contact, Notice, SiteMessage};
 use protocol::{BlobRef, NodeId, Time};
-use rand_chacha::ChaCha8Rng;
-use rand_core::{RngCore, SeedableRng};
 
 use super::Output;
 use super::flights::{Flight, Flights};
+use super::pick::tie;
 use super::site::Site;
 use super::trouble::Trouble;
 use crate::contract::{Action, FetchReason, Grain, Tempo, Ticket};
@@ -25,7 +24,7 @@ pub(super) struct Desk {
     pub content_changed: bool,
     /// A fetch ended: there may be room for another.
     pub room_made: bool,
-    ties: ChaCha8Rng,
+    ties: u64,
     tickets: u64,
     wake: Option<Time>,
 }
@@ -52,7 +51,7 @@ impl Desk {
             outputs: VecDeque::new(),
             content_changed: false,
             room_made: false,
-            ties: ChaCha8Rng::seed_from_u64(seed),
+            ties: seed,
             tickets: 0,
             wake: None,
         }
@@ -68,9 +67,10 @@ impl Desk {
         Ticket(1 << 63 | self.tickets)
     }
 
-    /// A number that breaks ties and spreads retries.
-    pub fn draw(&mut self) -> u64 {
-        self.ties.next_u64()
+    /// A number that breaks ties and spreads retries: another one after everything that this node
+    /// began, so that looking once more changes nothing.
+    pub fn draw(&self, purpose: u64) -> u64 {
+        tie(self.ties ^ self.tickets.rotate_left(32), purpose)
     }
 
     pub fn act(&mut self, action: Action) {

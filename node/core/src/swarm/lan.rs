@@ -41,7 +41,7 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         second_holders(desk, now, blob, &needed, slots)
     } else {
         let mut sources = askable(desk, now, blob);
-        let draw = desk.draw();
+        let draw = desk.draw(1);
         let held_by = |piece| blob.holders.count(piece);
         rarest_first(idle.iter(), held_by, &mut sources, slots, draw)
     };

@@ -73,6 +73,9 @@ pub struct Swarm {
     progressed: bool,
     tell_at: Time,
     wake: Option<Time>,
+    /// Every room takes its turn at every pass: slow and obvious, to compare with.
+    #[cfg(test)]
+    obvious: bool,
 }
 
 /// A member of the site, as the node sees it.
@@ -189,6 +192,8 @@ impl Swarm {
             progressed: false,
             tell_at: Time(0),
             wake: None,
+            #[cfg(test)]
+            obvious: false,
         }
     }
 
@@ -333,6 +338,11 @@ impl Swarm {
     /// Draws the conclusions that what happened may have changed. The most urgent release comes first,
     /// then the one wanted first; of one release, the index.
     fn pass(&mut self, now: Time) {
+        #[cfg(test)]
+        if self.obvious {
+            self.desk.content_changed = true;
+            self.blobs.values_mut().for_each(|blob| blob.turns.all());
+        }
         let Swarm { desk, blobs, .. } = self;
         if std::mem::take(&mut desk.room_made) {
             for name in &self.order {

@@ -274,7 +274,7 @@ pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, no
             let (mut first, mut useful) = (false, false);
             for piece in pieces {
                 first |= !blob.holders.any().contains(piece);
-                useful |= blob.wants(piece) && !blob.flying.contains(piece);
+                useful |= blob.wants(piece);
                 blob.holders.add(from, piece);
                 if blob.holders.holds(&from, piece) {
                     blob.owners.arrived(piece);
@@ -293,8 +293,7 @@ pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, no
 fn here_now(desk: &mut Desk, blob: &mut Blob, first: bool) {
     blob.turns.lan.due = true;
     if first {
-        // Who brings nothing over the WAN waits for its leases only.
-        blob.turns.wan.due |= blob.owners.brings(&desk.me());
+        blob.turns.wan.due = true;
         desk.content_changed |= blob.need.is_some();
     }
 }

@@ -45,10 +45,13 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
     }
     let own = judge_leases(desk, now, blob, &missing);
     claim(desk, now, blob, &own);
-    announce(desk, now, blob);
+    if !missing.is_empty() {
+        announce(desk, now, blob);
+    }
     decline(desk, blob);
-    renew(desk, now, blob);
     fetch(desk, now, blob);
+    // After it: what it began is to be renewed too.
+    renew(desk, now, blob);
 }
 
 /// What a peer holds comes from the peer: groups that came over the WAN already are kept.
@@ -247,42 +250,42 @@ fn claim(desk: &mut Desk, now: Time, blob: &mut Blob, own: &[u32]) {
 }
 
 /// Claims are renewed while bytes flow. Who does not know of them is told at once, alone; one whom this
-/// node has not seen, by gossip.
+/// node has not seen hears the next renewal.
 fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
     if blob.owners.mine().is_empty() || !desk.site.has_company() {
         blob.remind.clear();
         return;
     }
-    let mut due = None;
+    let wait = desk.tempo.claim_wait;
     if !blob.remind.is_empty() {
-        let wait = desk.tempo.claim_wait;
-        if now < blob.reminded_at + wait {
-            desk.wake_at(blob.reminded_at + wait);
+        let due = blob.reminded_at.max(blob.gossiped_at) + wait;
+        if now < due {
+            desk.wake_at(due);
         } else {
             blob.reminded_at = now;
             let claim = my_claim(desk, now, blob);
             for node in std::mem::take(&mut blob.remind) {
-                if desk.site.contact(&node).is_some() {
-                    desk.notify(&node, Notice::Claimed(claim.clone()));
-                } else {
-                    due = Some(blob.gossiped_at + wait);
-                }
+                desk.notify(&node, Notice::Claimed(claim.clone()));
             }
         }
     }
     let lease = lease(desk, blob);
     let alive = |moved: Time| now.since(moved) < Span(lease.0 * 3);
-    let flows = desk
-        .flights
-        .live(blob.name)
-        .any(|(_, flight)| flight.wan && alive(flight.moved));
-    if flows {
-        let again = blob.gossiped_at + Span(lease.0 / 2);
-        due = Some(due.map_or(again, |due: Time| due.min(again)));
+    let (mut waits, mut flows) = (false, false);
+    for (_, flight) in desk.flights.live(blob.name).filter(|(_, f)| f.wan) {
+        waits = true;
+        flows |= alive(flight.moved);
     }
-    let Some(due) = due else { return };
-    if now < due {
-        desk.wake_at(due);
+    if waits && !flows {
+        // Bytes may come again without anything else happening.
+        desk.wake_at(now + Span(lease.0 / 2));
+    }
+    if !flows {
+        return;
+    }
+    let again = blob.gossiped_at + Span(lease.0 / 2);
+    if now < again {
+        desk.wake_at(again);
         return;
     }
     blob.gossiped_at = now;
@@ -301,14 +304,19 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
             Mine::Flying => {}
         }
     }
-    if !ready.is_empty() && !blob.owners.fetchers().contains(&desk.me()) {
-        // Enough others bring the blob, or this node may own nothing any more.
-        for piece in ready {
-            blob.owners.let_go(piece);
+    let me = desk.me();
+    let claimed = ready.len();
+    ready.retain(|piece| {
+        let mine = blob.owners.owner(*piece, me) == me;
+        if !mine {
+            // Enough others bring the blob, or this node may own nothing any more.
+            blob.owners.let_go(*piece);
         }
+        mine
+    });
+    if ready.len() < claimed {
         let claim = my_claim(desk, now, blob);
         desk.gossip_claim(claim);
-        return;
     }
     let most = fetches_max(desk, blob);
     let mut free = most
@@ -388,7 +396,7 @@ fn reason(desk: &Desk, blob: &Blob, piece: u32) -> FetchReason {
 
 /// An origin that is not paused, any of them; else when one will be.
 fn next_origin(desk: &mut Desk, now: Time, blob: &Blob) -> Result<Contact, Option<Time>> {
-    let draw = desk.draw();
+    let draw = desk.draw(2);
     let mut next: Option<Time> = None;
     let mut best: Option<(u64, &Contact)> = None;
     for (i, origin) in desk.site.origins.iter().enumerate() {

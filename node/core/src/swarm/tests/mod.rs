@@ -2,6 +2,7 @@
 
 mod body;
 mod model;
+mod obvious;
 mod office;
 mod rules;
 mod site;

@@ -11,14 +11,14 @@ use super::world::{Release, contact, node_id, release};
 use crate::contract::{Action, FetchOutcome, FrameOutcome, Grain, NodeRole, Tempo, Ticket};
 use crate::swarm::{Input, Member, Output, Swarm, Want};
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now {
         boot: Time(ms),
         wall: Time(ms),
     }
 }
 
-fn swarm(me: u64, members: &[u64]) -> Swarm {
+pub(super) fn swarm(me: u64, members: &[u64]) -> Swarm {
     let mut swarm = Swarm::new(
         node_id(me),
         NodeRole::Endpoint,
@@ -44,7 +44,7 @@ fn swarm(me: u64, members: &[u64]) -> Swarm {
     swarm
 }
 
-fn want(release: &Release) -> Want {
+pub(super) fn want(release: &Release) -> Want {
     Want {
         release: release.digest,
         artifact: release.artifact.clone(),
@@ -247,7 +247,7 @@ fn who_asked_before_i_wanted_it_is_answered_then() {
     assert!(told);
 }
 
-fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
+pub(super) fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
     let node = (0u64..6).prop_map(node_id);
     let blob = (0..blobs.len(), any::<bool>()).prop_map(move |(i, odd)| {
         let length = if odd {
