@@ -179,19 +179,12 @@ fn figures() {
             },
         ),
     ];
-    let only = std::env::var("CASE").ok().and_then(|n| n.parse().ok());
-    for (i, (name, office)) in cases.into_iter().enumerate() {
-        if only.is_some_and(|only: usize| only != i) {
-            continue;
-        }
-        let begun = std::time::Instant::now();
+    for (name, office) in cases {
         let f = office.run();
-        let cpu = begun.elapsed().as_secs_f64();
         println!(
-            "{name:28} events {:7.0} (most {:6}) {:5.2} us/event  copies {:.3} lan {:.3} ratio {:.3} {:.3} {:.3} quiet {:.1} s\n    {:?}",
+            "{name:28} events {:7.0} (most {:6})  copies {:.3} lan {:.3} ratio {:.3} {:.3} {:.3} quiet {:.1} s\n    {:?}",
             f.events,
             f.events_most,
-            cpu * 1e6 / f.events / office.nodes as f64,
             f.copies,
             f.lan,
             f.ratio[0],

@@ -333,12 +333,6 @@ impl Running {
                     at: 0.0,
                     begun: false,
                 };
-                if from.is_none() && std::env::var("TRACE").is_ok() {
-                    println!(
-                        "{:6} node {n:2} fetches {piece} of {} limit {limit}",
-                        self.now, blob.length
-                    );
-                }
                 self.flows.insert(number, flow);
                 self.desks[n].flows.insert(number);
                 let wait = if from.is_some() { 2 } else { self.office.rtt };
@@ -376,12 +370,6 @@ impl Running {
                 self.post(soon, What::Tell(to, Input::Notice(from, notice)));
             }
             Action::Gossip(SiteMessage::Claim(claim)) => {
-                if std::env::var("TRACE").is_ok() {
-                    println!(
-                        "{:6} node {n:2} claims {:?} {}",
-                        self.now, claim.pieces, claim.held
-                    );
-                }
                 for to in (0..self.desks.len()).filter(|to| *to != n) {
                     let hop = 2 + self.draw(12);
                     self.post(hop, What::Tell(to, Input::Claim(claim.clone())));

@@ -1,0 +1,145 @@
+//! What happens to a site's reports, members and rates.
+
+use super::*;
+
+#[test]
+fn a_site_reports_through_two_delegates_and_everyone_gets_the_receipt() {
+    let mut site = Site::new(7);
+    site.run(|s| s.all_up_say(State::Succeeded) && s.all_reported());
+    site.run_for(Span::from_secs(5));
+    site.uplinks.clear();
+    site.run_for(Span::from_secs(70));
+    let delegates = site.delegates();
+    assert_eq!(delegates.len(), 2);
+    assert_eq!(site.uplinks, delegates.iter().copied().collect());
+    for (id, member) in &site.members {
+        assert_eq!(member.linked_to_coordinator, delegates.contains(id));
+        assert_eq!(member.brain.snapshot(site.now).members, 7);
+    }
+}
+
+#[test]
+fn statuses_outlive_the_delegates_that_could_not_hand_them_over() {
+    let mut site = Site::new(6);
+    site.run(|s| s.all_up_say(State::Succeeded) && s.all_reported());
+    site.reachable = false;
+    site.statuses.clear();
+    let delegates = site.delegates();
+    // The rollout vanishes and comes again for everyone but through gossip only: a new one.
+    let release = site.fleet.verified(&site.fleet.release("app", "2", 2));
+    let nodes = (1..=6).map(node).collect();
+    let plan = site.fleet.verified(&site.fleet.plan("r2", &release, nodes));
+    let bulletin = site
+        .fleet
+        .bulletin(Some(&site.topology), &[(&site.plan, 1), (&plan, 3)]);
+    site.orders
+        .push(site.fleet.order(3, site.fleet.lease(&plan, 1)));
+    site.orders
+        .push(site.fleet.order(4, OrderBody::Bulletin(bulletin)));
+    site.documents
+        .insert(plan.digest(), Event::Plan(plan.clone()));
+    site.documents
+        .insert(release.digest(), Event::Release(release));
+    site.plan = plan;
+    let first = delegates[0];
+    for order in site.orders.clone().into_iter().skip(2) {
+        site.send(first, Event::Order(order, None));
+    }
+    let documents: Vec<Event> = site.documents.values().cloned().collect();
+    documents.into_iter().for_each(|d| site.send(first, d));
+    let key = RecordKey::Status(site.plan.rollout.clone());
+    site.run(|s| {
+        s.members.values().all(|m| {
+            matches!(m.disk.get(&key), Some(Record::Status(r)) if r.status.state == State::Succeeded)
+        })
+    });
+    // Without receipts they say it again, and then by gossip.
+    site.run_for(Span::from_secs(70));
+    for delegate in &delegates {
+        site.die(*delegate);
+    }
+    site.run_for(Span::from_secs(10));
+    assert!(site.statuses.is_empty(), "nobody reached the coordinator");
+    site.reachable = true;
+    site.run(|s| s.statuses.len() == 6 && s.all_up_say(State::Succeeded) && s.all_reported());
+    for delegate in &delegates {
+        assert_eq!(
+            site.statuses[delegate].state,
+            State::Succeeded,
+            "the dead one's word was kept"
+        );
+    }
+}
+
+#[test]
+fn a_node_that_was_off_learns_it_all_from_a_peer() {
+    let mut site = Site::new(3);
+    site.run(|s| s.all_up_say(State::Succeeded));
+    site.reachable = false;
+    site.join(4, NodeRole::Endpoint);
+    let key = RecordKey::Installed(protocol::fixtures::site("app"));
+    site.run(|s| s.members[&node(4)].disk.contains_key(&key));
+    assert!(!site.statuses.contains_key(&node(4)));
+    site.reachable = true;
+    site.run(Site::all_reported);
+    assert_eq!(site.statuses[&node(4)].state, State::Succeeded);
+}
+
+#[test]
+fn a_member_that_leaves_is_gone_at_once_and_one_that_falls_silent_soon() {
+    let mut site = Site::new(4);
+    site.run_for(Span::from_secs(3));
+    let members = |s: &Site| s.members[&node(1)].brain.snapshot(s.now).members;
+    assert_eq!(members(&site), 4);
+    site.send(node(2), Event::Leaving);
+    site.work();
+    site.die(node(2));
+    assert_eq!(members(&site), 3);
+    site.die(node(3));
+    site.run(|s| members(s) == 2);
+}
+
+#[test]
+fn a_node_paces_its_own_site_and_an_origin_every_site() {
+    let mut site = Site::new(1);
+    site.join(5, NodeRole::Origin);
+    site.run_for(Span::from_secs(2));
+    let paced = |n| -> Vec<String> {
+        let name = |a: &Action| match a {
+            Action::Pace {
+                site,
+                bytes_per_s: Some(_),
+            } => site.to_string(),
+            other => panic!("{other:?}"),
+        };
+        site.members[&node(n)].paced.iter().map(name).collect()
+    };
+    assert_eq!(paced(1), ["s1"]);
+    assert_eq!(paced(5), ["s1", "s2"]);
+    assert!(
+        site.uplinks.contains(&node(5)),
+        "an origin follows orders by itself"
+    );
+    assert!(
+        site.members[&node(5)]
+            .brain
+            .snapshot(site.now)
+            .standings
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_new_boot_is_known_by_its_higher_numbers() {
+    let mut site = Site::new(2);
+    site.run_for(Span::from_secs(3));
+    let member = site.members.get_mut(&node(2)).expect("a member");
+    let memory = Memory {
+        records: member.disk.values().cloned().collect(),
+    };
+    member.inbox.clear();
+    member.brain = Brain::new(member.config.clone(), memory, site.now);
+    site.greet(node(2), 2);
+    site.run_for(Span::from_secs(10));
+    assert_eq!(site.members[&node(1)].brain.snapshot(site.now).members, 2);
+}
