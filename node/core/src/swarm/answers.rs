@@ -261,6 +261,8 @@ fn source_failed(desk: &mut Desk, now: Time, blob: &mut Blob, flight: &Flight, f
     let fails = desk
         .trouble
         .note(now, flight.from, flight.blob, fault, jitter);
+    // What is on its way or in the site counts when forms are chosen, and now less of it is.
+    desk.content_changed = true;
     if !flight.wan && fails >= RETRY_PATIENCE {
         desk.trouble.distrust(now, flight.from, flight.blob);
         blob.holders.forget(&flight.from);

@@ -329,6 +329,7 @@ impl Owners {
         self.claims
             .retain(|piece, claimer| *claimer != node || claim.pieces.contains(piece));
         let mut clash = Clash::None;
+        let stalled = self.stalled.contains_key(&node);
         for (place, piece) in known {
             let under_way = (place as u64) < u64::from(claim.under_way);
             let declined = self.declined.get_mut(&node);
@@ -337,6 +338,8 @@ impl Owners {
             }
             // What is under way is not given up for what waits; else the rank decides.
             let mine = match self.mine.get(&piece) {
+                // Nor does who has stalled take a piece from those who bring it in its stead.
+                Some(_) if stalled => true,
                 Some(Mine::Flying) => !under_way || self.outranks(piece, &me, &node),
                 Some(Mine::Waiting(_)) => !under_way && self.outranks(piece, &me, &node),
                 None => false,
@@ -346,7 +349,7 @@ impl Owners {
                 continue;
             }
             self.mine.remove(&piece);
-            if self.stalled.contains_key(&node) {
+            if stalled {
                 continue;
             }
             let before = self.claims.get(&piece).copied();

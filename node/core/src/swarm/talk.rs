@@ -260,7 +260,15 @@ pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, no
         Notice::Have { pieces, .. } => {
             let won = !pieces.is_empty();
             let before = blob.holders.any().clone();
-            if blob.holders.replace(from, pieces) && won {
+            let believed = blob.holders.replace(from, pieces);
+            let mut gone = before.clone();
+            gone.subtract(blob.holders.any());
+            if !gone.is_empty() {
+                // Taken back: it has to come another way.
+                blob.turns.wan.due = true;
+                desk.content_changed = true;
+            }
+            if believed && won {
                 blob.owners.showed(now, &from);
                 let mut new = blob.holders.any().clone();
                 new.subtract(&before);

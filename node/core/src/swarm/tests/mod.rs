@@ -6,4 +6,5 @@ mod obvious;
 mod office;
 mod rules;
 mod site;
+mod stallers;
 mod world;
