@@ -222,6 +222,8 @@ impl Swarm {
     /// Whether it is known who is in the site; as long as it is not, nothing is brought over the WAN.
     pub fn set_site_known(&mut self, now: Now, known: bool) {
         self.desk.site.since = if known { now.boot } else { Time::MAX };
+        // Who is alone in its site hears of nobody who would give the rooms a turn.
+        self.look_anew();
         self.pass(now.boot);
     }
 

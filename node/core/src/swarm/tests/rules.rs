@@ -247,6 +247,17 @@ fn who_asked_before_i_wanted_it_is_answered_then() {
     assert!(told);
 }
 
+/// Others in view would give its rooms a turn; a node alone in its site once waited for that for ever.
+#[test]
+fn who_learns_that_it_is_alone_brings_over_the_wan_what_it_waited_with() {
+    let mut swarm = swarm(1, &[]);
+    swarm.set_site_known(at(0), false);
+    swarm.want(at(10), want(&release(1, 3 << 20, 1 << 20)));
+    assert_eq!(fetches(&run(&mut swarm, 10, 60_000)), []);
+    swarm.set_site_known(at(60_000), true);
+    assert!(!fetches(&run(&mut swarm, 60_000, 65_000)).is_empty());
+}
+
 pub(super) fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
     let node = (0u64..6).prop_map(node_id);
     let blob = (0..blobs.len(), any::<bool>()).prop_map(move |(i, odd)| {
