@@ -40,6 +40,8 @@ pub(crate) struct Uplink {
     told: Option<(Option<SiteId>, BTreeSet<NodeId>)>,
     whole: bool,
     stages_at: Time,
+    /// What is under way was asked before there was a new reason to ask.
+    again: bool,
 }
 
 /// What a node says of itself and its site when it calls the coordinator.
@@ -89,6 +91,7 @@ impl Uplink {
             told: None,
             whole: false,
             stages_at: Time(0),
+            again: false,
         }
     }
 
@@ -168,6 +171,7 @@ impl Uplink {
             to: to.clone(),
         });
         self.last = now.boot;
+        self.again = false;
         self.asked = Some(Asked {
             ticket,
             to: to.node,
@@ -216,7 +220,10 @@ impl Uplink {
                 if let Some(members) = asked.members.take() {
                     self.told = Some((asked.me.site.clone(), members));
                 }
-                self.next = asked.at + UPLINK_KEEPALIVE;
+                self.next = match self.again {
+                    true => Time(0),
+                    false => asked.at + UPLINK_KEEPALIVE,
+                };
             } else {
                 reports.tell_counts_again();
                 self.stages_at = Time(0);
@@ -243,6 +250,12 @@ impl Uplink {
     /// It asks at once: this node speaks with the coordinator from now on, or their connection broke.
     pub(crate) fn begin(&mut self) {
         self.next = Time(0);
+        self.again = true;
+    }
+
+    /// The connection is not kept any more: the next exchange asks for one anew.
+    pub(crate) fn end(&mut self) {
+        self.introduced = None;
     }
 
     /// Orders are missing, or not any more. As long as they are it asks earlier, with a growing pause.
@@ -257,5 +270,109 @@ impl Uplink {
                 self.next = at;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::fixtures::{Fleet, contact, site};
+
+    struct Bench {
+        uplink: Uplink,
+        reports: Reports,
+        counters: Counters,
+        out: Outbox,
+        now: Now,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            Bench {
+                uplink: Uplink::new(Tempo::default()),
+                reports: Reports::default(),
+                counters: Counters::new(None, None, 1),
+                out: Outbox::default(),
+                now: Now::default(),
+            }
+        }
+
+        /// Asks; whether a connection was asked for, and the question.
+        fn ask(&mut self) -> (bool, Ticket) {
+            let call = Call {
+                fleet: Fleet::new(1).id(),
+                me: Presence {
+                    contact: contact(1),
+                    site: Some(site("s1")),
+                    roaming: false,
+                    seq: Seq::default(),
+                    orders_head: Seq::default(),
+                    leaving: false,
+                },
+                members: None,
+                after: Seq::default(),
+                coordinators: &[contact(9)],
+            };
+            let (reports, out) = (&mut self.reports, &mut self.out);
+            self.uplink
+                .ask(self.now, call, reports, &mut self.counters, out);
+            let (mut connects, mut asked) = (false, None);
+            while let Some(action) = self.out.pop() {
+                match action {
+                    Action::Connect(_) => connects = true,
+                    Action::Ask { ticket, .. } => asked = Some(ticket),
+                    _ => {}
+                }
+            }
+            (connects, asked.expect("a question"))
+        }
+
+        fn answer(&mut self, ticket: Ticket) {
+            let reply = ControlReply::Uplink {
+                orders: Vec::new(),
+                receipt: None,
+                known: true,
+            };
+            let reports = &mut self.reports;
+            let of = self
+                .uplink
+                .answered(ticket, Some(&reply), reports, self.now);
+            assert!(of.is_some());
+        }
+
+        fn due(&self) -> Time {
+            let due = self.uplink.timeout(&self.reports, false);
+            due.expect("nothing is under way")
+        }
+    }
+
+    /// The reason was forgotten with the answer to a question from before it, and it took a sign of
+    /// life to bring what had changed.
+    #[test]
+    fn a_reason_to_ask_that_comes_during_an_exchange_leads_to_another() {
+        let mut bench = Bench::new();
+        let soon = Time(0) + Tempo::default().uplink;
+        let (_, ticket) = bench.ask();
+        bench.uplink.begin();
+        bench.answer(ticket);
+        assert_eq!(bench.due(), soon);
+        bench.now.boot = soon;
+        let (_, ticket) = bench.ask();
+        bench.answer(ticket);
+        assert_eq!(bench.due(), soon + UPLINK_KEEPALIVE);
+    }
+
+    /// Who was a delegate, was none, and was one again, had no connection to be pushed to.
+    #[test]
+    fn a_connection_that_was_given_up_is_asked_for_again() {
+        let mut bench = Bench::new();
+        let (connects, ticket) = bench.ask();
+        assert!(connects);
+        bench.answer(ticket);
+        let (connects, ticket) = bench.ask();
+        assert!(!connects, "it is kept");
+        bench.answer(ticket);
+        bench.uplink.end();
+        assert!(bench.ask().0);
     }
 }

@@ -190,6 +190,7 @@ impl Brain {
         }
         for node in std::mem::take(&mut self.visits) {
             if !uplinker {
+                self.uplink.end();
                 self.out.push(Action::Disconnect(node));
             }
         }
