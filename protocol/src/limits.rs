@@ -117,6 +117,9 @@ pub const MEMBERS_MAX: usize = 4096;
 pub const STATUSES_MAX: usize = 16_384;
 /// Control connections of a node inside its site.
 pub const NEIGHBOURS_MAX: usize = 24;
+/// Control connections inside the site at which a node lets go of those that others chose. Those who
+/// choose a node are about as many as it chooses, here and there twice that; who is let go dials again.
+pub const LINKS_MAX: usize = 2 * NEIGHBOURS_MAX;
 /// Delegates of a site.
 pub const DELEGATES: usize = 2;
 /// Fetchers of a blob in a site, at most.

@@ -77,7 +77,8 @@ pub struct Milestones {
 /// What kind of thing a brain is told.
 pub(crate) fn kind(event: &Event) -> &'static str {
     match event {
-        Event::Presence(_) | Event::Connected(_) | Event::Disconnected(_) => "who is here",
+        Event::Presence(_) => "who is here",
+        Event::Connected(_) | Event::Disconnected(_) => "connections",
         Event::Claim(_) => "claims",
         Event::Notice(..) => "notices",
         Event::Status(_) | Event::Receipt(_) => "statuses and receipts",

@@ -11,6 +11,18 @@ pub(crate) struct Outbox {
     next_ticket: u64,
 }
 
+/// Places that an empty queue keeps; what it once held beyond them is given back.
+const PLACES_KEPT: usize = 8;
+
+/// Takes the oldest of a queue. One that ran empty does not keep the room of its fullest moment.
+pub(crate) fn next<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let oldest = queue.pop_front();
+    if oldest.is_none() && queue.capacity() > PLACES_KEPT {
+        *queue = VecDeque::new();
+    }
+    oldest
+}
+
 impl Outbox {
     /// Says `action` after everything that was said before.
     pub(crate) fn push(&mut self, action: Action) {
@@ -19,7 +31,7 @@ impl Outbox {
 
     /// The oldest action that was not polled yet.
     pub(crate) fn pop(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        next(&mut self.actions)
     }
 
     /// A ticket never given before. The swarm's have their top bit set, these do not.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::limits::{DELEGATES, MISSING_AFTER, NEIGHBOURS_MAX, UNREACHED_AFTER};
+use protocol::limits::{DELEGATES, LINKS_MAX, MISSING_AFTER, UNREACHED_AFTER};
 use protocol::positions::rank;
 use protocol::wire::SiteMessage;
 use protocol::{NodeId, Now, SiteId, Span, Time};
@@ -257,7 +257,7 @@ impl Membership {
             .connected
             .iter()
             .filter(|n| self.members.contains_key(*n));
-        let surplus = linked.count().saturating_sub(NEIGHBOURS_MAX);
+        let surplus = linked.count().saturating_sub(LINKS_MAX);
         let spare = |n: &&NodeId| self.members.contains_key(*n) && !self.near.is_chosen(n);
         let spare = self.connected.iter().filter(spare).take(surplus);
         for node in spare.copied().collect::<Vec<_>>() {

@@ -61,7 +61,7 @@ const PROGRESS_BEATS: u64 = 5;
 pub struct Swarm {
     role: NodeRole,
     desk: Desk,
-    blobs: BTreeMap<BlobRef, Blob>,
+    blobs: BTreeMap<BlobRef, Box<Blob>>,
     stagings: BTreeMap<Hash, Staging>,
     strangers: Strangers,
     wants: u64,
@@ -320,7 +320,7 @@ impl Swarm {
 
     /// The next thing to do or to know, oldest first.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.desk.outputs.pop_front()
+        crate::outbox::next(&mut self.desk.outputs)
     }
 
     /// The boot time at which [`Swarm::handle_timeout`] is to be called.
@@ -479,7 +479,7 @@ impl Swarm {
         for claim in self.strangers.take_claims(now, &name.root) {
             talk::hear_claim(&mut self.desk, now, &mut blob, &claim);
         }
-        self.blobs.insert(name, blob);
+        self.blobs.insert(name, Box::new(blob));
     }
 
     /// Whether a wanted release consists of it or may yet copy from it.

@@ -52,7 +52,7 @@ pub(super) struct Staging {
     told_storage: bool,
 }
 
-type Blobs = BTreeMap<BlobRef, Blob>;
+type Blobs = BTreeMap<BlobRef, Box<Blob>>;
 
 /// The blobs of an artifact, as the swarm uses them.
 pub(super) fn blobs_of(artifact: &Artifact) -> Vec<BlobRef> {
@@ -278,7 +278,7 @@ impl Staging {
         // the site has is not known before the neighbours had time to answer.
         let index_is_here = blobs
             .get(&self.want.artifact.index)
-            .is_some_and(Blob::is_complete);
+            .is_some_and(|blob| blob.is_complete());
         if !index_is_here || [carrier, pack].iter().any(|blob| !has_met(desk, now, blob)) {
             return (
                 Form {

@@ -63,7 +63,7 @@ fn a_large_site_starts_and_everybody_sees_everybody() {
     for node in world.nodes.values() {
         // One or two may just be coming or going.
         let links = node.links.len();
-        assert!(links <= protocol::limits::NEIGHBOURS_MAX + 2, "{links}");
+        assert!(links <= protocol::limits::LINKS_MAX, "{links}");
     }
     let delegates = world.nodes[&1].membership.delegates().to_vec();
     for node in world.nodes.values() {
