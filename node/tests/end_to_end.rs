@@ -24,14 +24,19 @@ use protocol::wire::Contact;
 use protocol::{BlobRef, Hash, NodeId, Span, Verified};
 use support::coordinator::{FakeCoordinator, PATIENCE};
 use support::{TestFleet, contact};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Starts of a node whose port is taken, and the pause between them.
+const STARTS_MAX: u32 = 50;
+/// See [`STARTS_MAX`].
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// A node that runs in this process.
 struct Running {
     dir: tempfile::TempDir,
     id: NodeId,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<watch::Sender<()>>,
     task: Option<JoinHandle<Result<(), RunError>>>,
 }
 
@@ -47,15 +52,29 @@ impl Running {
         running
     }
 
+    /// In one process the ports and files of the node that was stopped may be held for a moment
+    /// longer than its run: it is started again then, as a service would be.
     fn start(&mut self) {
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(());
         let dir = self.dir.path().to_owned();
-        let end = async {
-            let _ = stopped.await;
-        };
         self.stop = Some(stop);
         self.task = Some(tokio::spawn(async move {
-            run_until(&dir, RunOptions::default(), end).await
+            for _ in 0..STARTS_MAX {
+                let mut stopped = stopped.clone();
+                let end = async move {
+                    let _ = stopped.changed().await;
+                };
+                match run_until(&dir, RunOptions::default(), end).await {
+                    Err(
+                        error @ (RunError::Control(_) | RunError::Data(_) | RunError::Records(_)),
+                    ) => {
+                        eprintln!("{} starts again: {error}", dir.display());
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    done => return done,
+                }
+            }
+            run_until(&dir, RunOptions::default(), std::future::pending()).await
         }));
     }
 
