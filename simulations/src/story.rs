@@ -1,6 +1,6 @@
 //! What the operators do and when: roll out one release after the other, or several at once, take back
 //! what is wanted back, and whatever else the scenario has them do. How each is done is in
-//! [`crate::operators`].
+//! `operators`.
 
 use anyhow::Result;
 use coordinator_core::contract::{RolloutState, RolloutView};
