@@ -2,9 +2,9 @@
 //! the bytes, when each wave opens and passes, who misses the deadline, and what would help.
 //!
 //! The plan is resolved by the same code as a proposal, and its waves are played by the very engine
-//! that will run them ([`course`]); only the world around it is thought up. What is simplified:
+//! that will run them (`course`); only the world around it is thought up. What is simplified:
 //! - A site takes the bytes once, for each platform that it has, at a steady rate: a fluid that shares
-//!   each WAN link and the origin's uplink by max-min fairness ([`wan`]). There is no relay between sites.
+//!   each WAN link and the origin's uplink by max-min fairness (`wan`). There is no relay between sites.
 //! - What other rollouts still have to bring to a site comes first, unless ours is of a higher priority.
 //! - Inside a site a node has the bytes as soon as the site has them, plus one hop over its LAN.
 //! - Every node that is heard of lately answers, installs in the same time and succeeds; others stay
