@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(workspace().join("Cargo.toml"))
-        .other_options(["--locked".to_owned(), "--offline".to_owned()])
+        .other_options(["--locked".to_owned()])
         .exec()
         .expect("cargo metadata")
 }
