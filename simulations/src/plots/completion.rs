@@ -4,24 +4,10 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use super::style::{self, Clock, Panel, drawn, font};
-use super::{PANELS_MAX, Pictures, RolloutCurves};
+use super::{Pictures, RolloutCurves, rollout_panels};
 
 pub(super) fn draw(pictures: &Pictures) -> Result<String> {
-    let shown = pictures.rollouts.iter().take(PANELS_MAX);
-    style::picture(
-        "Completion of each wave",
-        &pictures.title,
-        shown.len(),
-        |panels| {
-            for (panel, rollout) in panels.iter().zip(shown) {
-                curves(panel, rollout)?;
-            }
-            match pictures.rollouts.is_empty() {
-                true => style::nothing(&panels[0], "nothing was rolled out"),
-                false => Ok(()),
-            }
-        },
-    )
+    rollout_panels(pictures, "Completion of each wave", curves)
 }
 
 fn curves(panel: &Panel<'_>, rollout: &RolloutCurves) -> Result<()> {

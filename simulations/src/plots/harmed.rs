@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::style::{self, Panel, drawn, font};
-use super::{PANELS_MAX, Pictures, RolloutCurves, WaveCurves};
+use super::{Pictures, RolloutCurves, WaveCurves, rollout_panels};
 
 /// Waves that are shown.
 const WAVES_MAX: usize = 8;
@@ -14,21 +14,7 @@ const WAVES_MAX: usize = 8;
 type Count = fn(&WaveCurves) -> u32;
 
 pub(super) fn draw(pictures: &Pictures) -> Result<String> {
-    let shown = pictures.rollouts.iter().take(PANELS_MAX);
-    style::picture(
-        "Harmed nodes against the waves' size",
-        &pictures.title,
-        shown.len(),
-        |panels| {
-            for (panel, rollout) in panels.iter().zip(shown) {
-                bars(panel, rollout)?;
-            }
-            match pictures.rollouts.is_empty() {
-                true => style::nothing(&panels[0], "nothing was rolled out"),
-                false => Ok(()),
-            }
-        },
-    )
+    rollout_panels(pictures, "Harmed nodes against the waves' size", bars)
 }
 
 fn bars(panel: &Panel<'_>, rollout: &RolloutCurves) -> Result<()> {

@@ -108,6 +108,24 @@ impl RolloutCurves {
     }
 }
 
+/// A panel for each of the first rollouts, as `curves` draws it.
+fn rollout_panels(
+    pictures: &Pictures,
+    heading: &str,
+    curves: impl Fn(&style::Panel<'_>, &RolloutCurves) -> Result<()>,
+) -> Result<String> {
+    let shown = pictures.rollouts.iter().take(PANELS_MAX);
+    style::picture(heading, &pictures.title, shown.len(), |panels| {
+        for (panel, rollout) in panels.iter().zip(shown) {
+            curves(panel, rollout)?;
+        }
+        match pictures.rollouts.is_empty() {
+            true => style::nothing(&panels[0], "nothing was rolled out"),
+            false => Ok(()),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
