@@ -133,7 +133,8 @@ fn fold_joined(rollout: &mut Rollout, fleet: &Fleet, joined: &[(NodeId, u32)], b
     for (node, wave) in joined {
         let state = last_state(fleet, node, &rollout.plan.rollout);
         let state = state.filter(|s| !is_out(*s)).unwrap_or(State::NotReceived);
-        rollout.fold_joined(*node, *wave, state, boot);
+        let site = fleet.nodes.get(node).and_then(|n| n.site.as_deref());
+        rollout.fold_joined(*node, *wave, site, state, boot);
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Target {
     pub wave: u32,
     /// Later joiners have no vote: nobody tips a gate by enrolling.
     pub votes: bool,
+    /// Its wave is certain. In a plan with waves for sites it is not until the node was heard of.
+    pub placed: bool,
     pub state: State,
     /// Its failure was known when an operator resumed a held rollout.
     pub forgiven: bool,
@@ -49,7 +51,7 @@ impl Tally {
         let in_bucket = bucket(t.state, Reachability::Reachable);
         self.targets += 1;
         self.counts.add(in_bucket);
-        let votes = t.votes && !t.forgiven;
+        let votes = t.votes && t.placed && !t.forgiven;
         self.votes.voters += u32::from(votes);
         self.votes.good += u32::from(votes && in_bucket == Bucket::Applied);
         self.votes.bad += u32::from(votes && in_bucket == Bucket::Failed);
@@ -207,20 +209,34 @@ impl Rollout {
         self.settled_since = None;
     }
 
-    /// Folds that a node became a target, or changed its wave.
-    pub fn fold_joined(&mut self, node: NodeId, wave: u32, state: State, boot: Time) {
+    /// Folds that a node became a target, or changed its wave. One whose `site` nobody knows yet may
+    /// stand in another wave than it seems, and may never be heard of, so no gate waits for it.
+    pub fn fold_joined(
+        &mut self,
+        node: NodeId,
+        wave: u32,
+        site: Option<&SiteId>,
+        state: State,
+        boot: Time,
+    ) {
         let Some(count) = self.waves.len().checked_sub(1) else {
             return;
         };
         let wave = wave.min(count as u32);
+        let silent = state == State::NotReceived;
+        let placed = site.is_some() || !silent || !self.roster.asks_for_sites();
         if self.targets.contains_key(&node) {
-            self.change(&node, |t| t.wave = wave);
+            self.change(&node, |t| {
+                t.wave = wave;
+                t.placed |= placed;
+            });
             return;
         }
         let votes = self.state == RolloutState::Ready;
         let target = Target {
             wave,
             votes,
+            placed,
             state,
             forgiven: false,
             heard: boot,
@@ -247,6 +263,7 @@ impl Rollout {
         self.change(node, |t| {
             t.state = state;
             t.heard = boot;
+            t.placed = true;
         });
     }
 

@@ -53,6 +53,11 @@ impl Roster {
         roster
     }
 
+    /// Whether a node's wave may depend on the site that it is in.
+    pub fn asks_for_sites(&self) -> bool {
+        !self.of_site.is_empty()
+    }
+
     /// The same as [`RolloutPlan::wave_of`].
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
         let targeted = self.sites.is_empty() || site.is_some_and(|s| self.sites.contains(s));

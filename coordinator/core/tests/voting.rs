@@ -4,7 +4,7 @@ mod support;
 
 use protocol::feed::Roster;
 use protocol::fixtures::{self, rollout, site};
-use protocol::plan::Selector::{Rest, Site};
+use protocol::plan::Selector::{Count, Rest, Site};
 use protocol::status::State;
 use support::{Bench, draft, gate};
 use tidegate_coordinator_core::contract::{Command, Event, RolloutState as S, Ticket, Uplink};
@@ -109,4 +109,27 @@ fn forgiven_failures_and_empty_waves_let_the_rest_go_on() {
     bench.report(&plan, &[0, 3], State::NotApplicable);
     bench.wait(1);
     assert!(is_open(&bench, 1), "nobody is in the first wave any more");
+}
+
+/// A laptop that was off at the proposal had no site, so the canary named it; it really was in the site
+/// of the wave before, and never came. The canary waited for its outcome, and no gate ever judged.
+#[test]
+fn a_node_that_nobody_has_seen_yet_holds_no_gate_open() {
+    let mut bench = Bench::with_nodes(2);
+    bench.enrol_at(2, None);
+    let waves = vec![
+        draft("first", Site(site("s1")), gate(1_000_000, 2, 0)),
+        draft("canary", Count(2), gate(1_000_000, 2, 0)),
+        draft("rest", Rest, gate(0, 1, 0)),
+    ];
+    let plan = bench.start("r", waves);
+    bench.report(&plan, &[0], State::Succeeded);
+    bench.wait(1);
+    assert_eq!(targets(&bench), [1, 2, 0]);
+    bench.report(&plan, &[1], State::Succeeded);
+    bench.wait(1);
+    assert!(is_open(&bench, 2), "only one of the two was ever seen");
+    // once it speaks it has its say like any other
+    bench.report(&plan, &[2], State::Failed);
+    assert_eq!(bench.state("r"), S::Held);
 }

@@ -160,7 +160,8 @@ pub(crate) fn play(
     engine.fold_state(RolloutState::Ready, "");
     for group in &groups.groups {
         for node in &group.nodes {
-            engine.fold_joined(*node, group.wave, State::NotReceived, Time(0));
+            let site = fleet.nodes.get(node).and_then(|n| n.site.as_deref());
+            engine.fold_joined(*node, group.wave, site, State::NotReceived, Time(0));
         }
     }
     engine.fold_state(RolloutState::Running, "");

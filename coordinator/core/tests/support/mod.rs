@@ -104,6 +104,10 @@ impl Bench {
     }
 
     pub fn enrol(&mut self, n: u64) {
+        self.enrol_at(n, Some(site(&Bench::site_of(n))));
+    }
+
+    pub fn enrol_at(&mut self, n: u64, site: Option<protocol::SiteId>) {
         let enrolled = Enrolled {
             node: fixtures::node(n),
             hostname: format!("host-{n}"),
@@ -113,7 +117,7 @@ impl Bench {
                 "ring".into(),
                 if n.is_multiple_of(4) { "test" } else { "main" }.into(),
             )]),
-            site: Some(site(&Bench::site_of(n))),
+            site,
             serial: format!("{n:x}"),
             token: "t".into(),
         };
