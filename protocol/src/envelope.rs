@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash, PublicKey};
 use crate::limits::{ENVELOPE_MAX_BYTES, SIGNATURES_MAX, STATEMENT_MAX_BYTES};
+use crate::terse;
 
 /// A payload with its signatures. Nothing in it has been checked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
     /// What the payload is, e.g. `application/vnd.tidegate.release+json`.
-    #[serde(rename = "payloadType")]
+    #[serde(rename = "payloadType", with = "short_text")]
     pub payload_type: String,
-    /// The payload's bytes; base64 in JSON.
-    #[serde(with = "base64_bytes")]
+    /// The payload's bytes; base64 in JSON, else in their [`crate::terse`] form.
+    #[serde(with = "short_bytes")]
     pub payload: Vec<u8>,
     /// Who signed.
     pub signatures: Vec<KeySignature>,
@@ -55,6 +56,48 @@ mod base64_bytes {
         } else {
             Vec::deserialize(d)
         }
+    }
+}
+
+mod short_bytes {
+    use super::{STATEMENT_MAX_BYTES, base64_bytes, terse};
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            base64_bytes::serialize(bytes, s)
+        } else {
+            terse::pack(bytes).serialize(s)
+        }
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        if d.is_human_readable() {
+            return base64_bytes::deserialize(d);
+        }
+        let short = Vec::<u8>::deserialize(d)?;
+        terse::unpack(&short, STATEMENT_MAX_BYTES)
+            .ok_or_else(|| D::Error::custom("not a short form of a statement"))
+    }
+}
+
+mod short_text {
+    use super::short_bytes;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &str, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            s.serialize_str(text)
+        } else {
+            short_bytes::serialize(text.as_bytes(), s)
+        }
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+        if d.is_human_readable() {
+            return String::deserialize(d);
+        }
+        String::from_utf8(short_bytes::deserialize(d)?).map_err(D::Error::custom)
     }
 }
 

@@ -23,6 +23,7 @@ pub mod pieces;
 pub mod plan;
 pub mod positions;
 pub mod status;
+pub mod terse;
 pub mod time;
 pub mod topology;
 pub mod trust;

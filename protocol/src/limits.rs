@@ -52,6 +52,9 @@ pub const PATH_DEPTH_MAX: usize = 128;
 pub const STATEMENT_MAX_BYTES: usize = 1 << 20;
 /// Encoded envelope: payload in base64, plus signatures.
 pub const ENVELOPE_MAX_BYTES: usize = STATEMENT_MAX_BYTES / 3 * 4 + (64 << 10);
+/// A statement's short form stands for at most so many times its own bytes; where it would for more, the
+/// statement travels as it is, and what says more is refused.
+pub const TERSE_GROWTH_MAX: usize = 8;
 /// Signatures in one envelope; more are refused, not skipped.
 pub const SIGNATURES_MAX: usize = 32;
 /// Keys in one role.

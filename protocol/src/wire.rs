@@ -180,7 +180,7 @@ pub enum ControlReply {
     /// Orders with rising numbers; not necessarily all.
     Orders(Vec<Envelope>),
     /// The document's bytes, if they are held: an envelope as JSON, or a revocation list as DER.
-    Document(Option<Vec<u8>>),
+    Document(#[serde(with = "document")] Option<Vec<u8>>),
     /// Members of the asker's site.
     Members(Vec<Arc<Presence>>),
     /// Orders after the delegate's head, and receipts for what it brought.
@@ -204,6 +204,38 @@ impl Versioned for ControlReply {
     const MAGIC: [u8; 4] = *b"TGCR";
     const VERSION: u8 = 1;
     const MAX_BYTES: usize = CONTROL_MAX_BYTES;
+}
+
+/// A document on its way: an envelope travels in its short form, and is written as JSON again by whoever
+/// gets it.
+mod document {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::envelope::Envelope;
+
+    #[derive(Serialize, Deserialize)]
+    enum Document {
+        Statement(Envelope),
+        AsItIs(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
+        let document = bytes
+            .as_ref()
+            .map(|bytes| match Envelope::from_json(bytes) {
+                Ok(envelope) if envelope.to_json() == *bytes => Document::Statement(envelope),
+                _ => Document::AsItIs(bytes.clone()),
+            });
+        document.serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let document = Option::<Document>::deserialize(d)?;
+        Ok(document.map(|document| match document {
+            Document::Statement(envelope) => envelope.to_json(),
+            Document::AsItIs(bytes) => bytes,
+        }))
+    }
 }
 
 /// How urgent a transfer is.

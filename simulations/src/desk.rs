@@ -341,8 +341,10 @@ impl Hub {
             ControlRequest::PullDocument { digest } => {
                 let envelope = self.desk.conductor.document(&digest);
                 let found = envelope.and_then(|e| self.shared.fleet.document(e));
-                let bytes = found.as_ref().map_or(0, |f| f.bytes);
-                self.desk.traffic.documented(kind, bytes as u64);
+                match &found {
+                    Some(found) => self.desk.traffic.documented(kind, found.bytes as u64),
+                    None => (self.desk.traffic).answered(kind, &ControlReply::Document(None)),
+                }
                 return self.send(from.place.part, Mail::Document { to: from, found });
             }
             ControlRequest::PullRoot { .. } => ControlReply::Document(None),

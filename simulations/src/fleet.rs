@@ -17,6 +17,8 @@ use protocol::plan::{Recall, RolloutPlan};
 use protocol::status::{NodeStatus, SignedStatus};
 use protocol::topology::Topology;
 use protocol::trust::{Role, RoleKeys, Root, Statement, Trust};
+use protocol::versioned::Versioned;
+use protocol::wire::ControlReply;
 use protocol::{FleetId, Hash, NodeId, PublicKey, Time, Verified};
 
 /// Wall time at the world's beginning.
@@ -41,7 +43,7 @@ pub struct Fleet {
 pub struct Document {
     /// Its name.
     pub digest: Hash,
-    /// Its bytes on the wire.
+    /// The bytes of an answer that brings it.
     pub bytes: usize,
     /// What it says.
     pub event: Event,
@@ -174,7 +176,9 @@ impl Fleet {
             };
             Some(Arc::new(Document {
                 digest: envelope.digest(),
-                bytes: envelope.to_json().len(),
+                bytes: ControlReply::Document(Some(envelope.to_json()))
+                    .to_bytes()
+                    .len(),
                 event,
             }))
         })

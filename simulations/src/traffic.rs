@@ -63,12 +63,11 @@ impl Traffic {
         weight.bytes_out += bytes;
     }
 
-    /// It answered a pull with a document of so many bytes, which is not encoded again for each asker.
+    /// It answered a pull with so many bytes, which are not encoded again for each asker.
     pub(crate) fn documented(&mut self, kind: &'static str, bytes: u64) {
-        let frame = ControlReply::Document(Some(Vec::new())).to_bytes().len() as u64;
         let weight = self.weight(kind);
         weight.messages += 1;
-        weight.bytes_out += frame + bytes;
+        weight.bytes_out += bytes;
     }
 
     /// It pushed an order, and was answered.

@@ -37,7 +37,7 @@ pub(crate) struct Sources {
     pub(crate) carries: bool,
     /// Contacts of the coordinator.
     pub(crate) coordinators: Vec<Contact>,
-    /// The site's delegates without this node.
+    /// The site's delegates without this node, the one that carries the feed first.
     pub(crate) delegates: Vec<Contact>,
     /// Members of the site that told of orders which this node lacks.
     pub(crate) ahead: Vec<Contact>,
@@ -182,10 +182,15 @@ impl Pulls {
             (_, true) => tries.is_multiple_of(2),
             (_, false) => tries % TRIES_BEFORE_COORDINATOR == TRIES_BEFORE_COORDINATOR - 1,
         };
+        // Documents come into the site by a delegate. Its word is worth a second try: among the members
+        // they spread slowly as long as one alone has them, and who waits too long asks the coordinator.
+        let delegates_turn = wanted != Wanted::Orders && tries.is_multiple_of(2);
+        let turn = (tries / 2) as usize % sources.delegates.len().max(1);
+        let delegate = sources.delegates.get(turn..=turn).unwrap_or_default();
         let turns: [&[Contact]; 3] = if coordinators_turn {
             [&sources.coordinators, members, &[]]
-        } else if tries == 0 && wanted != Wanted::Orders {
-            [&sources.delegates, members, &sources.coordinators]
+        } else if delegates_turn {
+            [delegate, members, &sources.coordinators]
         } else {
             [members, &sources.delegates, &sources.coordinators]
         };
@@ -257,6 +262,32 @@ mod tests {
         assert_eq!(turns, [5, 11]);
         pulls.set(&BTreeSet::new(), now);
         assert_eq!(pulls.timeout(), None);
+    }
+
+    /// A plan that a delegate fetched over a slow WAN went from hand to hand for so long that most of the
+    /// site turned to the coordinator: whoever had asked the delegate too early never asked it again.
+    #[test]
+    fn who_asked_a_delegate_too_early_asks_again_before_it_turns_to_the_coordinator() {
+        let mut pulls = Pulls::new(7);
+        let mut out = Outbox::default();
+        let mut now = Now::default();
+        let want = BTreeSet::from([Wanted::Document(Hash::of(b"plan"))]);
+        let mut sources = sources(false);
+        sources.members = (1..=50).map(contact).collect();
+        sources.delegates = vec![contact(1), contact(2)];
+        pulls.set(&want, now);
+        let mut whom = Vec::new();
+        for _ in 0..5 {
+            now.boot = now.boot.max(pulls.timeout().unwrap());
+            pulls.ask(now, &sources, &mut out);
+            let [(ticket, node)] = asked(&mut out)[..] else {
+                panic!("one question")
+            };
+            whom.push(node);
+            pulls.answered(ticket, now);
+        }
+        let [first, second] = [1, 2].map(|n| contact(n).node);
+        assert_eq!([whom[0], whom[2], whom[4]], [first, second, first]);
     }
 
     #[test]

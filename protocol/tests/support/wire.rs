@@ -173,6 +173,7 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
         ),
         binary(".orders", &ControlReply::Orders(vec![order.clone()])),
         binary(".document", &ControlReply::Document(Some(b"{}".to_vec()))),
+        binary(".statement", &ControlReply::Document(Some(order.to_json()))),
         binary(".members", &ControlReply::Members(vec![presence.into()])),
         binary(
             ".uplink",
