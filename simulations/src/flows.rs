@@ -151,6 +151,12 @@ impl Flows {
         }
     }
 
+    /// Whether a link has just this rate, see [`Flows::set_link`].
+    pub fn has_rate(&self, link: Link, bytes_per_s: Option<f64>) -> bool {
+        let rate = self.numbers.get(&link).map(|n| self.links[*n].rate);
+        rate.unwrap_or(f64::INFINITY) == bytes_per_s.unwrap_or(f64::INFINITY)
+    }
+
     /// Whether a link has a limit.
     pub fn is_limited(&self, link: Link) -> bool {
         let number = self.numbers.get(&link);

@@ -1,6 +1,6 @@
 //! The pretend world: the same two brains that the real bodies drive, in virtual time.
 //!
-//! [`scenario`] says what the world is like. [`world`] runs its parts side by side with a [`crew`]:
+//! [`scenario`] says what the world is like. [`world`] runs its parts side by side with a [`crew`], each as far as its [`reach`]:
 //! each [`island`] is a site, or the data centre with the origin; the [`hub`] is the coordinator and
 //! the operators; [`mail`] is what crosses from one to another. [`machine`] is a node's body and
 //! [`desk`] the coordinator's, [`wires`] carry what they say and [`flows`] what they fetch, [`uplinks`]
@@ -32,6 +32,7 @@ mod mishaps;
 mod operators;
 pub mod plots;
 pub mod queue;
+pub mod reach;
 pub mod rehearsal;
 pub mod report;
 pub mod scenario;

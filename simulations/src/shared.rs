@@ -189,9 +189,13 @@ impl Shared {
         if a == b {
             return LAN_DELAY;
         }
-        let way = |part: usize| self.sites.get(part).map_or(DOOR_MS, |s| s.wan_delay_ms);
         // the coordinator and the origin stand as far apart as costs the world no time
-        Span(way(a) + way(b)).max(self.lookahead)
+        Span(self.way(a).0 + self.way(b).0).max(self.lookahead)
+    }
+
+    /// One way between a part of the world and the middle, where all ways meet.
+    pub fn way(&self, part: usize) -> Span {
+        Span(self.sites.get(part).map_or(DOOR_MS, |s| s.wan_delay_ms))
     }
 
     /// Which release a blob belongs to.

@@ -74,6 +74,7 @@ impl Uplinks {
                 });
             }
         }
+        grants.sort_by_key(|grant| (grant.to, grant.from));
         grants
     }
 }

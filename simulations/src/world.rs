@@ -1,9 +1,9 @@
 //! The world: its parts, and how they run side by side.
 //!
-//! A part hears of another only by letters, and a letter takes at least [`Shared::lookahead`]. So all
-//! parts run through a window of that length by themselves, on as many threads as one likes, and
-//! then their letters are handed out in an order that does not depend on who ran first (conservative
-//! windows: Lubachevsky, 1989; Nicol, 1993).
+//! A part hears of another only by letters, and a letter takes its way. So in every round those parts that
+//! have something to do in the next [`Shared::lookahead`] run by themselves as far as [`Reach`] lets them,
+//! on as many threads as one likes, and then their letters are handed out in an order that does not
+//! depend on who ran first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::crew::{Crew, Order};
 use crate::hub::Hub;
 use crate::island::Island;
 use crate::mail;
+use crate::reach::Reach;
 use crate::scenario::Scenario;
 use crate::shared::Shared;
 use crate::uplinks::{self, Uplinks};
@@ -65,7 +66,7 @@ impl World {
         let uplinks = Uplinks::new(rates.collect::<BTreeMap<_, _>>());
         let (hub, shared) = (&mut self.hub, &self.shared);
         self.islands = std::thread::scope(|scope| {
-            let mut crew = Crew::new(scope, islands, threads);
+            let mut crew = Crew::new(scope, shared, islands, threads);
             go(hub, shared, &mut crew, uplinks);
             crew.disband()
         });
@@ -119,21 +120,31 @@ impl World {
     }
 }
 
-fn go(hub: &mut Hub, shared: &Shared, crew: &mut Crew, mut uplinks: Uplinks) {
+fn go(hub: &mut Hub, shared: &Arc<Shared>, crew: &mut Crew, mut uplinks: Uplinks) {
     let end = Time::from_secs(shared.scenario.duration_s) + Span(1);
-    let (mut look, mut since) = (Time(0), Time(0));
+    let mut look = Time(0);
     let mut grants = Vec::new();
     // faults are drawn before anything runs
     let mut letters = hub.run(Time(0));
-    let (mut hub_next, mut crew_next) = (hub.next_at(), Some(Time(0)));
+    let mut crew_next = Some(Time(0));
+    let mut crew_reach = Reach::default();
+    (0..=shared.centre()).for_each(|part| crew_reach.has(shared, part, Time(0)));
     while !hub.over {
         let waiting = letters.iter().map(|l| l.at).min();
+        let hub_next = hub.next_at();
         let Some(next) = hub_next.into_iter().chain(crew_next).chain(waiting).min() else {
             return;
         };
         if next >= end {
             return;
         }
+        let mut reach = crew_reach;
+        for letter in &letters {
+            reach.has(shared, letter.to, letter.at);
+        }
+        hub_next
+            .into_iter()
+            .for_each(|at| reach.has(shared, shared.hub(), at));
         let until = (next + shared.lookahead).min(end);
         let looks = until >= look;
         if looks {
@@ -143,19 +154,18 @@ fn go(hub: &mut Hub, shared: &Shared, crew: &mut Crew, mut uplinks: Uplinks) {
         let first = letters.partition_point(|l| l.to < shared.hub());
         let to_hub = letters.split_off(first);
         crew.order(Order {
-            since,
             until,
+            reach,
+            end,
             letters: std::mem::take(&mut letters),
             grants: std::mem::take(&mut grants),
             looks,
         });
         hub.take(to_hub);
-        since = until;
-        letters = hub.run(until);
-        hub_next = hub.next_at();
+        letters = hub.run(reach.of(shared, shared.hub()).min(end));
         let done = crew.report();
         letters.extend(done.letters);
-        crew_next = done.next;
+        (crew_next, crew_reach) = (done.next, done.reach);
         if looks {
             grants = uplinks.share(&done.uses);
         }
