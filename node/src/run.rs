@@ -175,6 +175,7 @@ pub async fn run_until(
         role: config.role.into(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
+        labels: config.labels.iter().cloned().collect(),
         contact,
         epoch: config.epoch,
         boot_id: driver::boot_id(),

@@ -230,6 +230,7 @@ impl Fleet {
                 wave("first", Members::Nodes(first)),
                 wave("rest", Members::Rest),
             ],
+            test: None,
             lease_ttl: Span::from_secs(60),
             created: CREATED,
             not_after: EXPIRES,
@@ -272,6 +273,8 @@ impl Fleet {
             rollout: plan.rollout.clone(),
             plan: plan.digest(),
             wave,
+            below: None,
+            held: Vec::new(),
             not_after: EXPIRES,
         }
     }

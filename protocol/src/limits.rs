@@ -65,6 +65,11 @@ pub const ROOT_WALK_MAX: usize = 1024;
 pub const SITES_MAX: usize = 20_000;
 /// Waves in a plan.
 pub const WAVES_MAX: usize = 256;
+/// Cohorts that a plan may declare; each is a bit of a node's word.
+pub const COHORTS_MAX: usize = 16;
+/// A node that had leave to start for so long and did not is not waited for by its wave's gate: long
+/// enough for a maintenance window a day.
+pub const ABSENT_AFTER: Span = Span::from_secs(25 * 3600);
 /// Nodes that a plan may name one by one.
 pub const PLAN_NODES_MAX: usize = 4096;
 /// Rollouts that are alive at the same time; one more cannot be started.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
 use crate::ids::{FleetId, Hash, NodeId, RolloutId, Seq};
-use crate::limits::{ROLLOUTS_MAX, TEXT_MAX_BYTES};
+use crate::limits::{COHORTS_MAX, ROLLOUTS_MAX, TEXT_MAX_BYTES};
 use crate::status::NodeStatus;
 use crate::time::Time;
 use crate::trust::{Role, Statement};
@@ -41,6 +41,12 @@ pub enum OrderBody {
         plan: Hash,
         /// The newest open wave, counted from 0.
         wave: u32,
+        /// Of that wave only the nodes whose position is below this; none: all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        below: Option<u64>,
+        /// Cohorts of the plan whose nodes start nothing, as numbers into the plan's list.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        held: Vec<u32>,
         /// Wall time at which it ends in any case.
         not_after: Time,
     },
@@ -152,6 +158,9 @@ impl Statement for Order {
     }
     fn check(&self) -> Result<(), String> {
         match &self.body {
+            OrderBody::GoLease { held, .. } if held.len() > COHORTS_MAX => {
+                Err("the lease names too many cohorts".into())
+            }
             OrderBody::Halt { reason, .. } if reason.len() > TEXT_MAX_BYTES => {
                 Err("the reason is too long".into())
             }

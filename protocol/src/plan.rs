@@ -4,10 +4,12 @@
 //! position ranges) and draws the salt; the operators' threshold signs the result, so a node knows
 //! its own wave from the signed plan alone, and the coordinator's key cannot move it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{FleetId, Hash, NodeId, PublicKey, RolloutId, SiteId};
-use crate::limits::{PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
+use crate::limits::{COHORTS_MAX, PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
 use crate::positions::position;
 use crate::time::{Span, Time};
 use crate::trust::{Role, Statement};
@@ -39,6 +41,9 @@ pub struct RolloutPlan {
     pub targets: Targets,
     /// In order; a node belongs to the first wave that has it.
     pub waves: Vec<Wave>,
+    /// Judges the outcomes of all waves together, beside each wave's own gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<SequentialTest>,
     /// A go-lease lives so long on the boot clock from its receipt.
     pub lease_ttl: Span,
     /// Resolved at.
@@ -111,6 +116,69 @@ pub struct Gate {
     pub silence_after: Span,
 }
 
+/// A sequential test of a rollout's outcomes: is the share of failures rather `expected_ppm` or
+/// `unacceptable_ppm`? It goes on across the waves; after each verdict for the release it begins anew.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SequentialTest {
+    /// Failures in a million outcomes that any release has.
+    pub expected_ppm: u32,
+    /// Failures in a million outcomes at which the release must be stopped.
+    pub unacceptable_ppm: u32,
+    /// How often in a million a verdict stops a release that fails as expected. Declared cohorts share
+    /// one half of it, the test of all the other.
+    pub false_halt_ppm: u32,
+    /// How often in a million a verdict lets go on what must be stopped.
+    pub missed_ppm: u32,
+    /// Until the first verdict at most so many nodes may be at it at a time; each verdict doubles it.
+    pub in_flight_max: u32,
+    /// Cohorts that are judged for themselves, before the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cohorts: Vec<Cohort>,
+}
+
+/// Nodes that have something in common: a driver, a model, a build of the operating system.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Cohort {
+    /// The label's name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl core::fmt::Display for Cohort {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
+impl SequentialTest {
+    /// The cohorts of a node with these labels, one bit each.
+    pub fn cohorts_of(&self, labels: &BTreeMap<String, String>) -> u16 {
+        let has = |c: &Cohort| labels.get(&c.key) == Some(&c.value);
+        let bits = self.cohorts.iter().take(COHORTS_MAX).enumerate();
+        bits.fold(0, |bits, (n, c)| bits | u16::from(has(c)) << n)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let rises = 0 < self.expected_ppm && self.expected_ppm < self.unacceptable_ppm;
+        if !rises || self.unacceptable_ppm >= 1_000_000 {
+            return Err("a test needs 0 < expected < unacceptable < all".into());
+        }
+        let errs = |ppm: u32| (1..=500_000).contains(&ppm);
+        if !errs(self.false_halt_ppm) || !errs(self.missed_ppm) || self.in_flight_max == 0 {
+            return Err("a test's error rates or its nodes in flight are out of range".into());
+        }
+        if self.cohorts.len() > COHORTS_MAX {
+            return Err(format!("a test has at most {COHORTS_MAX} cohorts"));
+        }
+        let long = |c: &Cohort| c.key.len().max(c.value.len()) > TEXT_MAX_BYTES;
+        match self.cohorts.iter().any(long) {
+            true => Err("a cohort's label is too long".into()),
+            false => Ok(()),
+        }
+    }
+}
+
 impl RolloutPlan {
     /// Whether a wave is a handful of nodes that the plan names one by one: everything that they
     /// report is worth its way.
@@ -174,6 +242,7 @@ impl Statement for RolloutPlan {
                 "a plan names at most {PLAN_NODES_MAX} nodes one by one"
             ));
         }
+        self.test.iter().try_for_each(SequentialTest::check)?;
         if self.lease_ttl == Span::ZERO {
             return Err("a lease must live for some time".into());
         }
@@ -215,6 +284,9 @@ pub struct Proposal {
     pub targets: Targets,
     /// In order. A rest wave is added if none is there.
     pub waves: Vec<WaveDraft>,
+    /// See [`RolloutPlan::test`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<SequentialTest>,
     /// See [`RolloutPlan::lease_ttl`].
     pub lease_ttl: Span,
     /// See [`RolloutPlan::not_after`].
@@ -270,7 +342,7 @@ impl Statement for Proposal {
         if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
             return Err(format!("a proposal has 1 to {WAVES_MAX} waves"));
         }
-        Ok(())
+        self.test.iter().try_for_each(SequentialTest::check)
     }
 }
 

@@ -107,6 +107,10 @@ impl Machine {
             },
             os: "linux".into(),
             arch: "x86_64".into(),
+            labels: match endpoint {
+                true => shared.labels(number),
+                false => Default::default(),
+            },
             contact: shared.contact(number),
             epoch: 1,
             boot_id: Hash::of(format!("boot of {number}").as_bytes()),

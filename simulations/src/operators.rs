@@ -98,6 +98,7 @@ impl Hub {
                 exclusions: Vec::new(),
             },
             waves: shared.scenario.drafts(spec, self.clock().wall)?,
+            test: None,
             lease_ttl: Span::from_secs(self.shared.scenario.rollout.lease_ttl_s),
             not_after: EXPIRES,
         };

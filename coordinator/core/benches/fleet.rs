@@ -152,6 +152,7 @@ impl Bench {
                 exclusions: Vec::new(),
             },
             waves: Preset::Normal.waves(CREATED),
+            test: None,
             lease_ttl: Span::from_secs(600),
             not_after: EXPIRES,
         };

@@ -8,7 +8,7 @@ use protocol::plan::{Proposal, Recall, RolloutPlan};
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
-use crate::conductor::Conductor;
+use crate::conductor::{Conductor, cut};
 use crate::contract::{Action, Answer, Command, CommandError, LedgerEvent, RolloutState, Ticket};
 use crate::fold::enlisted;
 use crate::resolve::resolve;
@@ -39,6 +39,11 @@ impl Conductor {
             Command::Resume(rollout) => self.resume_rollout(&rollout),
             Command::Halt(rollout, why) => self.halt(&rollout, &why),
             Command::Recall(recall) => self.recall(&recall),
+            Command::ReportProblem {
+                rollout,
+                node,
+                what,
+            } => self.report_problem(rollout, node, &what),
             Command::Revoke { node, reason } => self.revoke(node, reason),
         };
         let answer = outcome.unwrap_or_else(Answer::Refused);
@@ -221,6 +226,28 @@ impl Conductor {
         self.give(OrderBody::Recall {
             rollout: id.clone(),
             statement,
+        });
+        Ok(Answer::Done)
+    }
+
+    fn report_problem(&mut self, id: RolloutId, node: NodeId, what: &str) -> Outcome {
+        use RolloutState as S;
+        let from = [S::Running, S::Paused, S::Held, S::Finished];
+        let rollout = self.in_state(&id, &from, "problems count only while it is judged")?;
+        let target = rollout.targets.get(&node).ok_or(CommandError::NoTarget {
+            rollout: id.clone(),
+            node,
+        })?;
+        if target.problem {
+            return Ok(Answer::Done);
+        }
+        let what = cut(what);
+        self.note("problem", format!("{id}: {node}: {what}"));
+        self.record(LedgerEvent::Problem {
+            rollout: id,
+            node,
+            what,
+            at: self.now.wall,
         });
         Ok(Answer::Done)
     }

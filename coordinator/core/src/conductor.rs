@@ -19,8 +19,9 @@ use crate::contract::{
 };
 use crate::feeds::Feeds;
 use crate::fleet::{Fleet, Held};
+use crate::moves::Move;
 use crate::orders::OrderBook;
-use crate::rollout::{Move, Rollout};
+use crate::rollout::Rollout;
 use crate::view;
 
 /// The coordinator's brain.
@@ -261,11 +262,7 @@ impl Conductor {
     }
 
     pub(crate) fn give_halt(&mut self, rollout: &RolloutId, reason: &str) {
-        let mut end = reason.len().min(TEXT_MAX_BYTES);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (rollout, reason) = (rollout.clone(), reason[..end].to_owned());
+        let (rollout, reason) = (rollout.clone(), cut(reason));
         self.give(OrderBody::Halt { rollout, reason });
     }
 
@@ -322,11 +319,39 @@ impl Conductor {
                 );
                 self.record(LedgerEvent::WaveOpened { rollout, wave, at });
             }
-            Move::Lease(wave) => self.give_lease(id, wave),
-            Move::Pass { wave, votes, why } => {
+            Move::Lease { wave, below } => self.give_lease(id, wave, below),
+            Move::Clear { cohort, counts } => {
+                let line = format!(
+                    "{id}: {} of {} outcomes are failures; the release goes on",
+                    counts.1,
+                    counts.0 + counts.1
+                );
+                self.note("cleared", line);
+                self.record(LedgerEvent::Cleared {
+                    rollout,
+                    cohort,
+                    counts,
+                    at,
+                });
+            }
+            Move::HoldCohort {
+                cohort,
+                counts,
+                why,
+            } => {
+                self.note("cohort_held", format!("{id}: {why}"));
+                self.record(LedgerEvent::CohortHeld {
+                    rollout,
+                    cohort,
+                    counts,
+                    why,
+                    at,
+                });
+            }
+            Move::Pass { wave, counts, why } => {
                 let line = format!("{} of {id} passed: {why}", name(self, wave));
                 self.note("wave_passed", line);
-                let (verdict, counts) = (Verdict::Pass, (votes.good, votes.bad));
+                let verdict = Verdict::Pass;
                 self.record(LedgerEvent::Verdict {
                     rollout,
                     wave,
@@ -336,10 +361,10 @@ impl Conductor {
                     at,
                 });
             }
-            Move::Fail { wave, votes, why } => {
+            Move::Fail { wave, counts, why } => {
                 let why = format!("{} failed its gate: {why}", name(self, wave));
                 self.note("held", format!("{id}: {why}"));
-                let (verdict, counts) = (Verdict::Fail, (votes.good, votes.bad));
+                let verdict = Verdict::Fail;
                 let said = why.clone();
                 self.record(LedgerEvent::Verdict {
                     rollout,
@@ -371,7 +396,7 @@ impl Conductor {
 
     /// Gives a lease up to `wave`. Its wall-clock end is two lives away: a peer may hand it on late,
     /// and no start that it allows may come later than that.
-    fn give_lease(&mut self, id: &RolloutId, wave: u32) {
+    fn give_lease(&mut self, id: &RolloutId, wave: u32, below: Option<u64>) {
         let Some(rollout) = self.rollouts.get_mut(id) else {
             return;
         };
@@ -380,10 +405,13 @@ impl Conductor {
         let end = self.now.wall + Span(ttl.0.saturating_mul(2));
         let not_after = rollout.plan.not_after.min(end);
         let plan = rollout.digest;
+        let held = rollout.evidence.as_ref().map(|e| e.held());
         self.give(OrderBody::GoLease {
             rollout: id.clone(),
             plan,
             wave,
+            below,
+            held: held.unwrap_or_default(),
             not_after,
         });
     }
@@ -449,4 +477,13 @@ impl Conductor {
             && held.coordinators == self.config.coordinators;
         !same_news || self.now.wall + self.half_life() >= held.expires
     }
+}
+
+/// As much of a text for people as an order or the ledger takes.
+pub(crate) fn cut(text: &str) -> String {
+    let mut end = text.len().min(TEXT_MAX_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
 }

@@ -11,15 +11,19 @@
 use std::collections::BTreeMap;
 
 use protocol::envelope::Envelope;
-use protocol::feed::{Roster, StageCounts, Stages};
+use protocol::feed::{Roster, Stages};
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Mark, Order, OrderBody};
 use protocol::plan::{Proposal, Recall, RolloutPlan};
-use protocol::status::{Bucket, NodeStatus, SignedStatus, State};
+use protocol::status::{NodeStatus, SignedStatus};
 use protocol::topology::Topology;
 use protocol::wire::{Contact, Presence};
-use protocol::{FleetId, Hash, NodeId, PublicKey, RolloutId, Seq, SiteId, Span, Time, Verified};
+use protocol::{FleetId, Hash, NodeId, PublicKey, RolloutId, SiteId, Span, Time, Verified};
 use serde::{Deserialize, Serialize};
+
+pub use crate::views::{
+    Counts, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView,
+};
 
 /// Ties an answer to its command or uplink.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -139,6 +143,16 @@ pub enum Command {
     Halt(RolloutId, String),
     /// Take back what was installed, under the `plans` threshold.
     Recall(Verified<Recall>),
+    /// The release does harm on a node, by the word of the help desk, a user or monitoring. It counts as
+    /// that node's failure, also after a green install; once for each node.
+    ReportProblem {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Where.
+        node: NodeId,
+        /// What, for people.
+        what: String,
+    },
     /// Revoke a node's certificate; the body makes the new list once this is answered.
     Revoke {
         /// The node.
@@ -176,6 +190,14 @@ pub enum CommandError {
     /// No such node.
     #[error("node {0} is not enrolled")]
     NoNode(NodeId),
+    /// Not one of its targets.
+    #[error("node {node} is no target of rollout {rollout}")]
+    NoTarget {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The node.
+        node: NodeId,
+    },
     /// Not in this state.
     #[error("rollout {rollout} is {state}, and {wanted}")]
     WrongState {
@@ -354,6 +376,43 @@ pub enum LedgerEvent {
         /// When, wall time.
         at: Time,
     },
+    /// The sequential test spoke for the release, or for a cohort of the plan, and begins anew.
+    Cleared {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The cohort, as a number into the plan's list; none: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cohort: Option<u32>,
+        /// Outcomes that were good, and bad, since it last did.
+        counts: (u32, u32),
+        /// When.
+        at: Time,
+    },
+    /// A declared cohort failed alone. Its nodes start nothing from here on, and their outcomes count at
+    /// no gate; the rest goes on.
+    CohortHeld {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The cohort, as a number into the plan's list.
+        cohort: u32,
+        /// Outcomes that were good, and bad.
+        counts: (u32, u32),
+        /// One sentence.
+        why: String,
+        /// When.
+        at: Time,
+    },
+    /// Someone says that the release does harm on a node, whatever the node itself says.
+    Problem {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Where.
+        node: NodeId,
+        /// What, for people.
+        what: String,
+        /// When.
+        at: Time,
+    },
     /// An order was decided; it is signed and sent after this.
     Order(Box<Order>),
     /// A recall was accepted.
@@ -419,146 +478,4 @@ pub enum RolloutState {
     Recalled,
     /// Every wave passed.
     Finished,
-}
-
-/// A rollout as listings and `watch` show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct RolloutView {
-    /// The rollout.
-    pub rollout: RolloutId,
-    /// `product@version`.
-    pub release: String,
-    /// Where it stands.
-    pub state: RolloutState,
-    /// Why, in a sentence.
-    pub why: String,
-    /// Digest of the plan.
-    pub plan: Hash,
-    /// Approvals that count, and how many must.
-    pub approvals: (u32, u32),
-    /// All targets.
-    pub targets: u32,
-    /// The four counts; they add up to `targets`.
-    pub counts: Counts,
-    /// What the open ones are at, as delegates last counted; adds up to `counts.open`.
-    pub stages: StageCounts,
-    /// The waves.
-    pub waves: Vec<WaveView>,
-}
-
-/// The four counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Counts {
-    /// The release is there and works.
-    pub applied: u32,
-    /// It is not, and was tried.
-    pub failed: u32,
-    /// Received, outcome open.
-    pub open: u32,
-    /// Not received.
-    pub not_received: u32,
-}
-
-impl Counts {
-    /// All four together.
-    pub fn total(&self) -> u32 {
-        self.applied + self.failed + self.open + self.not_received
-    }
-    /// Counts one more.
-    pub fn add(&mut self, bucket: Bucket) {
-        match bucket {
-            Bucket::Applied => self.applied += 1,
-            Bucket::Failed => self.failed += 1,
-            Bucket::Open => self.open += 1,
-            Bucket::NotReceived => self.not_received += 1,
-            Bucket::Out => {}
-        }
-    }
-}
-
-/// A wave as listings show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct WaveView {
-    /// Counted from 0.
-    pub number: u32,
-    /// For people.
-    pub name: String,
-    /// `scheduled`, `running`, `soaking`, `passed`, `failed`.
-    pub state: String,
-    /// Targets in it.
-    pub targets: u32,
-    /// Their counts.
-    pub counts: Counts,
-    /// Opened at, wall time.
-    pub opened_at: Option<Time>,
-    /// Passed or failed at, wall time.
-    pub ended_at: Option<Time>,
-}
-
-/// A release as listings show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ReleaseView {
-    /// `product@version`.
-    pub name: String,
-    /// Digest of the manifest.
-    pub digest: Hash,
-    /// The manifest.
-    pub manifest: ReleaseManifest,
-}
-
-/// A site as listings show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SiteView {
-    /// Its name.
-    pub site: SiteId,
-    /// Whether the newest topology has it.
-    pub known: bool,
-    /// Enrolled nodes that are in it, revoked ones left out.
-    pub nodes: u32,
-    /// Those heard of lately.
-    pub reachable: u32,
-    /// Cap on what they take over the WAN, bytes a second at the sockets; none: no cap.
-    pub wan_down_bytes_per_s: Option<u64>,
-}
-
-/// A node as listings show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NodeView {
-    /// The node.
-    pub node: NodeId,
-    /// For people.
-    pub hostname: String,
-    /// Its site.
-    pub site: Option<SiteId>,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Wall time of the last word of it.
-    pub last_seen: Option<Time>,
-    /// Whether its certificate was revoked.
-    pub revoked: bool,
-    /// Its newest status in each rollout.
-    pub statuses: Vec<StatusView>,
-}
-
-/// A register as listings show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct StatusView {
-    /// The rollout.
-    pub rollout: RolloutId,
-    /// The wave.
-    pub wave: u32,
-    /// The state.
-    pub state: State,
-    /// One line.
-    pub reason: String,
-    /// The register's number.
-    pub seq: Seq,
-    /// Payload bytes from peers in the site.
-    pub lan_bytes: u64,
-    /// Payload bytes over the site's WAN.
-    pub wan_bytes: u64,
-    /// Exit code of a failed step or check.
-    pub exit_code: Option<i32>,
-    /// End of its output.
-    pub output_tail: String,
 }

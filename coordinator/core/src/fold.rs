@@ -46,6 +46,9 @@ impl Conductor {
             | LedgerEvent::Targets { rollout, .. }
             | LedgerEvent::WaveOpened { rollout, .. }
             | LedgerEvent::Verdict { rollout, .. }
+            | LedgerEvent::Cleared { rollout, .. }
+            | LedgerEvent::CohortHeld { rollout, .. }
+            | LedgerEvent::Problem { rollout, .. }
             | LedgerEvent::Silent { rollout, .. } => {
                 if let Some(held) = self.rollouts.get_mut(rollout) {
                     fold_rollout(held, &self.fleet, event, boot);
@@ -62,6 +65,12 @@ impl Conductor {
 
     fn fold_order(&mut self, order: &Order) {
         self.orders.fold(order);
+        let boot = self.now.boot;
+        if let OrderBody::GoLease { rollout, below, .. } = &order.body
+            && let Some(held) = self.rollouts.get_mut(rollout)
+        {
+            held.fold_lease(*below, boot);
+        }
         if let OrderBody::Bulletin(bulletin) = &order.body {
             use RolloutState as S;
             for rollout in self.rollouts.values_mut() {
@@ -120,6 +129,9 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
         } => {
             rollout.fold_verdict(*wave, *verdict, *at);
         }
+        LedgerEvent::Cleared { cohort, .. } => rollout.fold_cleared(*cohort),
+        LedgerEvent::CohortHeld { cohort, .. } => rollout.fold_cohort_held(*cohort),
+        LedgerEvent::Problem { node, .. } => rollout.fold_problem(node),
         LedgerEvent::Silent { nodes, .. } => {
             for node in nodes {
                 rollout.fold_target_state(node, State::MissingReport, boot);
@@ -133,8 +145,8 @@ fn fold_joined(rollout: &mut Rollout, fleet: &Fleet, joined: &[(NodeId, u32)], b
     for (node, wave) in joined {
         let state = last_state(fleet, node, &rollout.plan.rollout);
         let state = state.filter(|s| !is_out(*s)).unwrap_or(State::NotReceived);
-        let site = fleet.nodes.get(node).and_then(|n| n.site.as_deref());
-        rollout.fold_joined(*node, *wave, site, state, boot);
+        let traits = fleet.nodes.get(node).map(|n| rollout.traits(n));
+        rollout.fold_joined(*node, *wave, traits.unwrap_or_default(), state, boot);
     }
 }
 

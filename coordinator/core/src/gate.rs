@@ -20,6 +20,9 @@ pub(crate) struct Votes {
     pub bad: u32,
     /// Nodes that joined too late to vote.
     pub late: u32,
+    /// Once the wave has been open for long: those that began or have an outcome. The others are not
+    /// waited for; they may be off for good, or have no room for the release.
+    pub present: Option<u32>,
 }
 
 impl Votes {
@@ -27,6 +30,7 @@ impl Votes {
     fn needed(&self, gate: &Gate) -> u32 {
         gate.min_sample
             .min(self.voters)
+            .min(self.present.unwrap_or(u32::MAX))
             .max(u32::from(self.voters > 0))
     }
 
@@ -168,6 +172,7 @@ mod tests {
                 good,
                 bad,
                 late: 0,
+                present: None,
             };
             let held = held.map(Span::from_secs);
             let verdict = judge(&gate(ppm, sample), votes, held);
@@ -186,6 +191,7 @@ mod tests {
             good,
             bad: 0,
             late,
+            present: None,
         };
         let gate = gate(900_000, 2);
         for (votes, expected) in [
@@ -207,6 +213,7 @@ mod tests {
             good: 3,
             bad: 1,
             late: 0,
+            present: None,
         };
         let why = sentence(&gate(900_000, 4), votes, None);
         assert_eq!(why, "3 of 4 outcomes are good (75.0 %), 90.0 % are needed");
@@ -215,6 +222,7 @@ mod tests {
             good: 0,
             bad: 1,
             late: 0,
+            present: None,
         };
         let why = sentence(&gate(900_000, 4), votes, None);
         assert_eq!(

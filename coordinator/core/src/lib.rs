@@ -8,11 +8,13 @@
 mod commands;
 pub mod conductor;
 pub mod contract;
+mod evidence;
 mod feeds;
 mod fleet;
 mod fold;
 pub mod forecast;
 mod gate;
+mod moves;
 mod orders;
 mod pool;
 mod presence;
@@ -22,7 +24,11 @@ mod reports;
 mod resolve;
 mod rollout;
 mod roster;
+mod sequential;
+mod tally;
 mod view;
+mod views;
+mod window;
 
 pub use conductor::Conductor;
 pub use contract::{Action, Answer, Command, CommandError, Config, Event, LedgerEvent, Ticket};

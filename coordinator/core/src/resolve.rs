@@ -85,6 +85,7 @@ pub(crate) fn resolve(
         salt,
         targets: proposal.targets.clone(),
         waves,
+        test: proposal.test.clone(),
         lease_ttl: proposal.lease_ttl,
         created: now.wall,
         not_after: proposal.not_after,

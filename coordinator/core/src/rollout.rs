@@ -7,91 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::envelope::Envelope;
-use protocol::limits::LEDGERED_NODES_MAX;
+use protocol::limits::ABSENT_AFTER;
 use protocol::plan::RolloutPlan;
 use protocol::status::{Bucket, Reachability, State, bucket};
 use protocol::trust::Statement;
 use protocol::{Hash, NodeId, Now, PublicKey, SiteId, Span, Time};
 
-use crate::contract::{Counts, RolloutState, Verdict};
-use crate::gate::{self, Votes};
+use crate::contract::{RolloutState, Verdict};
+use crate::evidence::{Evidence, Traits};
+use crate::fleet::Node;
+use crate::gate;
 use crate::roster::Roster;
-
-/// A node that the rollout concerns.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Target {
-    pub wave: u32,
-    /// Later joiners have no vote: nobody tips a gate by enrolling.
-    pub votes: bool,
-    /// Its wave is certain. In a plan with waves for sites it is not until the node was heard of.
-    pub placed: bool,
-    pub state: State,
-    /// Its failure was known when an operator resumed a held rollout.
-    pub forgiven: bool,
-    /// Boot time of its last word.
-    heard: Time,
-}
-
-/// What the targets of a wave add up to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Tally {
-    pub targets: u32,
-    pub counts: Counts,
-    pub votes: Votes,
-    /// Nothing more is to come from these.
-    pub ended: u32,
-    /// Changing themselves right now.
-    pub in_flight: u32,
-    /// After a recall: the release is not (or no longer) there by this rollout.
-    pub taken_back: u32,
-}
-
-impl Tally {
-    fn add(&mut self, t: &Target) {
-        let in_bucket = bucket(t.state, Reachability::Reachable);
-        self.targets += 1;
-        self.counts.add(in_bucket);
-        let votes = t.votes && t.placed && !t.forgiven;
-        self.votes.voters += u32::from(votes);
-        self.votes.good += u32::from(votes && in_bucket == Bucket::Applied);
-        self.votes.bad += u32::from(votes && in_bucket == Bucket::Failed);
-        self.votes.late += u32::from(!t.votes);
-        self.ended += u32::from(t.state.ended());
-        self.in_flight += u32::from(t.state.started() || t.state == State::RollingBack);
-        self.taken_back += u32::from(is_back(t.state));
-    }
-
-    fn remove(&mut self, t: &Target) {
-        let mut one = Tally::default();
-        one.add(t);
-        self.targets -= one.targets;
-        self.counts.applied -= one.counts.applied;
-        self.counts.failed -= one.counts.failed;
-        self.counts.open -= one.counts.open;
-        self.counts.not_received -= one.counts.not_received;
-        self.votes.voters -= one.votes.voters;
-        self.votes.good -= one.votes.good;
-        self.votes.bad -= one.votes.bad;
-        self.votes.late -= one.votes.late;
-        self.ended -= one.ended;
-        self.in_flight -= one.in_flight;
-        self.taken_back -= one.taken_back;
-    }
-}
-
-/// Whether a recall has nothing more to do at a target. One that fell silent or got stuck on its way
-/// back may still have the release; one that had it before the rollout keeps it.
-fn is_back(state: State) -> bool {
-    let still_there = matches!(
-        state,
-        State::Succeeded | State::MissingReport | State::RollbackFailed
-    );
-    state.ended() && !still_there
-}
-
-fn has_failed(target: &Target) -> bool {
-    bucket(target.state, Reachability::Reachable) == Bucket::Failed
-}
+use crate::tally::{Tally, Target, has_failed};
+use crate::window::Window;
 
 /// Where a wave stands.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -101,36 +29,9 @@ pub(crate) struct WaveStand {
     pub verdict: Option<Verdict>,
     pub tally: Tally,
     /// Boot time since which the ratio holds with the sample in.
-    holds_since: Option<Time>,
-}
-
-/// What a rollout wants to do next.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Move {
-    /// These said nothing for too long after a reported start.
-    Silence(Vec<NodeId>),
-    /// A gate failed; the rollout is held.
-    Fail {
-        wave: u32,
-        votes: Votes,
-        why: String,
-    },
-    /// A gate passed.
-    Pass {
-        wave: u32,
-        votes: Votes,
-        why: String,
-    },
-    /// The next wave may start.
-    Open(u32),
-    /// Renew the lease of the waves up to this.
-    Lease(u32),
-    /// Every wave passed.
-    Finish,
-    /// Every target is back.
-    TakenBack,
-    /// The plan's time is over.
-    Expire,
+    pub(crate) holds_since: Option<Time>,
+    /// Boot time since which it is open, or the coordinator knows that it is.
+    pub(crate) opened_boot: Option<Time>,
 }
 
 /// One rollout.
@@ -145,20 +46,25 @@ pub(crate) struct Rollout {
     pub state: RolloutState,
     pub why: String,
     /// It ran once.
-    started: bool,
+    pub(crate) started: bool,
     /// It ended and left the bulletin.
     pub retired: bool,
-    roster: Roster,
+    pub(crate) roster: Roster,
     pub targets: BTreeMap<NodeId, Target>,
     /// Targets that count as failed, so that nobody looks for them among all.
-    failed: BTreeSet<NodeId>,
+    pub(crate) failed: BTreeSet<NodeId>,
     pub waves: Vec<WaveStand>,
     /// Boot time at which the lease is renewed.
-    lease_due: Time,
+    pub(crate) lease_due: Time,
     /// Nodes that reported a start, by the boot time at which their silence counts as failure.
-    awaited: BTreeSet<(Time, NodeId)>,
+    pub(crate) awaited: BTreeSet<(Time, NodeId)>,
     /// Boot time since which nothing more is to come.
-    settled_since: Option<Time>,
+    pub(crate) settled_since: Option<Time>,
+    /// What the outcomes prove, if the plan has a sequential test.
+    pub(crate) evidence: Option<Evidence>,
+    pub(crate) window: Window,
+    /// See [`ABSENT_AFTER`].
+    pub absent_after: Span,
 }
 
 impl Rollout {
@@ -169,6 +75,9 @@ impl Rollout {
             digest: envelope.digest(),
             waves: vec![WaveStand::default(); plan.waves.len()],
             roster: Roster::of(&plan),
+            evidence: plan.test.as_ref().map(Evidence::new),
+            window: Window::default(),
+            absent_after: ABSENT_AFTER,
             plan,
             envelope,
             approved_by: Vec::new(),
@@ -201,6 +110,7 @@ impl Rollout {
             {
                 (wave.verdict, wave.ended_at, wave.holds_since) = (None, None, None);
             }
+            self.evidence.iter_mut().for_each(Evidence::begin_anew);
         }
         self.started |= state == RolloutState::Running;
         self.state = state;
@@ -209,13 +119,13 @@ impl Rollout {
         self.settled_since = None;
     }
 
-    /// Folds that a node became a target, or changed its wave. One whose `site` nobody knows yet may
+    /// Folds that a node became a target, or changed its wave. One whose site nobody knows yet may
     /// stand in another wave than it seems, and may never be heard of, so no gate waits for it.
     pub fn fold_joined(
         &mut self,
         node: NodeId,
         wave: u32,
-        site: Option<&SiteId>,
+        traits: Traits,
         state: State,
         boot: Time,
     ) {
@@ -224,14 +134,18 @@ impl Rollout {
         };
         let wave = wave.min(count as u32);
         let silent = state == State::NotReceived;
-        let placed = site.is_some() || !silent || !self.roster.asks_for_sites();
+        let placed = traits.site.is_some() || !silent || !self.roster.asks_for_sites();
         if self.targets.contains_key(&node) {
             self.change(&node, |t| {
                 t.wave = wave;
                 t.placed |= placed;
+                t.traits.site = traits.site;
             });
             return;
         }
+        let held = self.is_held(&traits);
+        let at = self.evidence.as_ref().map(|_| self.roster.position(&node));
+        let at = at.unwrap_or(0);
         let votes = self.state == RolloutState::Ready;
         let target = Target {
             wave,
@@ -239,9 +153,12 @@ impl Rollout {
             placed,
             state,
             forgiven: false,
+            problem: false,
+            held,
+            at,
+            traits,
             heard: boot,
         };
-        self.waves[wave as usize].tally.add(&target);
         self.targets.insert(node, target);
         self.index(&node);
     }
@@ -249,9 +166,7 @@ impl Rollout {
     /// Folds that a node is no target any more.
     pub fn fold_left(&mut self, node: &NodeId) {
         self.unindex(node);
-        if let Some(target) = self.targets.remove(node) {
-            self.waves[target.wave as usize].tally.remove(&target);
-        }
+        self.targets.remove(node);
     }
 
     /// Folds a target's newest state. One that takes it out of the targets is no target's any more by
@@ -273,6 +188,71 @@ impl Rollout {
             stand.opened_at = Some(at);
             self.lease_due = Time(0);
         }
+        if self.evidence.is_some() {
+            self.window.open();
+            let members = self
+                .targets
+                .iter()
+                .filter(|(_, t)| t.wave == wave && t.waits());
+            members.for_each(|(id, t)| self.window.add(*id, t.at, t.heard));
+        }
+    }
+
+    /// Folds a lease: who has leave from here on.
+    pub fn fold_lease(&mut self, below: Option<u64>, boot: Time) {
+        let until = boot + self.patience();
+        self.window.leased(below, until);
+    }
+
+    /// Folds a verdict of the sequential test for the release, or for a cohort.
+    pub fn fold_cleared(&mut self, cohort: Option<u32>) {
+        self.evidence.iter_mut().for_each(|e| e.cleared(cohort));
+    }
+
+    /// Folds that the release does harm on a node.
+    pub fn fold_problem(&mut self, node: &NodeId) {
+        self.change(node, |t| t.problem = true);
+    }
+
+    /// Folds that a cohort is held: its nodes start nothing and their outcomes count nowhere.
+    pub fn fold_cohort_held(&mut self, cohort: u32) {
+        let Some(evidence) = &mut self.evidence else {
+            return;
+        };
+        evidence.hold(cohort);
+        let evidence = &*evidence;
+        let concerned = |(_, t): &(&NodeId, &Target)| !t.held && evidence.is_held(t.traits.cohorts);
+        let nodes: Vec<NodeId> = self
+            .targets
+            .iter()
+            .filter(concerned)
+            .map(|(id, _)| *id)
+            .collect();
+        nodes
+            .iter()
+            .for_each(|id| self.change(id, |t| t.held = true));
+        self.lease_due = Time(0);
+    }
+
+    /// What of a node matters at gates.
+    pub fn traits(&self, node: &Node) -> Traits {
+        let test = self.plan.test.as_ref();
+        Traits {
+            site: node.site.clone(),
+            cohorts: test.map_or(0, |t| t.cohorts_of(&node.labels)),
+        }
+    }
+
+    fn is_held(&self, traits: &Traits) -> bool {
+        let evidence = self.evidence.as_ref();
+        evidence.is_some_and(|e| e.is_held(traits.cohorts))
+    }
+
+    /// How long a node that has leave and does not start is counted on.
+    fn patience(&self) -> Span {
+        let newest = self.newest_open().unwrap_or(0);
+        let gate = self.plan.waves.get(newest as usize).map(|w| &w.gate);
+        gate.map_or(Span::ZERO, |g| g.silence_after)
     }
 
     /// Folds a verdict.
@@ -286,9 +266,7 @@ impl Rollout {
     fn change(&mut self, node: &NodeId, change: impl FnOnce(&mut Target)) {
         self.unindex(node);
         if let Some(target) = self.targets.get_mut(node) {
-            self.waves[target.wave as usize].tally.remove(target);
             change(target);
-            self.waves[target.wave as usize].tally.add(target);
         }
         self.index(node);
     }
@@ -298,11 +276,19 @@ impl Rollout {
         (target.state.started() && silence > Span::ZERO).then(|| target.heard + silence)
     }
 
-    /// Takes a target out of the sets in which it stands by its state.
+    /// Takes a target out of the sums and sets in which it stands by its state.
     fn unindex(&mut self, node: &NodeId) {
         let Some(target) = self.targets.get(node) else {
             return;
         };
+        self.waves[target.wave as usize].tally.remove(target);
+        if let Some(evidence) = &mut self.evidence {
+            evidence.target(&target.traits, -1);
+            let verdict = target.verdict();
+            verdict
+                .iter()
+                .for_each(|failed| evidence.vote(&target.traits, *failed, -1));
+        }
         if let Some(at) = self.deadline(target) {
             self.awaited.remove(&(at, *node));
         }
@@ -315,12 +301,37 @@ impl Rollout {
         let Some(target) = self.targets.get(node) else {
             return;
         };
+        self.waves[target.wave as usize].tally.add(target);
+        if let Some(evidence) = &mut self.evidence {
+            evidence.target(&target.traits, 1);
+            let verdict = target.verdict();
+            verdict
+                .iter()
+                .for_each(|failed| evidence.vote(&target.traits, *failed, 1));
+        }
         let (deadline, failed) = (self.deadline(target), has_failed(target));
+        self.place_in_window(node);
         if let Some(at) = deadline {
             self.awaited.insert((at, *node));
         }
         if failed {
             self.failed.insert(*node);
+        }
+    }
+
+    /// Who waits in the newest wave has a place in its window; nobody else has.
+    fn place_in_window(&mut self, node: &NodeId) {
+        let newest = self.newest_open();
+        let Some(target) = self.targets.get(node).filter(|_| self.evidence.is_some()) else {
+            return;
+        };
+        match target.waits() && newest == Some(target.wave) {
+            true if self.window.knows(node, target.at) => {}
+            true => {
+                let until = target.heard + self.patience();
+                self.window.add(*node, target.at, until);
+            }
+            false => self.window.remove(node, target.at),
         }
     }
 
@@ -342,7 +353,7 @@ impl Rollout {
             || (self.state == RolloutState::Finished && now.wall >= self.plan.not_after)
     }
 
-    fn spent_at(&self) -> Option<Time> {
+    pub(crate) fn spent_at(&self) -> Option<Time> {
         Some(self.settled_since? + self.plan.lease_ttl)
     }
 
@@ -404,14 +415,15 @@ impl Rollout {
         self.lease_due = boot;
         self.settled_since = None;
         self.awaited.clear();
-        self.waves.iter_mut().for_each(|w| w.holds_since = None);
+        for wave in &mut self.waves {
+            (wave.holds_since, wave.opened_boot) = (None, None);
+        }
         let ids: Vec<NodeId> = self.targets.keys().copied().collect();
         for id in ids {
-            if let Some(target) = self.targets.get_mut(&id) {
-                target.heard = boot;
-            }
-            self.index(&id);
+            self.change(&id, |t| t.heard = boot);
         }
+        let patience = self.patience();
+        self.window.restart(boot, patience);
     }
 
     /// A lease was given: the next is due after a third of its life.
@@ -427,120 +439,5 @@ impl Rollout {
     /// A lease is wanted at once.
     pub fn want_lease(&mut self) {
         self.lease_due = Time(0);
-    }
-
-    /// What it wants to do now. Folding the events of a move takes the wish away.
-    pub fn next_move(&mut self, now: Now) -> Option<Move> {
-        use RolloutState as S;
-        if !self.is_alive() {
-            return None;
-        }
-        let over = now.wall >= self.plan.not_after;
-        if over && matches!(self.state, S::Running | S::Paused | S::Held) {
-            return Some(Move::Expire);
-        }
-        let silent: Vec<NodeId> = self
-            .awaited
-            .iter()
-            .take_while(|(at, _)| *at <= now.boot)
-            .take(LEDGERED_NODES_MAX)
-            .map(|(_, id)| *id)
-            .collect();
-        if !silent.is_empty() {
-            return Some(Move::Silence(silent));
-        }
-        let tally = self.tally();
-        let settled = match self.state {
-            S::Finished => tally.ended == tally.targets,
-            S::Recalled => tally.taken_back == tally.targets,
-            S::Aborted => tally.in_flight == 0,
-            _ => false,
-        };
-        match settled {
-            true => self.settled_since = self.settled_since.or(Some(now.boot)),
-            false => self.settled_since = None,
-        }
-        match self.state {
-            S::Running | S::Finished => self.judge(now).or_else(|| {
-                let newest = self.newest_open()?;
-                let wanted = self.state == S::Running || tally.ended < tally.targets;
-                (wanted && !over && self.lease_due <= now.boot).then_some(Move::Lease(newest))
-            }),
-            S::Recalling if tally.taken_back == tally.targets => Some(Move::TakenBack),
-            _ => None,
-        }
-    }
-
-    fn judge(&mut self, now: Now) -> Option<Move> {
-        let mut passed = None;
-        let last = self.plan.waves.len() - 1;
-        for (number, stand) in self.waves.iter_mut().enumerate() {
-            if stand.opened_at.is_none() {
-                continue;
-            }
-            let gate = &self.plan.waves[number].gate;
-            let mut votes = stand.tally.votes;
-            // Nothing opens behind the last wave, so late joiners alone need not hold it.
-            if number == last {
-                votes.late = 0;
-            }
-            stand.holds_since = match gate::holds(gate, votes) {
-                true => stand.holds_since.or(Some(now.boot)),
-                false => None,
-            };
-            let held = stand.holds_since.map(|since| now.boot.since(since));
-            let verdict = gate::judge(gate, votes, held);
-            let wave = number as u32;
-            let why = || gate::sentence(gate, votes, held);
-            match (verdict, stand.verdict) {
-                (Verdict::Fail, before) if before != Some(Verdict::Fail) => {
-                    let why = why();
-                    return Some(Move::Fail { wave, votes, why });
-                }
-                (Verdict::Pass, None) if passed.is_none() => {
-                    let why = why();
-                    passed = Some(Move::Pass { wave, votes, why });
-                }
-                _ => {}
-            }
-        }
-        if passed.is_some() || self.state != RolloutState::Running {
-            return passed;
-        }
-        let next = match self.newest_open() {
-            None => 0,
-            Some(open) if self.waves[open as usize].verdict == Some(Verdict::Pass) => open + 1,
-            Some(_) => return None,
-        };
-        match self.plan.waves.get(next as usize) {
-            None => Some(Move::Finish),
-            Some(wave) => (now.wall >= wave.not_before).then_some(Move::Open(next)),
-        }
-    }
-
-    /// Boot time at which it may want something without being told anything.
-    pub fn wakes_at(&self, now: Now) -> Option<Time> {
-        use RolloutState as S;
-        if !self.is_alive() {
-            return None;
-        }
-        let by_wall = |wall: Time| now.boot + wall.since(now.wall);
-        let ends = by_wall(self.plan.not_after);
-        let silence = self.awaited.first().map(|(at, _)| *at);
-        let runs = matches!(self.state, S::Running | S::Finished);
-        let waves = self.waves.iter().zip(&self.plan.waves).filter(|_| runs);
-        let waves = waves.filter_map(|(stand, wave)| {
-            match (stand.opened_at, stand.verdict, stand.holds_since) {
-                (None, ..) => Some(by_wall(wave.not_before)),
-                (_, None, Some(since)) => Some(since + wave.gate.soak),
-                _ => None,
-            }
-        });
-        let lease = runs.then_some(self.lease_due);
-        let wakes = [Some(ends), silence, self.spent_at(), lease]
-            .into_iter()
-            .flatten();
-        // what is past waits for something else than time
-        wakes.chain(waves).filter(|at| *at > now.boot).min()
     }
 }

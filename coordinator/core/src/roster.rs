@@ -58,6 +58,11 @@ impl Roster {
         !self.of_site.is_empty()
     }
 
+    /// A node's place in the rollout.
+    pub fn position(&self, node: &NodeId) -> u64 {
+        position(&self.salt, &self.release, node)
+    }
+
     /// The same as [`RolloutPlan::wave_of`].
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
         let targeted = self.sites.is_empty() || site.is_some_and(|s| self.sites.contains(s));
@@ -65,7 +70,7 @@ impl Roster {
             return None;
         }
         let by_position = || {
-            let at = position(&self.salt, &self.release, node);
+            let at = self.position(node);
             let has = |(bound, _): &&(u64, u32)| at < *bound;
             self.below.iter().find(has).map(|(_, wave)| *wave)
         };

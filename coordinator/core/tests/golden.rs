@@ -15,7 +15,7 @@ use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, V
 
 golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
-    Enlisted);
+    Enlisted, Cleared, CohortHeld, Problem);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -87,6 +87,7 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 silence_after: Span::from_secs(900),
             },
         }],
+        test: None,
         lease_ttl: Span::from_secs(60),
         not_after: EXPIRES,
     };
@@ -217,6 +218,43 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 rollout: id.clone(),
                 except: vec![node(9001)],
                 waves: vec![5, 99_995],
+            },
+        ),
+        (
+            "cleared",
+            LedgerEvent::Cleared {
+                rollout: id.clone(),
+                cohort: None,
+                counts: (400, 1),
+                at: CREATED,
+            },
+        ),
+        (
+            "cleared.cohort",
+            LedgerEvent::Cleared {
+                rollout: id.clone(),
+                cohort: Some(2),
+                counts: (400, 1),
+                at: CREATED,
+            },
+        ),
+        (
+            "cohort_held",
+            LedgerEvent::CohortHeld {
+                rollout: id.clone(),
+                cohort: 2,
+                counts: (1, 11),
+                why: "nodes with driver=e1000 fail".into(),
+                at: CREATED,
+            },
+        ),
+        (
+            "problem",
+            LedgerEvent::Problem {
+                rollout: id.clone(),
+                node: node(1),
+                what: "no sound any more".into(),
+                at: CREATED,
             },
         ),
         (

@@ -142,6 +142,7 @@ pub async fn draft(
             exclusions: ask.exclusions,
         },
         waves: units::drafts(&selectors, now, &gate),
+        test: None,
         lease_ttl: ask.lease,
         not_after: now + ask.valid,
     })

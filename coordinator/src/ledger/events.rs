@@ -83,5 +83,12 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
             ("nodes".into(), "statuses", statuses.len().to_string())
         }
         LedgerEvent::Silent { rollout, .. } => (me(), "silent", rollout.to_string()),
+        LedgerEvent::Cleared { rollout, .. } => (me(), "cleared", rollout.to_string()),
+        LedgerEvent::CohortHeld {
+            rollout, cohort, ..
+        } => (me(), "cohort_held", format!("{rollout} {cohort}")),
+        LedgerEvent::Problem { rollout, node, .. } => {
+            ("operator".into(), "problem", format!("{rollout} {node}"))
+        }
     }
 }

@@ -313,7 +313,7 @@ impl Install {
     fn switch_with_leave(mut self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         let attempt = self.journal.attempt;
         if let Err(wait) = task.permission(rooms) {
-            task.say(State::Waiting(wait.on), &wait.why, attempt, rooms);
+            task.say(wait.on, &wait.why, attempt, rooms);
             return self.with(Awaits::Leave);
         }
         if rooms.busy {

@@ -51,6 +51,7 @@ impl Leases {
             plan,
             wave,
             not_after,
+            ..
         } = &order.body
         else {
             return;

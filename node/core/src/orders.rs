@@ -192,6 +192,12 @@ impl Orders {
             .unwrap_or_default()
     }
 
+    /// The newest lease of a rollout.
+    pub(crate) fn lease(&self, rollout: &RolloutId) -> Option<&OrderBody> {
+        let lease = self.kept.get(&Subject::Lease(rollout.clone()));
+        lease.map(|order| &order.body)
+    }
+
     /// Why a rollout is halted, if it is.
     pub(crate) fn halted(&self, rollout: &RolloutId) -> Option<&str> {
         match &self.kept.get(&Subject::Hold(rollout.clone()))?.body {

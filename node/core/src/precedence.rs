@@ -5,15 +5,20 @@
 //! 2. expired metadata: root, bulletin, plan, release; nothing is trusted without an end;
 //! 3. orders that the bulletin names and that have not come, because one of them may be a halt;
 //! 4. the wave: its floor `not_before`, which no online key can move, and its opening;
-//! 5. the lease.
+//! 5. the lease;
+//! 6. a safeguard that holds the node's cohort, and the node's place among those whom the lease lets start
+//!    before the release has proved itself ([`turn`]).
 //!
 //! The same question is asked when an installation starts and again right before its switch.
 
 use protocol::manifest::ReleaseManifest;
+use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
-use protocol::status::WaitingFor;
+use protocol::positions::position;
+use protocol::status::{State, WaitingFor};
 use protocol::{Now, Time, Verified};
 
+use crate::contract::Config;
 use crate::lease::{LeaseState, Leases};
 use crate::library::Library;
 use crate::orders::Orders;
@@ -21,8 +26,8 @@ use crate::orders::Orders;
 /// Why not now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Wait {
-    /// What is waited for.
-    pub(crate) on: WaitingFor,
+    /// What the node says it is at.
+    pub(crate) on: State,
     /// One line for people.
     pub(crate) why: String,
     /// Boot time at which the answer may change by itself.
@@ -32,7 +37,7 @@ pub(crate) struct Wait {
 impl Wait {
     fn new(on: WaitingFor, why: impl Into<String>) -> Wait {
         Wait {
-            on,
+            on: State::Waiting(on),
             why: why.into(),
             until: None,
         }
@@ -84,7 +89,7 @@ pub(crate) fn permission(
         let why = format!("wave {wave} does not start before its time in the signed plan");
         let until = Some(boot_of(floor, now));
         return Err(Wait {
-            on: WaitingFor::Wave,
+            on: State::Waiting(WaitingFor::Wave),
             why,
             until,
         });
@@ -98,6 +103,50 @@ pub(crate) fn permission(
             format!("wave {wave} has not opened"),
         )),
         LeaseState::Ended(how) => Err(Wait::new(WaitingFor::Lease, how)),
+    }
+}
+
+/// Whether the newest lease, which is live, leaves it to this node to start: a plan with a sequential
+/// test lets a few go first, and holds cohorts that fail alone.
+pub(crate) fn turn(
+    orders: &Orders,
+    plan: &Verified<RolloutPlan>,
+    wave: u32,
+    me: &Config,
+) -> Result<(), Wait> {
+    let Some(test) = &plan.test else {
+        return Ok(());
+    };
+    let Some(OrderBody::GoLease {
+        wave: newest,
+        below,
+        held,
+        ..
+    }) = orders.lease(&plan.rollout)
+    else {
+        return Err(Wait::new(
+            WaitingFor::Lease,
+            "the lease is not known any more",
+        ));
+    };
+    let mine = test.cohorts_of(&me.labels);
+    let holds = |c: &u32| mine & 1u16.checked_shl(*c).unwrap_or(0) != 0;
+    if let Some(cohort) = held.iter().find(|c| holds(c)) {
+        let cohort = test.cohorts.get(*cohort as usize);
+        let name = cohort.map(ToString::to_string).unwrap_or_default();
+        return Err(Wait {
+            on: State::Held,
+            why: format!("a safeguard holds nodes with {name}: the release failed on them"),
+            until: None,
+        });
+    }
+    let at = position(&plan.salt, &plan.release, &me.node);
+    match below {
+        Some(below) if wave == *newest && at >= *below => Err(Wait::new(
+            WaitingFor::Wave,
+            format!("others of wave {wave} go first"),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -209,7 +258,10 @@ mod tests {
         );
         let at = now(case.seconds_since_lease);
         let found = permission(&orders, &leases, &library, &plan, &release, 1, at);
-        assert_eq!(found.map(drop).map_err(|w| w.on), expected);
+        assert_eq!(
+            found.map(drop).map_err(|w| w.on),
+            expected.map_err(State::Waiting)
+        );
     }
 
     #[test]
@@ -307,5 +359,63 @@ mod tests {
             },
             Err(Lease),
         );
+    }
+
+    /// A plan with a test lets a few go first, by position, and holds a cohort by its label.
+    #[test]
+    fn the_lease_of_a_plan_with_a_test_says_whose_turn_it_is() {
+        let fleet = Fleet::new(1);
+        let release = fleet.verified(&fleet.release("app", "1", 1));
+        let mut plan = fleet.plan("r", &release, vec![]);
+        plan.test = Some(protocol::plan::SequentialTest {
+            expected_ppm: 10_000,
+            unacceptable_ppm: 30_000,
+            false_halt_ppm: 100,
+            missed_ppm: 1000,
+            in_flight_max: 50,
+            cohorts: vec![protocol::plan::Cohort {
+                key: "driver".into(),
+                value: "e1000".into(),
+            }],
+        });
+        let plan = fleet.verified(&plan);
+        let me = crate::tests::World::new().config;
+        let mut held_back = me.clone();
+        held_back.labels.insert("driver".into(), "e1000".into());
+        let at = position(&plan.salt, &plan.release, &me.node);
+        let ask = |me: &Config, lease: Option<(u32, Option<u64>, Vec<u32>)>| {
+            let mut orders = Orders::new(Seq::default());
+            if let Some((wave, below, held)) = lease {
+                let order = fleet.order(
+                    1,
+                    OrderBody::GoLease {
+                        rollout: plan.rollout.clone(),
+                        plan: plan.digest(),
+                        wave,
+                        below,
+                        held,
+                        not_after: EXPIRES,
+                    },
+                );
+                orders.take(order, None, &mut Outbox::default());
+            }
+            turn(&orders, &plan, 1, me).map_err(|w| w.on)
+        };
+        let waits = |on| Err(State::Waiting(on));
+        assert_eq!(ask(&me, None), waits(WaitingFor::Lease));
+        assert_eq!(ask(&me, Some((1, None, vec![]))), Ok(()));
+        assert_eq!(
+            ask(&me, Some((1, Some(at), vec![]))),
+            waits(WaitingFor::Wave)
+        );
+        assert_eq!(ask(&me, Some((1, Some(at + 1), vec![]))), Ok(()));
+        assert_eq!(
+            ask(&me, Some((2, Some(0), vec![]))),
+            Ok(()),
+            "an earlier wave"
+        );
+        assert_eq!(ask(&me, Some((1, None, vec![0]))), Ok(()), "another cohort");
+        assert_eq!(ask(&held_back, Some((1, None, vec![0]))), Err(State::Held));
+        assert_eq!(ask(&held_back, Some((1, None, vec![]))), Ok(()));
     }
 }

@@ -209,7 +209,7 @@ impl Rollout {
             Ok(_) => Stage::Installing(Install::begin(&self.task, rooms)),
             Err(wait) => {
                 self.wake = wait.until;
-                self.task.say(State::Waiting(wait.on), &wait.why, 1, rooms);
+                self.task.say(wait.on, &wait.why, 1, rooms);
                 Stage::Waiting
             }
         }

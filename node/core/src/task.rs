@@ -14,7 +14,7 @@ use crate::lease::Leases;
 use crate::library::Library;
 use crate::orders::Orders;
 use crate::outbox::Outbox;
-use crate::precedence::{Leave, Wait, permission};
+use crate::precedence::{Leave, Wait, permission, turn};
 use crate::report::Reports;
 use crate::swarm::Swarm;
 
@@ -94,7 +94,7 @@ impl Task {
 
     /// Whether an install may start or switch now.
     pub(crate) fn permission(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
-        permission(
+        let leave = permission(
             rooms.orders,
             rooms.leases,
             rooms.library,
@@ -102,7 +102,9 @@ impl Task {
             &self.release,
             self.wave,
             rooms.now,
-        )
+        )?;
+        turn(rooms.orders, &self.plan, self.wave, rooms.config)?;
+        Ok(leave)
     }
 
     /// Reports where the node stands; nothing happens if it said so before.

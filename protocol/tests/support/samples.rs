@@ -250,6 +250,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         priority: Priority::High,
         targets: plan.targets.clone(),
         waves: selectors.into_iter().map(draft).collect(),
+        test: None,
         lease_ttl: Span::from_secs(60),
         not_after: EXPIRES,
     };

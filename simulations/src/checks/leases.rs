@@ -34,6 +34,7 @@ impl Leases {
             plan,
             wave,
             not_after,
+            ..
         } = &order.body
         else {
             return;

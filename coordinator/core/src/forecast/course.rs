@@ -12,7 +12,8 @@ use super::{Assumptions, SiteForecast, WaveForecast};
 use crate::contract::{RolloutState, Verdict};
 use crate::fleet::{Fleet, Node};
 use crate::fold::enlisted;
-use crate::rollout::{Move, Rollout};
+use crate::moves::Move;
+use crate::rollout::Rollout;
 
 /// Targets of one site and wave: whatever comes, it comes to all of them at the same time.
 struct Group {
@@ -157,11 +158,14 @@ pub(crate) fn play(
 ) -> Course {
     let reachable = |id: &&NodeId| fleet.nodes.get(*id).is_some_and(|n| n.reachable);
     let mut engine = Rollout::proposed(plan.clone());
+    // who has to be done without shall be seen now, not after a day
+    engine.absent_after = Span(u64::MAX);
     engine.fold_state(RolloutState::Ready, "");
     for group in &groups.groups {
         for node in &group.nodes {
-            let site = fleet.nodes.get(node).and_then(|n| n.site.as_deref());
-            engine.fold_joined(*node, group.wave, site, State::NotReceived, Time(0));
+            let traits = fleet.nodes.get(node).map(|n| engine.traits(n));
+            let traits = traits.unwrap_or_default();
+            engine.fold_joined(*node, group.wave, traits, State::NotReceived, Time(0));
         }
     }
     engine.fold_state(RolloutState::Running, "");
@@ -207,14 +211,21 @@ pub(crate) fn play(
                     course.waves[wave as usize].passes = Some(now);
                 }
                 // leases are renewed all along; nothing here hangs on them
-                Move::Lease(_) => engine.lease_given_until(Time::MAX),
+                Move::Lease { below, .. } => {
+                    engine.fold_lease(below, at(now).boot);
+                    engine.lease_given_until(Time::MAX);
+                }
+                Move::Clear { cohort, .. } => engine.fold_cleared(cohort),
                 Move::Finish => {
                     engine.fold_state(RolloutState::Finished, "");
                     course.finishes = Some(now);
                 }
                 Move::Expire => engine.fold_state(RolloutState::Aborted, ""),
                 // nobody fails or falls silent here, and nothing is taken back
-                Move::Fail { .. } | Move::Silence(_) | Move::TakenBack => break,
+                Move::Fail { .. }
+                | Move::HoldCohort { .. }
+                | Move::Silence(_)
+                | Move::TakenBack => break,
             }
         }
         let wakes = engine

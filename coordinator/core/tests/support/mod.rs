@@ -252,6 +252,7 @@ impl Bench {
                 exclusions: Vec::new(),
             },
             waves,
+            test: None,
             lease_ttl: Span::from_secs(60),
             not_after: EXPIRES,
         }
@@ -351,7 +352,7 @@ impl Bench {
     pub fn uplink_of(&mut self, me: Presence, statuses: Vec<NodeStatus>) -> Vec<Mark> {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        let keys: BTreeMap<NodeId, u64> = (0..20)
+        let keys: BTreeMap<NodeId, u64> = (0..60)
             .chain([300])
             .map(|n| (fixtures::node(n), n))
             .collect();

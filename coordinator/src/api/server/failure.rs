@@ -91,9 +91,10 @@ impl From<TrustError> for Failure {
 impl From<CommandError> for Failure {
     fn from(e: CommandError) -> Failure {
         let status = match &e {
-            CommandError::NoRollout(_) | CommandError::NoRelease(_) | CommandError::NoNode(_) => {
-                StatusCode::NOT_FOUND
-            }
+            CommandError::NoRollout(_)
+            | CommandError::NoRelease(_)
+            | CommandError::NoNode(_)
+            | CommandError::NoTarget { .. } => StatusCode::NOT_FOUND,
             CommandError::Unresolvable(_) | CommandError::Limit(_) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

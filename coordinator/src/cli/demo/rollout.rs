@@ -98,6 +98,7 @@ pub async fn carry_out(
             exclusions: vec![],
         },
         waves: units::drafts(&waves, now, &gate),
+        test: None,
         lease_ttl: Span::from_secs(30),
         not_after: now + Span::from_secs(86_400),
     };

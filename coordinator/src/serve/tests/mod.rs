@@ -157,6 +157,7 @@ impl Town {
                 exclusions: Vec::new(),
             },
             waves: vec![wave],
+            test: None,
             lease_ttl: Span::from_secs(60),
             not_after: now() + Span::from_secs(86_400),
         }

@@ -1,5 +1,7 @@
 //! What the brain is told once, at its start.
 
+use std::collections::BTreeMap;
+
 use protocol::FleetId;
 use protocol::Hash;
 use protocol::NodeId;
@@ -26,6 +28,8 @@ pub struct Config {
     pub os: String,
     /// `std::env::consts::ARCH` of this machine.
     pub arch: String,
+    /// This machine's labels, as it was enrolled with them.
+    pub labels: BTreeMap<String, String>,
     /// Where others reach me.
     pub contact: Contact,
     /// The epoch of my own counters, given at enrolment.

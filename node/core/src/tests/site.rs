@@ -96,6 +96,7 @@ impl Site {
             role,
             os: "linux".into(),
             arch: "x86_64".into(),
+            labels: Default::default(),
             contact: contact(n),
             epoch: 1,
             boot_id: Hash::of(&n.to_le_bytes()),

@@ -103,6 +103,7 @@ impl World {
             role: NodeRole::Endpoint,
             os: "linux".into(),
             arch: "x86_64".into(),
+            labels: Default::default(),
             contact: contact(1),
             epoch: 1,
             boot_id: Hash::of(b"boot 0"),

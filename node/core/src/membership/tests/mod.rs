@@ -105,6 +105,7 @@ impl World {
             role: NodeRole::Endpoint,
             os: "linux".into(),
             arch: "x86_64".into(),
+            labels: Default::default(),
             contact: contact(n),
             // A new life goes on with higher numbers, as the counters on disk see to it.
             epoch: *life,
