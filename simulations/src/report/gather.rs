@@ -19,8 +19,8 @@ impl Report {
         let scenario = &world.shared.scenario;
         let desk = &world.hub.desk;
         let rollouts = world.hub.story.rollouts.len();
-        let (copies, site_details) = sites(world);
-        let (makespan_ratio, makespan_unfinished) = makespans(world);
+        let (spans, makespan_unfinished) = makespans(world);
+        let (copies, site_details) = sites(world, &spans);
         let nodes = scenario.nodes();
         let per_node = desk.traffic.bytes() as f64 / f64::from(nodes.max(1));
         Report {
@@ -32,7 +32,7 @@ impl Report {
             virtual_seconds: seconds(world.time()),
             wall_seconds: None,
             wan_copies: copies,
-            makespan_ratio,
+            makespan_ratio: percentiles(spans.into_iter().flatten()),
             makespan_unfinished,
             origin_copies: origin_copies(world),
             halt_seconds_p999: halt_seconds(world),
@@ -70,11 +70,12 @@ fn outcomes<'a>(
     slots.map(|slot| (slot, island.watch.histories.outcome(slot, rollout)))
 }
 
-fn sites(world: &World) -> (Copies, Vec<SiteReport>) {
+fn sites(world: &World, spans: &[Vec<f64>]) -> (Copies, Vec<SiteReport>) {
     let released = world.hub.story.rollouts.len();
     let mut all = Vec::new();
     let mut sites = Vec::new();
-    for (island, spec) in islands(world).zip(&world.shared.sites) {
+    let of_sites = islands(world).zip(&world.shared.sites).zip(spans);
+    for ((island, spec), spans) in of_sites {
         let bytes = |release: usize| island.tally.wan[release];
         let of_carrier =
             |r: usize| round(bytes(r) as f64 / world.shared.contents[r].carrier.length as f64);
@@ -87,6 +88,8 @@ fn sites(world: &World) -> (Copies, Vec<SiteReport>) {
             nodes: spec.nodes,
             wan_bytes: (0..released).map(bytes).sum(),
             wan_copies: mine,
+            wan_mbit: spec.wan_mbit,
+            makespan_worst: spans.iter().copied().reduce(f64::max).map(round),
         });
     }
     let copies = Copies {
@@ -113,10 +116,11 @@ fn wan_rates(world: &World, site: usize) -> Vec<(f64, f64)> {
     rates
 }
 
-fn makespans(world: &World) -> (Option<Percentiles>, u32) {
+/// For each site what its nodes took, over T_min, and how many nodes never had all.
+fn makespans(world: &World) -> (Vec<Vec<f64>>, u32) {
     let shared = &world.shared;
     let with_nodes = shared.sites.iter().filter(|s| s.nodes > 0).count();
-    let (mut ratios, mut unfinished) = (Vec::new(), 0);
+    let (mut spans, mut unfinished) = (vec![Vec::new(); shared.sites.len()], 0);
     for (release, noted) in world.hub.story.milestones.iter().enumerate() {
         let content = &shared.contents[release];
         let ways = Ways {
@@ -140,18 +144,23 @@ fn makespans(world: &World) -> (Option<Percentiles>, u32) {
                     continue;
                 }
                 match staged {
-                    Some(at) => ratios.push(round(seconds(*at) - seconds(noted.started)) / least),
+                    Some(at) => {
+                        spans[site].push(round(seconds(*at) - seconds(noted.started)) / least)
+                    }
                     None => unfinished += 1,
                 }
             }
         }
     }
-    let of = Percentiles::of(ratios).map(|p| Percentiles {
+    (spans, unfinished)
+}
+
+fn percentiles(values: impl Iterator<Item = f64>) -> Option<Percentiles> {
+    Percentiles::of(values.collect()).map(|p| Percentiles {
         p50: round(p.p50),
         p99: round(p.p99),
         p999: round(p.p999),
-    });
-    (of, unfinished)
+    })
 }
 
 fn origin_copies(world: &World) -> Option<f64> {

@@ -93,6 +93,10 @@ pub struct SiteReport {
     pub wan_bytes: u64,
     /// For each release, these over the carrier's.
     pub wan_copies: Vec<f64>,
+    /// What its WAN brings, Mbit/s.
+    pub wan_mbit: u64,
+    /// The slowest of its nodes that stayed online, over T_min, of the release that took it longest.
+    pub makespan_worst: Option<f64>,
 }
 
 /// A rollout.
