@@ -9,6 +9,7 @@ use protocol::{BlobRef, NodeId, Time};
 use super::desk::Desk;
 use super::flights::Flight;
 use super::holders::Holders;
+use super::news::News;
 use super::owners::Owners;
 use super::site::Circle;
 use super::turns::Turns;
@@ -86,8 +87,8 @@ pub(super) struct Blob {
     pub turns: Turns,
     /// How long a piece takes inside the site, milliseconds, lately.
     pub lan_ms: u64,
-    /// Pieces won since the last notice, and when that was.
-    pub won: Vec<u32>,
+    /// Pieces won that not everybody has heard of, and when I last told of some.
+    pub news: News,
     pub told_at: Time,
     /// When I last gossiped a claim, and who else should hear my claims.
     pub gossiped_at: Time,
@@ -133,7 +134,7 @@ impl Blob {
             met: false,
             lan_ms: 0,
             turns: Turns::default(),
-            won: Vec::new(),
+            news: News::default(),
             told_at: Time(0),
             gossiped_at: Time(0),
             announced: false,
@@ -193,7 +194,7 @@ impl Blob {
             return;
         }
         self.lack.remove(piece);
-        self.won.push(piece);
+        self.news.add(piece);
         self.owners.let_go(piece);
         self.owners.arrived(piece);
         self.tainted.remove(&piece);

@@ -28,6 +28,7 @@ mod flights;
 mod form;
 mod holders;
 mod lan;
+mod news;
 mod owners;
 mod pick;
 mod site;

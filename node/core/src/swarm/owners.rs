@@ -62,6 +62,8 @@ struct Sign {
     heard: Time,
     /// It had something to show.
     won: Time,
+    /// A piece that it claimed came into the site since then.
+    brought: bool,
     /// It brings pieces, or said that it is about to.
     claims: bool,
     /// Its place among the fetchers, and what its places as owner follow from.
@@ -257,6 +259,7 @@ impl Owners {
         let sign = Sign {
             heard: now,
             won,
+            brought: known.is_some_and(|s| s.brought),
             claims,
             place,
             key,
@@ -303,8 +306,15 @@ impl Owners {
         self.stale = true;
     }
 
-    /// A claim was gossiped by a member that may own. Pieces that the blob does not have are nothing.
-    pub fn claimed(&mut self, now: Time, claim: &Claim, me: NodeId) -> Clash {
+    /// A claim was gossiped by a member that may own. Pieces that the blob does not have are nothing;
+    /// nor is there anything to bring of those that are `here`.
+    pub fn claimed(
+        &mut self,
+        now: Time,
+        claim: &Claim,
+        me: NodeId,
+        here: impl Fn(u32) -> bool,
+    ) -> Clash {
         let (node, pieces) = (claim.node, self.pieces);
         let known = claim.pieces.iter().copied().enumerate();
         let known = known.filter(|(_, piece)| *piece < pieces);
@@ -349,7 +359,7 @@ impl Owners {
                 continue;
             }
             self.mine.remove(&piece);
-            if stalled {
+            if stalled || here(piece) {
                 continue;
             }
             let before = self.claims.get(&piece).copied();
@@ -363,7 +373,13 @@ impl Owners {
     /// `owner` is expected to bring something: how long is that to be believed?
     pub fn expect(&mut self, now: Time, owner: NodeId, lease: Span, patience: Span) -> Lease {
         let since = *self.expected.entry(owner).or_insert(now);
-        let sign = self.others.get(&owner);
+        let sign = self.others.get_mut(&owner);
+        let sign = sign.map(|sign| {
+            if std::mem::take(&mut sign.brought) {
+                sign.won = now;
+            }
+            *sign
+        });
         let silent = sign.map_or(since, |s| s.heard.max(since)) + lease;
         let idle = sign.map_or(since, |s| s.won.max(since)) + patience;
         if now < silent.min(idle) {
@@ -410,10 +426,20 @@ impl Owners {
         }
     }
 
-    /// `piece` is in the site: nobody has to bring it.
+    /// `piece` is in the site: nobody has to bring it. Whoever had claimed it has something to show,
+    /// though not everybody hears it say so.
     pub fn arrived(&mut self, piece: u32) {
-        self.claims.remove(&piece);
         self.lapsed.remove(&piece);
+        let Some(node) = self.claims.remove(&piece) else {
+            return;
+        };
+        if let Some(sign) = self.others.get_mut(&node) {
+            sign.brought = true;
+            if self.stalled.get(&node) == Some(&Stall::Idle) {
+                self.stalled.remove(&node);
+                self.stale = true;
+            }
+        }
     }
 
     // ---- my own claims -----------------------------------------------------------------------

@@ -14,6 +14,7 @@ use protocol::{BlobRef, Hash, NodeId, Span, Time};
 
 use super::blob::{Asked, Blob};
 use super::desk::Desk;
+use super::news;
 use super::owners::Clash;
 
 /// A notice that names more pieces than this is a `Have` instead.
@@ -189,36 +190,51 @@ fn ask(desk: &mut Desk, now: Time, blob: &mut Blob, node: &NodeId, follow: bool)
     desk.notify(node, notice);
 }
 
-/// Sends what was won since the last time to those who want it and, as far as is known, lack it.
+/// Tells of what was won those who want it and, as far as is known, lack it: in waves.
 pub(super) fn tell(desk: &mut Desk, now: Time, blob: &mut Blob) {
-    if blob.won.is_empty() {
+    let Some(due) = blob.news.due() else {
         return;
-    }
-    let due = blob.told_at + desk.tempo.have;
-    if blob.told_at != Time(0) && now < due {
+    };
+    let beat = blob.told_at + desk.tempo.have;
+    let due = if blob.told_at == Time(0) {
+        due
+    } else {
+        due.max(beat)
+    };
+    if now < due {
         desk.wake_at(due);
         return;
     }
     blob.told_at = now;
-    let won = std::mem::take(&mut blob.won);
     if desk.site.roaming {
+        blob.news.clear();
         return;
     }
-    let name = blob.name;
-    for node in &blob.interested {
-        let new = won.iter().copied();
-        let pieces: Vec<u32> = new
-            .filter(|piece| !blob.holders.holds(node, *piece))
-            .collect();
-        let notice = match pieces.len() {
-            0 => continue,
-            1..=WON_PIECES_MAX => Notice::Won { blob: name, pieces },
-            _ => Notice::Have {
-                blob: name,
+    let next = now + Span(blob.lan_ms.max(desk.tempo.have.0));
+    let most = news::most(blob.cut.piece_bytes(), blob.lan_ms, desk.tempo.have);
+    let draw = desk.draw(5);
+    let (interested, holders) = (&blob.interested, &blob.holders);
+    let lack = |piece| {
+        let nodes = interested.iter();
+        nodes.filter(move |node| !holders.holds(node, piece))
+    };
+    for (node, pieces) in blob.news.wave(next, most, draw, lack) {
+        let blob_name = blob.name;
+        let notice = if pieces.len() <= WON_PIECES_MAX {
+            Notice::Won {
+                blob: blob_name,
+                pieces,
+            }
+        } else {
+            Notice::Have {
+                blob: blob_name,
                 pieces: blob.have.clone(),
-            },
+            }
         };
-        desk.notify(node, notice);
+        desk.notify(&node, notice);
+    }
+    if let Some(due) = blob.news.due() {
+        desk.wake_at(due.max(now + desk.tempo.have));
     }
 }
 
@@ -354,7 +370,9 @@ pub(super) fn hear_claim(desk: &mut Desk, now: Time, blob: &mut Blob, claim: &Cl
         answer(desk, blob, &from);
     }
     let mine = blob.owners.mine().len();
-    if blob.owners.claimed(now, &claim, desk.me()) == Clash::Mine {
+    let (have, near) = (&blob.have, blob.holders.any());
+    let here = |piece| have.contains(piece) || near.contains(piece);
+    if blob.owners.claimed(now, &claim, desk.me(), here) == Clash::Mine {
         blob.remind.insert(from);
         blob.turns.wan.due = true;
     }
@@ -362,9 +380,6 @@ pub(super) fn hear_claim(desk: &mut Desk, now: Time, blob: &mut Blob, claim: &Cl
         // What I yielded and had begun.
         let mine: BTreeSet<u32> = blob.owners.mine().keys().copied().collect();
         blob.cancel(desk, |flight| flight.wan && !mine.contains(&flight.piece));
-    }
-    for piece in claim.pieces.into_iter().filter(|p| blob.have.contains(*p)) {
-        blob.owners.arrived(piece);
     }
     if blob.owners.is_stale() || blob.owners.brings(&desk.me()) {
         blob.turns.wan.due = true;

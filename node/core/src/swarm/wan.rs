@@ -252,7 +252,10 @@ fn claim(desk: &mut Desk, now: Time, blob: &mut Blob, own: &[u32]) {
 /// Claims are renewed while bytes flow. Who does not know of them is told at once, alone; one whom this
 /// node has not seen hears the next renewal.
 fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
-    if blob.owners.mine().is_empty() || !desk.site.has_company() {
+    let lease = lease(desk, blob);
+    let brought = blob.brought.back().map(|(at, _)| *at);
+    let lately = brought.is_some_and(|at| now.since(at) < Span(lease.0 * 2));
+    if blob.owners.mine().is_empty() && !lately || !desk.site.has_company() {
         blob.remind.clear();
         return;
     }
@@ -269,9 +272,9 @@ fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
             }
         }
     }
-    let lease = lease(desk, blob);
     let alive = |moved: Time| now.since(moved) < Span(lease.0 * 3);
-    let (mut waits, mut flows) = (false, false);
+    // What it brought lately is on its way through the site: until then nobody is to bring it anew.
+    let (mut waits, mut flows) = (false, lately);
     for (_, flight) in desk.flights.live(blob.name).filter(|(_, f)| f.wan) {
         waits = true;
         flows |= alive(flight.moved);

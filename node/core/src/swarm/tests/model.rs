@@ -85,7 +85,7 @@ proptest! {
             declines.into_iter().map(|(n, p)| (node_id(n), p)).filter(|(n, _)| others.contains(n)).collect();
         for (node, piece) in &declined {
             let claim = Claim { node: *node, blob: root, pieces: vec![*piece, 77], held: false, under_way: 0 };
-            owners.claimed(Time(1), &claim, me);
+            owners.claimed(Time(1), &claim, me, |_| false);
         }
         owners.rank_again(Some(me), false, count, |_| true);
         let all: BTreeSet<NodeId> = others.iter().copied().chain([me]).collect();
@@ -105,7 +105,7 @@ proptest! {
         let mut claimers: BTreeMap<u32, BTreeSet<NodeId>> = BTreeMap::new();
         // What was claimed first counts no longer when the node claims anew.
         let mut claim = |node: NodeId, pieces: Vec<u32>| {
-            owners.claimed(Time(2), &Claim { node, blob: root, pieces, held: true, under_way: 0 }, me);
+            owners.claimed(Time(2), &Claim { node, blob: root, pieces, held: true, under_way: 0 }, me, |_| false);
         };
         for pieces in [vec![11, 10, 9], Vec::new()] {
             claimed.keys().for_each(|node| claim(*node, pieces.clone()));
