@@ -327,11 +327,11 @@ pub const UPLINKS_MAX: usize = 256;
 /// Pushes of orders under way at the same time; more wait.
 pub const PUSHES_MAX: usize = 256;
 /// A push that was not answered for so long has failed.
-pub const PUSH_PATIENCE: Span = Span::from_secs(4);
+pub const PUSH_PATIENCE: Span = Span::from_secs(2);
 /// A push that failed is tried again after this, as long as its delegate is connected.
-pub const PUSH_AGAIN: Span = Span::from_secs(1);
+pub const PUSH_AGAIN: Span = Span::from_millis(500);
 /// Tries of a push; after them it is left to the delegate's next report.
-pub const PUSH_TRIES: u32 = 6;
+pub const PUSH_TRIES: u32 = 12;
 /// Members that a newcomer is told; enough to find its site's gossip.
 pub const MEMBERS_TOLD_MAX: usize = 8;
 /// Delegates that the coordinator pushes to; more are left to their uplinks.

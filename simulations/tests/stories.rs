@@ -181,6 +181,26 @@ fn million_can_be_said_and_a_part_of_it_played() {
     assert_eq!((part.all_sites().len(), part.nodes()), (1, 250));
 }
 
+/// A node that had missed the resume and was told of the lease after it stayed halted for good.
+#[test]
+fn global_rough_hears_a_halt_in_time_and_counts_true_in_spite_of_it_all() {
+    let text = include_str!("../scenarios/global-rough.toml");
+    let mut scenario = scenario(text, 200);
+    scenario.site_groups.iter_mut().for_each(|g| g.nodes = 12);
+    scenario.rollout.waves[0].count = Some(6);
+    let (_, report) = played(scenario);
+    finished(&report, &report.rollouts[0]);
+    let text = report.to_text();
+    assert!(
+        report.halt_seconds_p999.is_some_and(|s| s <= 15.0),
+        "{text}"
+    );
+    assert!(
+        report.counts_true_seconds.is_some_and(|s| s <= 30.0),
+        "{text}"
+    );
+}
+
 /// A world in which a third of the nodes lie in one way.
 fn with_liars(how: &str) -> (World, Report) {
     let text = include_str!("../scenarios/three-sites.toml");

@@ -142,9 +142,11 @@ impl Orders {
             .filter(|head| head.last_order > self.seen(&head.rollout))
     }
 
-    /// Kept orders with a higher number than `after`, rising, as many as fit one reply.
+    /// Kept orders with a higher number than `after`, rising, as many as fit one reply. None above the
+    /// head: whoever asks takes the answer for whole, and a hole here would become one there.
     pub(crate) fn after(&self, after: Seq) -> Vec<Envelope> {
-        let mut orders: Vec<_> = self.kept.values().filter(|o| o.seq > after).collect();
+        let whole = |o: &&Verified<Order>| o.seq > after && o.seq <= self.head;
+        let mut orders: Vec<_> = self.kept.values().filter(whole).collect();
         orders.sort_unstable_by_key(|o| o.seq);
         let mut room = CONTROL_MAX_BYTES - MESSAGE_SLACK_BYTES;
         let fits = |order: &&Verified<Order>| {
@@ -372,6 +374,48 @@ mod tests {
         orders.take(halt(3, "c"), None, &mut out);
         orders.pulled(seq(1), &answer);
         assert_eq!(orders.head(), seq(4));
+    }
+
+    /// A node had missed a resume and heard the lease after it. Who asked it for orders took the lease,
+    /// believed that nothing was missing, and stayed halted for good.
+    #[test]
+    fn a_hole_is_not_handed_on() {
+        let fleet = Fleet::new(1);
+        let halt = OrderBody::Halt {
+            rollout: rollout("r"),
+            reason: String::new(),
+        };
+        let resume = OrderBody::Resume {
+            rollout: rollout("r"),
+        };
+        let release = fleet.verified(&fleet.release("app", "1", 1));
+        let plan = fleet.verified(&fleet.plan("r", &release, vec![node(1)]));
+        let lease = fleet.lease(&plan, 0);
+        let [halt, resume, lease] =
+            [(1, halt), (2, resume), (3, lease)].map(|o| fleet.order(o.0, o.1));
+        let mut out = Outbox::default();
+        let [mut whole, mut holed, mut asker] = [0; 3].map(|_| Orders::new(seq(0)));
+        for order in [&halt, &resume, &lease] {
+            whole.take(order.clone(), None, &mut out);
+        }
+        for order in [&halt, &lease] {
+            holed.take(order.clone(), None, &mut out);
+        }
+        asker.take(halt, None, &mut out);
+        let mut ask = |peer: &Orders| {
+            let after = asker.pull_after();
+            let answer = peer.after(after);
+            for order in [&resume, &lease] {
+                if answer.contains(order.envelope()) {
+                    asker.take(order.clone(), None, &mut out);
+                }
+            }
+            asker.pulled(after, &answer);
+            asker.head()
+        };
+        assert_eq!(ask(&holed), seq(1));
+        assert_eq!(ask(&whole), seq(3));
+        assert_eq!(asker.halted(&rollout("r")), None);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::outbox::Outbox;
 const PATIENCE: Span = Span::from_millis(300);
 /// Pause after the first answer that did not help; it doubles.
 const BACKOFF_MIN: Span = Span::from_millis(200);
+/// Who is asked for orders and says nothing for so long is let be, and somebody else is asked: a halt
+/// does not wait until a lost question is given up.
+const ORDERS_PATIENCE: Span = Span::from_secs(1);
 /// The longest pause.
 const BACKOFF_MAX: Span = Span::from_secs(10);
 /// A node of a site turns to the coordinator with every so many-th try only.
@@ -59,9 +62,26 @@ pub(crate) struct Pulled {
 }
 
 struct Pull {
-    asked: Option<(Ticket, NodeId, Seq)>,
+    asked: Option<Asked>,
     tries: u32,
     next: Time,
+}
+
+struct Asked {
+    ticket: Ticket,
+    from: NodeId,
+    after: Seq,
+    /// When it is asked for again, whether an answer came or not.
+    patience: Time,
+}
+
+impl Pull {
+    /// When it is asked for next.
+    fn due(&self) -> Time {
+        self.asked
+            .as_ref()
+            .map_or(self.next, |asked| asked.patience)
+    }
 }
 
 /// All open questions.
@@ -108,10 +128,12 @@ impl Pulls {
         let due: Vec<Wanted> = self
             .open
             .iter()
-            .filter(|(_, p)| p.asked.is_none() && p.next <= now.boot)
+            .filter(|(_, p)| p.due() <= now.boot)
             .map(|(w, _)| *w)
             .collect();
         for wanted in due {
+            let silent = |p: &mut Pull| p.tries += u32::from(p.asked.take().is_some());
+            self.open.get_mut(&wanted).map(silent);
             let tries = self.open[&wanted].tries;
             let to = self.choose(wanted, tries, sources);
             let jitter = self.jitter(BACKOFF_MIN);
@@ -131,7 +153,17 @@ impl Pulls {
                 Wanted::Document(digest) => ControlRequest::PullDocument { digest },
             };
             let ticket = out.ticket();
-            pull.asked = Some((ticket, to.node, sources.after));
+            // The way to the coordinator is long, and the connection that is made for it ends with the answer.
+            let near = !sources.coordinators.iter().any(|c| c.node == to.node);
+            pull.asked = Some(Asked {
+                ticket,
+                from: to.node,
+                after: sources.after,
+                patience: match wanted {
+                    Wanted::Orders if near => now.boot + ORDERS_PATIENCE,
+                    _ => Time::MAX,
+                },
+            });
             out.push(Action::Ask {
                 ticket,
                 to,
@@ -145,9 +177,9 @@ impl Pulls {
     /// it is asked for again after a pause.
     pub(crate) fn answered(&mut self, ticket: Ticket, now: Now) -> Option<Pulled> {
         let jitter = self.jitter(BACKOFF_MIN);
-        let asked_by = |p: &Pull| p.asked.is_some_and(|(t, _, _)| t == ticket);
+        let asked_by = |p: &Pull| p.asked.as_ref().is_some_and(|a| a.ticket == ticket);
         let (wanted, pull) = self.open.iter_mut().find(|(_, p)| asked_by(p))?;
-        let (_, from, after) = pull.asked.take()?;
+        let Asked { from, after, .. } = pull.asked.take()?;
         pull.tries += 1;
         pull.next = backoff(now, pull.tries, jitter);
         Some(Pulled {
@@ -164,11 +196,8 @@ impl Pulls {
 
     /// When the next question is due.
     pub(crate) fn timeout(&self) -> Option<Time> {
-        self.open
-            .values()
-            .filter(|p| p.asked.is_none())
-            .map(|p| p.next)
-            .min()
+        let due = self.open.values().map(Pull::due).min();
+        due.filter(|at| *at != Time::MAX)
     }
 
     fn choose(&mut self, wanted: Wanted, tries: u32, sources: &Sources) -> Option<Contact> {
@@ -304,5 +333,28 @@ mod tests {
             panic!("one question")
         };
         assert_eq!(node, contact(1).node);
+    }
+
+    /// The question was lost, and a halt came only when it was given up, ten seconds later.
+    #[test]
+    fn who_says_nothing_about_orders_is_not_waited_for() {
+        let mut pulls = Pulls::new(7);
+        let mut out = Outbox::default();
+        let mut now = Now::default();
+        pulls.set(&BTreeSet::from([Wanted::Orders]), now);
+        now.boot = pulls.timeout().unwrap();
+        pulls.ask(now, &sources(false), &mut out);
+        let [(lost, _)] = asked(&mut out)[..] else {
+            panic!("one question")
+        };
+        assert_eq!(pulls.timeout(), Some(now.boot + ORDERS_PATIENCE));
+        now.boot = now.boot + ORDERS_PATIENCE;
+        pulls.ask(now, &sources(false), &mut out);
+        let [(ticket, _)] = asked(&mut out)[..] else {
+            panic!("another question")
+        };
+        assert_eq!(pulls.answered(lost, now), None, "too late");
+        assert!(pulls.is_asking(Wanted::Orders));
+        assert_eq!(pulls.answered(ticket, now).unwrap().wanted, Wanted::Orders);
     }
 }
