@@ -189,6 +189,7 @@ impl Bench {
             class: Class::Normal,
             max_bytes_per_s: 0,
             wan: false,
+            spurned: Vec::new(),
         };
         let (progress, mut reports) = mpsc::channel(1 << 16);
         let (begin, cpu_begin) = (Instant::now(), cpu());

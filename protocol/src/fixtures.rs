@@ -245,6 +245,7 @@ impl Fleet {
             parent: None,
             wan_down_bytes_per_s: Some(1 << 20),
             wan_up_bytes_per_s: None,
+            relay: false,
         };
         Topology {
             spec_version: 1,

@@ -289,6 +289,39 @@ pub const LAN_UNDER_WAY_BYTES: u64 = 32 << 20;
 /// nothing else is left to ask for.
 pub const ENDGAME_AFTER: Span = Span::from_secs(2);
 
+// ---- relay between sites -----------------------------------------------------------------------
+
+/// Holders in one referral, and those to which an asker says it was referred in vain.
+pub const REFERRALS_MAX: usize = 2;
+/// A referral on the wire.
+pub const REFERRAL_MAX_BYTES: usize = 4 << 10;
+/// An asker that was referred in vain so often is served by the origin itself.
+pub const SPURNED_MAX: usize = REFERRALS_MAX;
+/// Requests of one site that wait at the origin; one more is answered with `Busy`.
+pub const REFERRALS_WAITING_MAX: usize = 64;
+/// Who waits at the origin is told so this often, so that it knows that it is not forgotten.
+pub const QUEUED_INTERVAL: Span = Span::from_millis(4_000);
+/// Who waited at the origin for so long for another site to have room is served by the origin.
+pub const REFERRAL_WAIT_MAX: Span = Span::from_secs(300);
+/// Transfers that one site takes from others, or gives to them, at the same time, by referral.
+pub const REFERRED_MAX: u32 = 16;
+/// The same where the topology says no rate.
+pub const REFERRED_UNRATED_MAX: u32 = 4;
+/// Requests of other sites that one node serves at the same time; one more is answered with `Busy`.
+pub const GUESTS_MAX: usize = REFERRED_MAX as usize;
+/// Fetches over the WAN that a node has under way or waiting where sites relay.
+pub const WAN_FETCHES_RELAY_MAX: usize = 4;
+/// Blobs whose spreading over the sites the origin follows; of more, the longest unasked falls out.
+pub const SPREADS_MAX: usize = 64;
+/// Nodes of one site that the origin knows to hold pieces of a blob; more are not referred to.
+pub const SPREAD_HOLDERS_MAX: usize = 8;
+/// Holders of one piece that are tried first; beyond them, any site with room is.
+pub const SPREAD_LISTED_MAX: usize = 64;
+/// A blob with more pieces than this is served to everybody by the origin itself.
+pub const SPREAD_PIECES_MAX: u32 = 16_384;
+/// Nobody is referred to a holder that failed for so long.
+pub const SPURN: Span = Span::from_secs(30);
+
 // ---- install ---------------------------------------------------------------------------------
 
 /// Output of a step or a health check that is kept: its last bytes.
@@ -365,4 +398,5 @@ const _: () = assert!(FRAME_PLAIN_MAX_BYTES <= 1 << ZSTD_WINDOW_LOG2_MAX);
 const _: () = assert!(CLAIM_WAIT.0 < CLAIM_LEASE.0);
 const _: () = assert!(WAN_FETCHES_MAX < FETCHES_MAX && WAN_FETCHES_MAX <= CLAIM_WINDOW);
 const _: () = assert!(CLAIM_PIECES_MAX * 5 + 512 < GOSSIP_MAX_BYTES);
+const _: () = assert!(QUEUED_INTERVAL.0 * 2 < SLOW_AFTER.0 && QUEUED_INTERVAL.0 < CLAIM_LEASE.0);
 const _: () = assert!(PRESENCE_INTERVAL.0 * 3 < PRESENCE_LIFETIME.0);

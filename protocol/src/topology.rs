@@ -37,6 +37,9 @@ pub struct Site {
     pub wan_down_bytes_per_s: Option<u64>,
     /// Cap on what all its nodes together send over the WAN, bytes a second; none: no cap.
     pub wan_up_bytes_per_s: Option<u64>,
+    /// Its nodes may give to other such sites over the WAN, and take from them.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub relay: bool,
 }
 
 /// An address range, written `10.1.0.0/16`.
@@ -108,6 +111,12 @@ impl Topology {
             .filter(|(subnet, _)| subnet.contains(address))
             .max_by_key(|(subnet, _)| subnet.prefix)
             .map(|(_, site)| site)
+    }
+
+    /// Whether nodes of one site may give to those of the other over the WAN.
+    pub fn may_relay(&self, one: &SiteId, other: &SiteId) -> bool {
+        let permits = |id: &SiteId| self.site(id).is_some_and(|site| site.relay);
+        one != other && permits(one) && permits(other)
     }
 
     /// The site of that name.

@@ -11,7 +11,9 @@ use crate::blob::BlobRef;
 use crate::envelope::Envelope;
 use crate::feed::{Batch, Roster, Seal, SignedStages};
 use crate::ids::{Hash, NodeId, Seq, SiteId};
-use crate::limits::{CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, NOTICE_MAX_BYTES, REQUEST_MAX_BYTES};
+use crate::limits::{
+    CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, NOTICE_MAX_BYTES, REFERRAL_MAX_BYTES, REQUEST_MAX_BYTES,
+};
 use crate::pieces::PieceSet;
 use crate::status::SignedStatus;
 use crate::versioned::Versioned;
@@ -262,6 +264,8 @@ pub struct DataRequest {
     pub class: Class,
     /// The asker takes no more than this, bytes a second; 0: no limit.
     pub max_bytes_per_s: u64,
+    /// To these the asker was referred for these groups, and they did not give them.
+    pub spurned: Vec<NodeId>,
 }
 
 impl Versioned for DataRequest {
@@ -270,8 +274,24 @@ impl Versioned for DataRequest {
     const MAX_BYTES: usize = REQUEST_MAX_BYTES;
 }
 
+/// Who else gives what was asked for: a node of another site, to which it was promised. The asker keeps
+/// to the rate, because it is cut out of what both sites' links have.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Referral {
+    /// Holders to ask, best first; at most [`crate::limits::REFERRALS_MAX`].
+    pub holders: Vec<Contact>,
+    /// Bytes a second to ask for; 0: no limit.
+    pub max_bytes_per_s: u64,
+}
+
+impl Versioned for Referral {
+    const MAGIC: [u8; 4] = *b"TGDF";
+    const VERSION: u8 = 1;
+    const MAX_BYTES: usize = REFERRAL_MAX_BYTES;
+}
+
 /// What comes before the bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DataReply {
     /// The groups follow.
     Sending,
@@ -281,6 +301,10 @@ pub enum DataReply {
     Busy,
     /// Malformed or not allowed.
     Refused,
+    /// Others come first; stay, another reply follows.
+    Queued,
+    /// Somebody else gives it: ask there.
+    Referred(Referral),
 }
 
 /// A notice on a unidirectional stream of the data plane.

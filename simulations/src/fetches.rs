@@ -47,6 +47,11 @@ impl Served {
         }
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(usize, Asker)> {
+        self.fetches.iter()
+    }
+
     fn of(&self, slot: usize) -> Vec<Asker> {
         let mine = self.fetches.iter().filter(|(s, _)| *s == slot);
         mine.map(|(_, asker)| *asker).collect()
@@ -61,6 +66,7 @@ impl Island {
         };
         let machine = &mut self.machines[n];
         let (blob, pieces) = (wish.blob, wish.pieces.clone());
+        let spurned = wish.spurned.clone();
         let fetch = Fetch {
             from: source,
             ..wish
@@ -93,6 +99,7 @@ impl Island {
             asker,
             blob,
             pieces,
+            spurned,
         };
         self.send(source.part, Span(0), what);
     }
@@ -170,8 +177,15 @@ impl Island {
 
     // ---- across the WAN ------------------------------------------------------------------------
 
-    /// Someone of another part wishes to fetch from a machine here.
-    pub(crate) fn open_far(&mut self, slot: usize, asker: Asker, blob: &BlobRef, pieces: &[u32]) {
+    /// Someone of another part is to be served by a machine here, with no more than `cap` bytes a second.
+    pub(crate) fn open_far(
+        &mut self,
+        slot: usize,
+        asker: Asker,
+        blob: &BlobRef,
+        pieces: &[u32],
+        cap: u64,
+    ) {
         if let Some(outcome) = self.refusal(slot, blob, pieces) {
             return self.send(asker.place.part, Span(1), Mail::Ended { asker, outcome });
         }
@@ -182,7 +196,12 @@ impl Island {
         self.send(
             asker.place.part,
             Span(0),
-            Mail::Opened { asker, pace, share },
+            Mail::Opened {
+                asker,
+                pace,
+                share,
+                cap,
+            },
         );
     }
 
@@ -195,16 +214,26 @@ impl Island {
     }
 
     /// The source has the bytes of a fetch ready.
-    pub(crate) fn begin_far(&mut self, asker: Asker, pace: Option<f64>, share: Option<f64>) {
+    pub(crate) fn begin_far(
+        &mut self,
+        asker: Asker,
+        pace: Option<f64>,
+        share: Option<f64>,
+        cap: u64,
+    ) {
         let (n, ticket) = (asker.place.slot, asker.ticket);
-        let machine = &self.machines[n];
-        let fetch = machine.fetches.get(&ticket);
-        let Some(from) = fetch
-            .map(|f| f.from)
-            .filter(|_| machine.is_process(asker.process))
-        else {
+        let machine = &mut self.machines[n];
+        let known = machine.is_process(asker.process);
+        let fetch = machine.fetches.get_mut(&ticket).filter(|_| known);
+        let Some(fetch) = fetch else {
             return;
         };
+        let from = fetch.from;
+        fetch.cap = [fetch.cap, cap]
+            .into_iter()
+            .filter(|c| *c > 0)
+            .min()
+            .unwrap_or(0);
         self.flows.advance(self.time());
         self.flows.set_link(Link::Pace(from), pace);
         // until the world looks at the source again

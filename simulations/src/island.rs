@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::checks::findings::Rule;
 use crate::checks::watch::Watch;
+use crate::doors::Doors;
 use crate::effects::Effect;
 use crate::faults::Mishap;
 use crate::fetches::Served;
@@ -48,6 +49,8 @@ pub(crate) enum Happening {
     Begin(usize, u32, Ticket),
     /// Transfers tell how far they are.
     Progress,
+    /// Who waits at a door is told so.
+    Waits(usize, Ticket),
     /// A transfer over which nothing came is given up.
     Stalled(usize, u32, Ticket),
     /// A question was not answered in time.
@@ -81,6 +84,7 @@ pub struct Island {
     /// The registers that uplinks under way have brought.
     pub(crate) brought: BTreeMap<(usize, Ticket), Vec<Option<Mark>>>,
     pub(crate) served: Served,
+    pub(crate) doors: Doors,
     pub(crate) draws: Draws,
     now: Time,
     queue: Queue<Happening>,
@@ -132,6 +136,7 @@ impl Island {
             asked: BTreeMap::new(),
             brought: BTreeMap::new(),
             served: Served::default(),
+            doors: Doors::default(),
             draws: Draws {
                 gossip: of("gossip"),
                 effects: of("effects"),
@@ -292,6 +297,7 @@ impl Island {
                 }
             }
             Happening::Progress => self.tell_progress(),
+            Happening::Waits(n, ticket) => self.still_waits(n, ticket),
             Happening::Stalled(n, process, ticket) => {
                 if self.machines[n].is_process(process) {
                     self.stalled(n, ticket);
@@ -327,10 +333,19 @@ impl Island {
                 asker,
                 blob,
                 pieces,
-            } => self.open_far(slot, asker, &blob, &pieces),
-            Mail::Opened { asker, pace, share } => self.begin_far(asker, pace, share),
+                spurned,
+            } => self.knocks(slot, asker, blob, pieces, spurned),
+            Mail::Opened {
+                asker,
+                pace,
+                share,
+                cap,
+            } => self.begin_far(asker, pace, share, cap),
+            Mail::Queued { asker } => self.queued_far(asker),
+            Mail::Referred { asker, referral } => self.referred_far(asker, *referral),
             Mail::Close { slot, asker } => {
                 self.served.remove(slot, asker);
+                self.goes(slot, asker);
             }
             Mail::Ended { asker, outcome } => self.ended_far(asker, outcome),
             Mail::Paced { source, rate } => {

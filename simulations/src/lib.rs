@@ -16,6 +16,7 @@ pub mod command;
 pub mod content;
 pub mod crew;
 pub mod desk;
+mod doors;
 pub mod effects;
 pub mod faults;
 pub mod fetches;

@@ -46,6 +46,7 @@ pub(crate) struct Fetch {
     pub cap: u64,
     pub flow: Option<u64>,
     pub reason: FetchReason,
+    pub spurned: Vec<NodeId>,
 }
 
 /// A node.
@@ -77,6 +78,8 @@ pub struct Machine {
     pub(crate) brain: Option<Brain>,
     /// As a source, what it gives to all nodes of a site together, bytes a second.
     pub(crate) paces: BTreeMap<usize, f64>,
+    /// Its brain is asked before nodes of other sites are served.
+    pub(crate) keeps_door: bool,
     address: IpAddr,
     process: u32,
     /// World time, in milliseconds, at which its boot clock stood at 0.
@@ -138,6 +141,7 @@ impl Machine {
             documents: BTreeMap::new(),
             brain: None,
             paces: BTreeMap::new(),
+            keeps_door: false,
             address: address.into(),
             process: 0,
             boot_zero: -(below(boots, 100_000_000) as i64),
@@ -287,7 +291,9 @@ impl Island {
         tickets
             .into_iter()
             .for_each(|ticket| self.stop_fetch(n, ticket));
+        self.machines[n].keeps_door = false;
         self.break_served(n);
+        self.shut_door(n);
         for peer in std::mem::take(&mut self.machines[n].links) {
             self.unlinked(peer, n);
         }
@@ -408,6 +414,7 @@ impl Island {
                 pieces,
                 max_bytes_per_s,
                 reason,
+                spurned,
                 ..
             } => {
                 let wish = Fetch {
@@ -417,9 +424,12 @@ impl Island {
                     cap: max_bytes_per_s,
                     flow: None,
                     reason,
+                    spurned,
                 };
                 self.fetch(n, ticket, &from.node, wish);
             }
+            Action::Doorkeep(keeps) => self.machines[n].keeps_door = keeps,
+            Action::Serve { ticket, service } => self.serve_far(n, ticket, service),
             Action::CancelFetch(ticket) => {
                 if self.machines[n].fetches.contains_key(&ticket) {
                     self.stop_fetch(n, ticket);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use node_core::contract::{FetchOutcome, Ticket};
 use protocol::envelope::Envelope;
-use protocol::wire::{ControlReply, ControlRequest, Notice};
+use protocol::wire::{ControlReply, ControlRequest, Notice, Referral};
 use protocol::{BlobRef, NodeId, Time};
 
 use crate::fleet::Document;
@@ -74,6 +74,7 @@ pub(crate) enum Mail {
         asker: Asker,
         blob: BlobRef,
         pieces: Vec<u32>,
+        spurned: Vec<NodeId>,
     },
     /// The bytes may flow, by these limits of the source.
     Opened {
@@ -82,6 +83,15 @@ pub(crate) enum Mail {
         pace: Option<f64>,
         /// What of the source's uplink the site may take at first.
         share: Option<f64>,
+        /// What it gives for this request, bytes a second; 0: no limit.
+        cap: u64,
+    },
+    /// It stays in line.
+    Queued { asker: Asker },
+    /// Somebody else has the bytes.
+    Referred {
+        asker: Asker,
+        referral: Box<Referral>,
     },
     /// A fetch that a machine here serves is over.
     Close { slot: usize, asker: Asker },
@@ -98,7 +108,11 @@ impl Mail {
     pub fn is_said(&self) -> bool {
         matches!(
             self,
-            Mail::Notice { .. } | Mail::Open { .. } | Mail::Opened { .. }
+            Mail::Notice { .. }
+                | Mail::Open { .. }
+                | Mail::Opened { .. }
+                | Mail::Queued { .. }
+                | Mail::Referred { .. }
         ) || self.is_control()
     }
 

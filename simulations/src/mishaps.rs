@@ -6,6 +6,7 @@ use protocol::Span;
 use crate::faults::Mishap;
 use crate::flows::{Link, Source};
 use crate::island::{Happening, Island, mbit};
+use crate::mail::Mail;
 use crate::shared::Place;
 
 /// A connection over which nothing comes is given up after this, as the data plane does.
@@ -55,6 +56,12 @@ impl Island {
                 self.stop_fetch(n, ticket);
                 self.end_fetch(n, ticket, FetchOutcome::Broken, IDLE);
             }
+        }
+        let lost = self.served.all().map(|(_, asker)| *asker);
+        let lost = lost.filter(|a| !self.shared.reaches(self.part, a.place.part, now));
+        for asker in lost.collect::<Vec<_>>() {
+            let outcome = FetchOutcome::Broken;
+            self.send(asker.place.part, Span(0), Mail::Ended { asker, outcome });
         }
     }
 

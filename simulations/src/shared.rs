@@ -215,6 +215,7 @@ impl Shared {
                 parent: None,
                 wan_down_bytes_per_s: Some(spec.wan_mbit * 125_000),
                 wan_up_bytes_per_s: Some(spec.up_mbit() * 125_000),
+                relay: spec.relay,
             })
         };
         Ok(Topology {

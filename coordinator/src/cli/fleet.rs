@@ -155,6 +155,8 @@ struct SiteFile {
     parent: Option<SiteId>,
     wan_down: Option<String>,
     wan_up: Option<String>,
+    #[serde(default)]
+    relay: bool,
 }
 
 fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
@@ -176,6 +178,7 @@ fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
             Ok(Site {
                 wan_down_bytes_per_s: rate(&s.id, s.wan_down)?,
                 wan_up_bytes_per_s: rate(&s.id, s.wan_up)?,
+                relay: s.relay,
                 id: s.id,
                 subnets: s.subnets,
                 parent: s.parent,

@@ -7,6 +7,7 @@
 mod brain;
 pub mod contract;
 mod counters;
+mod guests;
 mod install;
 mod installed;
 mod lease;
@@ -16,6 +17,7 @@ mod orders;
 mod outbox;
 mod precedence;
 mod pulls;
+mod referrals;
 mod relay;
 mod report;
 mod rollout;

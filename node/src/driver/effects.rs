@@ -9,7 +9,7 @@ use protocol::{BlobRef, NodeId};
 use tokio::sync::mpsc;
 
 use super::{BANNED_MAX, Driver, Input, Question, answer};
-use crate::net::data::{DataPlane, FetchJob};
+use crate::net::data::{DataPlane, FetchEnd, FetchJob};
 
 /// Reports of progress that wait to be handed on; the next report carries what did not fit.
 const PROGRESS_MAX: usize = 16;
@@ -65,7 +65,13 @@ impl Driver {
                 wan,
                 reason: _,
                 max_bytes_per_s,
-            } => self.fetch(ticket, from, blob, &pieces, class, wan, max_bytes_per_s),
+                spurned,
+            } => {
+                let limit = max_bytes_per_s;
+                self.fetch(ticket, from, blob, &pieces, class, wan, limit, spurned);
+            }
+            Action::Doorkeep(keeps) => self.data.doorkeep(keeps),
+            Action::Serve { ticket, service } => self.data.serve(ticket, service),
             Action::CancelFetch(ticket) => {
                 if let Some(fetch) = self.fetches.get(&ticket) {
                     fetch.cancel();
@@ -205,6 +211,7 @@ impl Driver {
         class: Class,
         wan: bool,
         max_bytes_per_s: u64,
+        spurned: Vec<NodeId>,
     ) {
         let Some(open) = self.shelf.blob(blob) else {
             let outcome = FetchOutcome::Storage;
@@ -230,6 +237,7 @@ impl Driver {
             class,
             max_bytes_per_s,
             wan,
+            spurned,
         };
         let (report, mut progress) = mpsc::channel(PROGRESS_MAX);
         let (handle, end) = self.data.fetch(job, report);
@@ -241,8 +249,16 @@ impl Driver {
                 let event = Event::FetchProgress { ticket, bytes };
                 let _ = results.send(Input::Event(Box::new(event))).await;
             }
-            let outcome = end.await.map_or(FetchOutcome::Broken, |end| end.outcome);
-            let event = Event::FetchEnded { ticket, outcome };
+            let event = match end.await {
+                Ok(FetchEnd {
+                    referral: Some(referral),
+                    ..
+                }) => Event::FetchReferred { ticket, referral },
+                end => {
+                    let outcome = end.map_or(FetchOutcome::Broken, |end| end.outcome);
+                    Event::FetchEnded { ticket, outcome }
+                }
+            };
             let _ = results.send(Input::Event(Box::new(event))).await;
         });
     }

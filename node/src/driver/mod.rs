@@ -200,11 +200,7 @@ impl Driver {
                 }
                 Some(input) = self.inputs.recv() => self.take(input),
                 Some(event) = self.control_events.recv() => self.heard(event),
-                Some(DataEvent::Notice(from, notice)) = self.data_events.recv() => {
-                    if !self.is_banned(from) {
-                        self.tell(Event::Notice(from, notice));
-                    }
-                }
+                Some(event) = self.data_events.recv() => self.asked_for_data(event),
                 () = tokio::time::sleep(wake) => {}
             }
             while self.tasks.try_join_next().is_some() {}
@@ -261,7 +257,9 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => {
-                if let Event::FetchEnded { ticket, .. } = &*event {
+                if let Event::FetchEnded { ticket, .. } | Event::FetchReferred { ticket, .. } =
+                    &*event
+                {
                     self.fetches.remove(ticket);
                 }
                 self.tell(*event);
@@ -276,6 +274,15 @@ impl Driver {
                 self.tell_believed();
                 self.tell(Event::Answered { ticket, reply });
             }
+        }
+    }
+
+    fn asked_for_data(&mut self, event: DataEvent) {
+        match event {
+            DataEvent::Notice(from, _) if self.is_banned(from) => {}
+            DataEvent::Notice(from, notice) => self.tell(Event::Notice(from, notice)),
+            DataEvent::Wanted(wanted) => self.tell(Event::Wanted(wanted)),
+            DataEvent::Left(ticket) => self.tell(Event::Left(ticket)),
         }
     }
 

@@ -24,7 +24,8 @@ use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
 use protocol::trust::{Root, Statement, Trust};
 use protocol::versioned::Versioned;
 use protocol::wire::{
-    Beat, Claim, Class, ControlReply, ControlRequest, DataRequest, Notice, Presence, SiteMessage,
+    Beat, Claim, Class, ControlReply, ControlRequest, DataRequest, Notice, Presence, Referral,
+    SiteMessage,
 };
 use protocol::{BlobRef, Hash, Span};
 

@@ -212,6 +212,7 @@ pub fn data() -> Vec<Sample> {
         groups: vec![(0, 16), (32, 48)],
         class: Class::Emergency,
         max_bytes_per_s: 250_000,
+        spurned: vec![node(3)],
     };
     // Foreign sets are asked whether they are well-formed before anything else.
     let look = |notice: Notice| {
@@ -227,6 +228,13 @@ pub fn data() -> Vec<Sample> {
     };
     vec![
         binary("", &request),
+        binary(
+            "",
+            &Referral {
+                holders: vec![contact(1)],
+                max_bytes_per_s: 1_250_000,
+            },
+        ),
         binary_and(
             ".have",
             &Notice::Have {

@@ -131,7 +131,7 @@ fn makespans(world: &World) -> (Vec<Vec<f64>>, u32) {
                 .uplink_mbit
                 .map_or(f64::INFINITY, mbit),
             sites: with_nodes as f64,
-            relay: 0.0,
+            relay: relay(world),
         };
         for (site, island) in islands(world).enumerate() {
             let rates = wan_rates(world, site);
@@ -161,6 +161,15 @@ fn percentiles(values: impl Iterator<Item = f64>) -> Option<Percentiles> {
         p99: round(p.p99),
         p999: round(p.p999),
     })
+}
+
+/// What the sites together may give to one another, bytes a second.
+fn relay(world: &World) -> f64 {
+    let sites = &world.shared.sites;
+    let relays = sites.iter().filter(|s| s.relay && s.nodes > 0);
+    let rates: Vec<f64> = relays.map(|s| mbit(s.up_mbit())).collect();
+    // one alone has nobody to give to
+    rates.iter().filter(|_| rates.len() > 1).sum()
 }
 
 fn origin_copies(world: &World) -> Option<f64> {

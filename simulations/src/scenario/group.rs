@@ -19,6 +19,9 @@ pub struct SiteGroup {
     /// Of the WAN inward, so many of a hundred are there outward.
     #[serde(default = "all")]
     pub wan_up_percent: u64,
+    /// See [`SiteSpec::relay`].
+    #[serde(default)]
+    pub relay: bool,
     /// See [`SiteSpec::lan_mbit`].
     pub lan_mbit: u64,
     /// See [`SiteSpec::wan_delay_ms`].
@@ -59,6 +62,7 @@ impl Scenario {
                     nodes: group.nodes,
                     wan_mbit,
                     wan_up_mbit: Some((wan_mbit * group.wan_up_percent / 100).max(1)),
+                    relay: group.relay,
                     lan_mbit: group.lan_mbit,
                     wan_delay_ms: draw(group.wan_delay_ms),
                     region: group.region.clone(),

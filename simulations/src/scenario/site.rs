@@ -20,6 +20,9 @@ pub struct SiteSpec {
     /// Its WAN link outward, if that is another.
     #[serde(default)]
     pub wan_up_mbit: Option<u64>,
+    /// It gives to other such sites, and takes from them; the topology says so.
+    #[serde(default)]
+    pub relay: bool,
     /// Each node's link, each way, in Mbit/s.
     pub lan_mbit: u64,
     /// One way to the coordinator and the origin, in milliseconds; the region's comes on top.

@@ -268,6 +268,7 @@ fn sites(options: &Demo) -> anyhow::Result<Vec<Site>> {
                 parent: None,
                 wan_down_bytes_per_s: options.wan.0,
                 wan_up_bytes_per_s: options.wan.0,
+                relay: false,
             })
         })
         .collect()

@@ -123,6 +123,7 @@ impl Town {
             parent: None,
             wan_down_bytes_per_s: Some(1 << 20),
             wan_up_bytes_per_s: None,
+            relay: false,
         };
         Topology {
             spec_version: 1,

@@ -1,5 +1,6 @@
 //! The brain: composition and routing. What each room decides is written in that room.
 
+mod doors;
 mod questions;
 mod settle;
 
@@ -12,6 +13,7 @@ use protocol::{NodeId, Now, Seq, Time, Verified};
 
 use crate::contract::{Action, Config, Event, Memory, NodeRole, Record, Snapshot};
 use crate::counters::Counters;
+use crate::guests::Guests;
 use crate::installed::Installed;
 use crate::lease::Leases;
 use crate::library::Library;
@@ -19,6 +21,7 @@ use crate::membership::{Membership, Surroundings, Word};
 use crate::orders::{Orders, Taken, encoded_bytes};
 use crate::outbox::Outbox;
 use crate::pulls::{Pulls, Wanted};
+use crate::referrals::Referrals;
 use crate::report::Reports;
 use crate::rollouts::Rollouts;
 use crate::swarm::{self, Swarm};
@@ -47,6 +50,10 @@ pub struct Brain {
     pulls: Pulls,
     uplink: Uplink,
     swarm: Swarm,
+    referrals: Referrals,
+    guests: Guests,
+    /// The body asks before it serves nodes of other sites.
+    keeps_door: bool,
     /// Whether the machine's addresses were told.
     addressed: bool,
     was_uplinker: bool,
@@ -97,6 +104,9 @@ impl Brain {
                 config.grain,
                 config.seed,
             ),
+            referrals: Referrals::new(config.grain),
+            guests: Guests::default(),
+            keeps_door: false,
             addressed: false,
             was_uplinker: false,
             knows_site: true,
@@ -222,6 +232,20 @@ impl Brain {
                 });
                 self.news.rollouts = true;
             }
+            Event::Wanted(wanted) => {
+                self.asked_from_afar(now, wanted);
+                return;
+            }
+            Event::Left(ticket) => {
+                self.guest_left(now, ticket);
+                return;
+            }
+            Event::Notice(from, notice) => {
+                if self.brought(now, from, &notice) {
+                    return;
+                }
+                self.tell_swarm(now, Event::Notice(from, notice));
+            }
             event => self.tell_swarm(now, event),
         }
         self.settle(now);
@@ -231,6 +255,9 @@ impl Brain {
     pub fn handle_timeout(&mut self, now: Now) {
         if self.swarm.poll_timeout().is_some_and(|at| at <= now.boot) {
             self.swarm.handle_timeout(now);
+        }
+        if self.referrals.timeout().is_some_and(|at| at <= now.boot) {
+            self.referrals.tick(now.boot, &mut self.out);
         }
         self.settle(now);
     }
@@ -242,7 +269,11 @@ impl Brain {
 
     /// Boot time at which [`Brain::handle_timeout`] wants to be called, if no event comes before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let due = [self.swarm.poll_timeout(), self.settle_timeout()];
+        let due = [
+            self.swarm.poll_timeout(),
+            self.referrals.timeout(),
+            self.settle_timeout(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -273,6 +304,8 @@ impl Brain {
         if !site_changed && !topology_changed {
             return;
         }
+        self.mind_the_doors();
+        let topology = self.library.topology().map(|t| &**t);
         let own = self.membership.site();
         let own = own.and_then(|id| topology.and_then(|t| t.site(id)));
         let paced = match self.config.role {
@@ -280,14 +313,21 @@ impl Brain {
             NodeRole::Endpoint => own.map_or(&[][..], std::slice::from_ref),
         };
         for site in paced {
-            let bytes_per_s = site.wan_down_bytes_per_s;
+            // Where sites relay, what a node sends from its site goes by the other way of the WAN.
+            let gives = self.config.role == NodeRole::Endpoint && site.relay;
+            let bytes_per_s = match gives {
+                true => site.wan_up_bytes_per_s,
+                false => site.wan_down_bytes_per_s,
+            };
             self.out.push(Action::Pace {
                 site: site.id.clone(),
                 bytes_per_s,
             });
         }
+        let relays = own.is_some_and(|site| site.relay);
         let site = own.map(|site| (site.id.clone(), site.wan_down_bytes_per_s));
         self.swarm.set_site(now, site);
+        self.swarm.set_relay(now, relays);
         self.knows_site = true;
     }
 

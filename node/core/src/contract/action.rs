@@ -15,6 +15,7 @@ use protocol::wire::Contact;
 use protocol::wire::ControlReply;
 use protocol::wire::ControlRequest;
 use protocol::wire::Notice;
+use protocol::wire::Referral;
 use protocol::wire::SiteMessage;
 use serde::Deserialize;
 use serde::Serialize;
@@ -88,9 +89,21 @@ pub enum Action {
         reason: FetchReason,
         /// Take no more than this, bytes a second; 0: no limit.
         max_bytes_per_s: u64,
+        /// Tell the source that it referred us to these in vain.
+        spurned: Vec<NodeId>,
     },
     /// Stop a fetch; it is answered with `Cancelled`.
     CancelFetch(Ticket),
+    /// From now on (or not any more) ask before a node of another site is served, with
+    /// [`super::Event::Wanted`].
+    Doorkeep(bool),
+    /// Answer [`super::Event::Wanted`].
+    Serve {
+        /// The request's ticket.
+        ticket: Ticket,
+        /// How.
+        service: Service,
+    },
     /// Read and check the index of a release, whose blob is complete, against the artifact's pack.
     ReadIndex {
         /// Names the answer.
@@ -154,7 +167,7 @@ pub enum Action {
         event: &'static str,
     },
     /// As a source, send to all nodes of this site together no more than this, bytes a second;
-    /// `None`: no limit. As a node, the same for what the own site takes and gives.
+    /// `None`: no limit. As a node, what this node sends from its own site to others.
     Pace {
         /// The site of the asker.
         site: SiteId,
@@ -184,6 +197,24 @@ pub enum FetchReason {
     NoPeer,
     /// What came first failed verification.
     VerificationFailed,
+    /// The site's first copy, from another site to which the origin referred.
+    Sibling,
+}
+
+/// How a request of another site's node is answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Service {
+    /// Send it, at no more than so many bytes a second; 0: no limit of the brain's.
+    Send {
+        /// The limit.
+        max_bytes_per_s: u64,
+    },
+    /// Somebody else sends it.
+    Refer(Referral),
+    /// Not now.
+    Busy,
+    /// Not between these sites.
+    Refuse,
 }
 
 /// One step of an installation. The body performs it idempotently.

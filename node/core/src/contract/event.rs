@@ -3,9 +3,11 @@
 use super::Failure;
 use super::Ticket;
 use core::net::IpAddr;
+use protocol::BlobRef;
 use protocol::Hash;
 use protocol::NodeId;
 use protocol::Seq;
+use protocol::SiteId;
 use protocol::Verified;
 use protocol::index::CheckedIndex;
 use protocol::manifest::ReleaseManifest;
@@ -24,6 +26,7 @@ use protocol::wire::ControlReply;
 use protocol::wire::ControlRequest;
 use protocol::wire::Notice;
 use protocol::wire::Presence;
+use protocol::wire::Referral;
 use std::sync::Arc;
 
 /// What the body tells the brain.
@@ -124,6 +127,18 @@ pub enum Event {
         /// How.
         outcome: FetchOutcome,
     },
+    /// A fetch ended before it began: the source sends the asker to somebody else.
+    FetchReferred {
+        /// The fetch.
+        ticket: Ticket,
+        /// To whom.
+        referral: Referral,
+    },
+    /// A node of another site asks for pieces: answer with [`super::Action::Serve`]. Comes only after
+    /// [`super::Action::Doorkeep`].
+    Wanted(Wanted),
+    /// Who asked is gone, or has what it was given.
+    Left(Ticket),
     /// The index was read and checked.
     IndexRead {
         /// The question.
@@ -161,6 +176,23 @@ pub enum Event {
         /// How.
         outcome: StepOutcome,
     },
+}
+
+/// A request of a node of another site.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Ties the answer to the request.
+    pub ticket: Ticket,
+    /// Who asks, and where others reach it.
+    pub from: Contact,
+    /// The asker's site, by its address.
+    pub site: SiteId,
+    /// What is asked for.
+    pub blob: BlobRef,
+    /// Pieces, rising.
+    pub pieces: Vec<u32>,
+    /// To these it was referred in vain.
+    pub spurned: Vec<NodeId>,
 }
 
 /// How the decoding of a frame ended, told apart by whose fault it was.

@@ -16,9 +16,9 @@ mod event;
 mod record;
 mod standing;
 
-pub use action::{Action, FetchReason, Step};
+pub use action::{Action, FetchReason, Service, Step};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
-pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome};
+pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome, Wanted};
 pub use record::{
     Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory,
     PeersRecord, Record, RecordKey, StatusRecord,

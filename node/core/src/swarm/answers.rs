@@ -9,7 +9,7 @@ use super::blob::{Blob, Files};
 use super::desk::Desk;
 use super::flights::Flight;
 use super::trouble::Fault;
-use super::{Input, Swarm, talk};
+use super::{Input, Swarm, siblings, talk};
 use crate::contract::{Action, FetchOutcome, Ticket};
 
 impl Swarm {
@@ -21,6 +21,7 @@ impl Swarm {
             Input::BlobOpened(ticket, have) => self.blob_opened(now, ticket, have),
             Input::FetchProgress(ticket, bytes) => self.fetch_progress(now, ticket, bytes),
             Input::FetchEnded(ticket, outcome) => self.fetch_ended(now, ticket, outcome),
+            Input::FetchReferred(ticket, referral) => self.referred(now, ticket, referral),
             Input::IndexRead(ticket, index) => {
                 let sound = index.is_some();
                 self.desk.content_changed = true;
@@ -149,6 +150,9 @@ impl Swarm {
             return;
         };
         flight.moved = now;
+        if bytes == 0 {
+            return;
+        }
         self.progressed = true;
         if let Some(blob) = self.blobs.get_mut(&flight.blob) {
             *blob.bytes.entry(flight.reason).or_default() += bytes;
@@ -168,6 +172,9 @@ impl Swarm {
         let desk = &mut self.desk;
         desk.room_made = true;
         blob.lands(desk, flight.piece);
+        if flight.by.is_some() {
+            siblings::ended(blob, &flight, outcome);
+        }
         match outcome {
             FetchOutcome::Complete => {
                 if !flight.wan {
@@ -179,6 +186,7 @@ impl Swarm {
                 blob.storage_fails = 0;
                 if flight.wan {
                     blob.brought.push_back((now, flight.piece));
+                    siblings::tell_origin(desk, blob.name, &flight);
                 }
                 blob.gain(desk, flight.piece);
             }
@@ -218,6 +226,7 @@ impl Swarm {
         let trouble = &self.desk.trouble;
         let others = |node: &NodeId| *node != flight.from && !trouble.is_banned(now, node);
         if flight.wan
+            && flight.by.is_none()
             && !self
                 .desk
                 .site

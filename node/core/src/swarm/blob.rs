@@ -103,6 +103,8 @@ pub(super) struct Blob {
     pub declined: PieceSet,
     /// There may be more to tell of that kind.
     pub decline_due: bool,
+    /// To whom the origin referred in vain, for pieces that are still to come.
+    pub spurned: BTreeMap<u32, Vec<NodeId>>,
     /// Pieces that came wrong.
     pub tainted: BTreeSet<u32>,
     pub bytes: BTreeMap<FetchReason, u64>,
@@ -144,6 +146,7 @@ impl Blob {
             sharers: 1,
             declined: PieceSet::empty(pieces),
             decline_due: true,
+            spurned: BTreeMap::new(),
             tainted: BTreeSet::new(),
             bytes: BTreeMap::new(),
             paused_until: Time(0),
@@ -198,6 +201,7 @@ impl Blob {
         self.owners.let_go(piece);
         self.owners.arrived(piece);
         self.tainted.remove(&piece);
+        self.spurned.remove(&piece);
         if self.flying.remove(piece) {
             let name = self.name;
             desk.cancel(|flight: &Flight| flight.blob == name && flight.piece == piece);

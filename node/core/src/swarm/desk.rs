@@ -38,6 +38,10 @@ pub(super) struct Launch {
     pub wan: bool,
     pub reason: FetchReason,
     pub rate: u64,
+    /// The origin that referred this node, if it is no origin that is asked.
+    pub by: Option<NodeId>,
+    /// To these it referred in vain.
+    pub spurned: Vec<NodeId>,
 }
 
 impl Desk {
@@ -96,6 +100,8 @@ impl Desk {
             wan,
             reason,
             rate,
+            by,
+            spurned,
         } = launch;
         let ticket = self.ticket();
         let node = from.node;
@@ -106,6 +112,7 @@ impl Desk {
             wan,
             reason,
             rate,
+            by,
             started: now,
             moved: now,
             cancelled: false,
@@ -120,6 +127,7 @@ impl Desk {
             wan,
             reason,
             max_bytes_per_s: rate,
+            spurned,
         });
     }
 

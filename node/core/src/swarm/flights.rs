@@ -16,6 +16,8 @@ pub(super) struct Flight {
     pub reason: FetchReason,
     /// The limit that it was given, bytes a second; 0: none.
     pub rate: u64,
+    /// The origin that referred to the one who sends, if it is another one.
+    pub by: Option<NodeId>,
     pub started: Time,
     /// When bytes came last.
     pub moved: Time,

@@ -67,6 +67,8 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
                 wan: false,
                 reason,
                 rate: 0,
+                by: None,
+                spurned: Vec::new(),
             },
         );
     }

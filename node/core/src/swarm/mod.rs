@@ -13,7 +13,7 @@ use protocol::index::CheckedIndex;
 use protocol::limits::{MEMBERS_MAX, SWARM_BLOBS_MAX};
 use protocol::manifest::Artifact;
 use protocol::pieces::PieceSet;
-use protocol::wire::{Claim, Class, Contact, Notice};
+use protocol::wire::{Claim, Class, Contact, Notice, Referral};
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 
 use crate::contract::{
@@ -31,6 +31,7 @@ mod lan;
 mod news;
 mod owners;
 mod pick;
+mod siblings;
 mod site;
 mod stage;
 mod talk;
@@ -114,6 +115,8 @@ pub enum Input {
     FetchProgress(Ticket, u64),
     /// See [`Event::FetchEnded`].
     FetchEnded(Ticket, FetchOutcome),
+    /// See [`Event::FetchReferred`].
+    FetchReferred(Ticket, Referral),
     /// See [`Event::IndexRead`].
     IndexRead(Ticket, Option<std::sync::Arc<CheckedIndex>>),
     /// See [`Event::Reused`].
@@ -135,6 +138,7 @@ impl Input {
             Event::BlobOpened { ticket, have } => Input::BlobOpened(ticket, have),
             Event::FetchProgress { ticket, bytes } => Input::FetchProgress(ticket, bytes),
             Event::FetchEnded { ticket, outcome } => Input::FetchEnded(ticket, outcome),
+            Event::FetchReferred { ticket, referral } => Input::FetchReferred(ticket, referral),
             Event::IndexRead { ticket, index } => Input::IndexRead(ticket, index),
             Event::Reused {
                 ticket,

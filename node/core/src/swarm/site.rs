@@ -33,6 +33,8 @@ pub(super) struct Site {
     pub since: Time,
     pub members: BTreeMap<NodeId, Member>,
     pub origins: Vec<Contact>,
+    /// The origins refer this site to others, and others to it.
+    pub relay: bool,
 }
 
 impl Site {
@@ -45,6 +47,7 @@ impl Site {
             since: Time(0),
             members: BTreeMap::new(),
             origins: Vec::new(),
+            relay: false,
         }
     }
 

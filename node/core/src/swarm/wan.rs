@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::limits::{
     CLAIM_LEASE_MAX, CLAIM_PIECES_MAX, CLAIM_WINDOW, EXPECT_WINDOW, FETCHERS_MAX, IDLE_LEASES,
-    WAN_FETCHES_CAPPED_MAX, WAN_FETCHES_MAX,
+    WAN_FETCHES_CAPPED_MAX, WAN_FETCHES_MAX, WAN_FETCHES_RELAY_MAX,
 };
 use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Contact, Notice};
@@ -340,6 +340,7 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
             return;
         };
         let reason = reason(desk, blob, piece);
+        let spurned = blob.spurned.get(&piece).cloned().unwrap_or_default();
         let (name, class) = (blob.name, blob.class());
         blob.owners.fly(piece);
         blob.flying.insert(piece);
@@ -353,6 +354,8 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
                 wan: true,
                 reason,
                 rate,
+                by: None,
+                spurned,
             },
         );
         free -= 1;
@@ -364,6 +367,8 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
 /// piece the others have the link.
 fn fetches_max(desk: &Desk, blob: &Blob) -> usize {
     match desk.site.cap {
+        // Most of them wait at the origin for somebody who can give them.
+        _ if desk.site.relay => WAN_FETCHES_RELAY_MAX,
         None => WAN_FETCHES_MAX,
         Some(cap) if blob.cut.piece_bytes() > cap && blob.sharers > 1 => 1,
         Some(_) => WAN_FETCHES_CAPPED_MAX,

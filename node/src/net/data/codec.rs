@@ -9,11 +9,12 @@ use std::io;
 use std::time::Duration;
 
 use protocol::limits::{
-    GROUP_BYTES, NOTICE_MAX_BYTES, PACED_WRITE_MAX_BYTES, REQUEST_MAX_BYTES, REQUEST_RANGES_MAX,
+    GROUP_BYTES, NOTICE_MAX_BYTES, PACED_WRITE_MAX_BYTES, REFERRAL_MAX_BYTES, REFERRALS_MAX,
+    REQUEST_MAX_BYTES, REQUEST_RANGES_MAX, SPURNED_MAX,
 };
 use protocol::pieces::Geometry;
 use protocol::versioned::{DecodeError, Versioned};
-use protocol::wire::{DataReply, DataRequest, Notice};
+use protocol::wire::{DataReply, DataRequest, Notice, Referral};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -70,6 +71,7 @@ pub(crate) fn is_sound(request: &DataRequest) -> bool {
     let apart = request.groups.windows(2).all(|pair| pair[0].1 < pair[1].0);
     !request.groups.is_empty()
         && request.groups.len() <= REQUEST_RANGES_MAX
+        && request.spurned.len() <= SPURNED_MAX
         && request
             .groups
             .iter()
@@ -81,13 +83,21 @@ pub(crate) async fn write_reply(
     to: &mut (impl AsyncWrite + Unpin),
     reply: DataReply,
 ) -> io::Result<()> {
-    to.write_u8(match reply {
+    let kind = match &reply {
         DataReply::Sending => 0,
         DataReply::NotHeld => 1,
         DataReply::Busy => 2,
         DataReply::Refused => 3,
-    })
-    .await
+        DataReply::Queued => 4,
+        DataReply::Referred(_) => 5,
+    };
+    to.write_u8(kind).await?;
+    if let DataReply::Referred(referral) = reply {
+        let bytes = referral.to_bytes();
+        to.write_u16_le(bytes.len() as u16).await?;
+        to.write_all(&bytes).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn read_reply(
@@ -98,6 +108,20 @@ pub(crate) async fn read_reply(
         1 => Ok(DataReply::NotHeld),
         2 => Ok(DataReply::Busy),
         3 => Ok(DataReply::Refused),
+        4 => Ok(DataReply::Queued),
+        5 => {
+            let length = usize::from(from.read_u16_le().await?);
+            if length > REFERRAL_MAX_BYTES {
+                return Err(ExchangeError::TooLong(length));
+            }
+            let mut bytes = vec![0; length];
+            from.read_exact(&mut bytes).await?;
+            let referral = Referral::from_bytes(&bytes)?;
+            if referral.holders.len() > REFERRALS_MAX {
+                return Err(DecodeError::Malformed { what: "Referral" }.into());
+            }
+            Ok(DataReply::Referred(referral))
+        }
         _ => Err(DecodeError::Malformed { what: "DataReply" }.into()),
     }
 }

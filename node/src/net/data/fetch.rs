@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use node_core::contract::FetchOutcome;
 use protocol::limits::REQUEST_RANGES_MAX;
-use protocol::wire::{DataReply, DataRequest};
+use protocol::wire::{DataReply, DataRequest, Referral};
 use quinn::{Connection, RecvStream, VarInt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -31,11 +31,27 @@ pub(super) async fn run(
         unreported: 0,
         total: 0,
     };
-    let outcome = fetch(&inner, &job, &mut report, &mut cancel).await;
+    let (outcome, referral) = match fetch(&inner, &job, &mut report, &mut cancel).await {
+        Ok(outcome) | Err(Stop::Outcome(outcome)) => (outcome, None),
+        Err(Stop::Referred(referral)) => (FetchOutcome::NotHeld, Some(referral)),
+    };
     report.flush();
     FetchEnd {
         outcome,
+        referral,
         bytes: report.total,
+    }
+}
+
+/// Why a fetch does not go on.
+enum Stop {
+    Outcome(FetchOutcome),
+    Referred(Referral),
+}
+
+impl From<FetchOutcome> for Stop {
+    fn from(outcome: FetchOutcome) -> Stop {
+        Stop::Outcome(outcome)
     }
 }
 
@@ -53,6 +69,11 @@ impl Report {
         self.flush();
     }
 
+    /// Nothing came, and it goes on.
+    fn waits(&self) {
+        let _ = self.progress.try_send(0);
+    }
+
     fn flush(&mut self) {
         if self.unreported > 0 && self.progress.try_send(self.unreported).is_ok() {
             self.unreported = 0;
@@ -65,9 +86,9 @@ async fn fetch(
     job: &FetchJob,
     report: &mut Report,
     cancel: &mut watch::Receiver<bool>,
-) -> FetchOutcome {
+) -> Result<FetchOutcome, Stop> {
     let Ok(_place) = inner.fetches.acquire().await else {
-        return FetchOutcome::Broken;
+        return Ok(FetchOutcome::Broken);
     };
     for groups in job.groups.chunks(REQUEST_RANGES_MAX) {
         let request = DataRequest {
@@ -75,24 +96,25 @@ async fn fetch(
             groups: groups.to_vec(),
             class: job.class,
             max_bytes_per_s: job.max_bytes_per_s,
+            spurned: job.spurned.clone(),
         };
         if !codec::is_sound(&request) {
             tracing::warn!(blob = %job.blob.name().root.short(), "a fetch names groups that are not in the blob");
-            return FetchOutcome::NotHeld;
+            return Ok(FetchOutcome::NotHeld);
         }
-        if let Err(outcome) = exchange(inner, job, &request, report, cancel).await {
-            return outcome;
-        }
+        exchange(inner, job, &request, report, cancel).await?;
     }
     let blob = job.blob.clone();
-    match spawn_blocking(move || blob.seal_if_complete()).await {
-        Ok(Ok(())) => FetchOutcome::Complete,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "a blob is whole but not durable");
-            FetchOutcome::Storage
-        }
-        Err(_) => FetchOutcome::Broken,
-    }
+    Ok(
+        match spawn_blocking(move || blob.seal_if_complete()).await {
+            Ok(Ok(())) => FetchOutcome::Complete,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a blob is whole but not durable");
+                FetchOutcome::Storage
+            }
+            Err(_) => FetchOutcome::Broken,
+        },
+    )
 }
 
 /// A request that the peer has taken.
@@ -109,11 +131,12 @@ async fn ask(
     inner: &Arc<Inner>,
     job: &FetchJob,
     request: &DataRequest,
-) -> Result<Taken, FetchOutcome> {
+    report: &Report,
+) -> Result<Taken, Stop> {
     let node = job.from.node;
     let broken = |error: &dyn std::fmt::Display| {
         tracing::debug!(%node, %error, "a fetch broke");
-        FetchOutcome::Broken
+        Stop::Outcome(FetchOutcome::Broken)
     };
     loop {
         let link = inner
@@ -129,7 +152,13 @@ async fn ask(
             let reply = codec::read_reply(&mut from).await?;
             Ok::<_, ExchangeError>((from, reply))
         };
-        match timeout(inner.config.slow_after, exchange).await {
+        let mut replied = timeout(inner.config.slow_after, exchange).await;
+        while let Ok(Ok((mut from, DataReply::Queued))) = replied {
+            report.waits();
+            let reply = timeout(inner.config.slow_after, codec::read_reply(&mut from)).await;
+            replied = reply.map(|reply| reply.map(|reply| (from, reply)));
+        }
+        match replied {
             Ok(Ok((from, DataReply::Sending))) => {
                 let Link {
                     peer, connection, ..
@@ -140,8 +169,11 @@ async fn ask(
                     from,
                 });
             }
-            Ok(Ok((_, DataReply::NotHeld))) => return Err(FetchOutcome::NotHeld),
-            Ok(Ok((_, DataReply::Busy))) => return Err(FetchOutcome::Busy),
+            Ok(Ok((_, DataReply::NotHeld))) => return Err(FetchOutcome::NotHeld.into()),
+            Ok(Ok((_, DataReply::Busy | DataReply::Queued))) => {
+                return Err(FetchOutcome::Busy.into());
+            }
+            Ok(Ok((_, DataReply::Referred(referral)))) => return Err(Stop::Referred(referral)),
             Ok(Ok((_, DataReply::Refused))) => return Err(broken(&"the peer refused the request")),
             Ok(Err(error)) => {
                 if link.fresh || link.connection.close_reason().is_none() {
@@ -152,7 +184,7 @@ async fn ask(
                 if link.connection.stats().udp_rx.datagrams == before {
                     link.connection.close(GOODBYE, b"silent");
                 }
-                return Err(FetchOutcome::Slow);
+                return Err(FetchOutcome::Slow.into());
             }
         }
     }
@@ -165,12 +197,12 @@ async fn exchange(
     request: &DataRequest,
     report: &mut Report,
     cancel: &mut watch::Receiver<bool>,
-) -> Result<(), FetchOutcome> {
+) -> Result<(), Stop> {
     let node = job.from.node;
     let taken = tokio::select! {
         biased;
-        () = codec::cancelled(cancel) => return Err(FetchOutcome::Cancelled),
-        taken = ask(inner, job, request) => taken?,
+        () = codec::cancelled(cancel) => return Err(FetchOutcome::Cancelled.into()),
+        taken = ask(inner, job, request, report) => taken?,
     };
     let Taken {
         _peer,
@@ -191,7 +223,7 @@ async fn exchange(
         codec::receive(&mut from, decoder, &inner.receiving, patience, cancel, won).await;
     received.map_err(|stopped| {
         let _ = from.stop(ENOUGH);
-        match stopped {
+        let outcome = match stopped {
             Stopped::Cancelled => FetchOutcome::Cancelled,
             Stopped::Slow => FetchOutcome::Slow,
             Stopped::Broken(error) => {
@@ -206,7 +238,8 @@ async fn exchange(
                 tracing::warn!(%error, "fetched groups cannot be written");
                 FetchOutcome::Storage
             }
-        }
+        };
+        outcome.into()
     })
 }
 

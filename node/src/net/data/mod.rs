@@ -10,6 +10,7 @@
 mod buffers;
 mod codec;
 mod count;
+mod doors;
 mod endpoint;
 mod fetch;
 mod pace;
@@ -23,16 +24,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use node_core::contract::FetchOutcome;
+use node_core::contract::{FetchOutcome, Service, Ticket, Wanted};
 use protocol::limits::FETCHES_MAX;
 use protocol::topology::Topology;
-use protocol::wire::{Class, Contact, Notice};
+use protocol::wire::{Class, Contact, Notice, Referral};
 use protocol::{NodeId, SiteId};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::buffers::{Buffers, RECEIVING_BYTES, SENDING_BYTES};
 use self::count::Tallies;
+use self::doors::Doors;
 use self::pace::Paces;
 use self::peers::{GOODBYE, Peers};
 use self::places::Places;
@@ -86,6 +88,7 @@ struct Inner {
     peers: Arc<Peers>,
     tallies: Arc<Tallies>,
     paces: Paces,
+    doors: Arc<Doors>,
     uploads: Arc<Places>,
     fetches: Semaphore,
     wan_payload_in: AtomicU64,
@@ -129,6 +132,11 @@ pub enum DataError {
 pub enum DataEvent {
     /// An admitted peer sent a notice.
     Notice(NodeId, Notice),
+    /// A node of another site asks; answer with [`DataPlane::serve`]. Comes only after
+    /// [`DataPlane::doorkeep`].
+    Wanted(Wanted),
+    /// Who asked is gone, or has what it was given.
+    Left(Ticket),
 }
 
 /// What to fetch from whom.
@@ -146,6 +154,8 @@ pub struct FetchJob {
     pub max_bytes_per_s: u64,
     /// Over the WAN, as the brain sees it: its payload is counted in [`Counters::wan_payload_in`].
     pub wan: bool,
+    /// To these the source referred us in vain.
+    pub spurned: Vec<NodeId>,
 }
 
 /// A fetch under way. Dropping it does not stop the fetch.
@@ -162,10 +172,12 @@ impl FetchHandle {
 }
 
 /// How a fetch ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FetchEnd {
-    /// How.
+    /// How; `NotHeld` also if the source referred us to somebody else.
     pub outcome: FetchOutcome,
+    /// To whom it did.
+    pub referral: Option<Referral>,
     /// Payload bytes that were verified and written.
     pub bytes: u64,
 }
@@ -218,6 +230,7 @@ impl DataPlane {
             peers: peers.clone(),
             paces: Paces::new(tallies.clone()),
             tallies,
+            doors: Arc::default(),
             uploads: Places::new(config.uploads_max),
             fetches: Semaphore::new(FETCHES_MAX),
             wan_payload_in: AtomicU64::new(0),
@@ -262,6 +275,16 @@ impl DataPlane {
     /// for requests under way; for the own site: what is sent over its WAN. `None`: no cap.
     pub fn set_pace(&self, site: SiteId, bytes_per_s: Option<u64>) {
         self.inner.paces.set(site, bytes_per_s);
+    }
+
+    /// From now on (or not any more) asks before a node of another site is served.
+    pub fn doorkeep(&self, keeps: bool) {
+        self.inner.doors.keep(keeps);
+    }
+
+    /// Answers [`DataEvent::Wanted`].
+    pub fn serve(&self, ticket: Ticket, service: Service) {
+        self.inner.doors.answer(ticket, service);
     }
 
     /// Maps addresses to sites, for pacing and counting.

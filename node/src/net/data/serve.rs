@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::codec::{self, Gate};
+use super::doors::{self, Answer};
 use super::pace::{Bucket, SitePace};
 use super::peers::{INCOMING_MAX, NOT_ADMITTED, node_of};
 use super::places::Place;
@@ -133,6 +134,10 @@ async fn answer(
             return Ok(codec::write_reply(to, DataReply::Refused).await?);
         }
     };
+    let (limit, _guest) = match doors::ask(inner, connection, node, &request, to).await? {
+        Answer::Send(limit, guest) => (limit, guest),
+        Answer::Reply(reply) => return Ok(codec::write_reply(to, reply).await?),
+    };
     let (blob, _place) = match admit(inner, node, &request).await {
         Ok(admitted) => admitted,
         Err(reply) => return Ok(codec::write_reply(to, reply).await?),
@@ -148,7 +153,7 @@ async fn answer(
         inner,
         own_address,
         connection.remote_address().ip(),
-        request.max_bytes_per_s,
+        [request.max_bytes_per_s, limit],
     );
     let tally = inner.tallies.of(connection.remote_address().ip());
     let encoder = Encoder::new(blob, &request.groups);
@@ -193,7 +198,7 @@ struct SendGate {
 }
 
 impl SendGate {
-    fn new(inner: &Inner, own: IpAddr, remote: IpAddr, max_bytes_per_s: u64) -> SendGate {
+    fn new(inner: &Inner, own: IpAddr, remote: IpAddr, limits: [u64; 2]) -> SendGate {
         let (theirs, ours) = (inner.tallies.of(remote), inner.tallies.of(own));
         let same_site = theirs.site.is_some() && theirs.site == ours.site;
         let pace = |site: &Option<_>| {
@@ -204,7 +209,11 @@ impl SendGate {
         SendGate {
             theirs: pace(&theirs.site),
             ours: pace(&ours.site),
-            wish: wished(max_bytes_per_s).map(|rate| Bucket::new(rate, 0)),
+            wish: limits
+                .into_iter()
+                .filter_map(wished)
+                .min()
+                .map(|rate| Bucket::new(rate, 0)),
         }
     }
 }

@@ -79,6 +79,7 @@ impl Node {
             class: Class::Normal,
             max_bytes_per_s: 0,
             wan: false,
+            spurned: Vec::new(),
         }
     }
 
@@ -193,6 +194,7 @@ async fn after_the_receiver_dies_only_what_is_missing_is_fetched() {
             class: Class::Normal,
             max_bytes_per_s: 400_000,
             wan: false,
+            spurned: Vec::new(),
         };
         let (progress, mut reports) = mpsc::channel(100);
         let (_handle, end) = plane.fetch(job, progress);
@@ -240,6 +242,7 @@ async fn after_the_receiver_dies_only_what_is_missing_is_fetched() {
         end,
         FetchEnd {
             outcome: FetchOutcome::Complete,
+            referral: None,
             bytes: gone
         }
     );

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use protocol::BlobRef;
 use protocol::pieces::PieceSet;
-use protocol::wire::Class;
+use protocol::wire::{Class, Contact};
+use protocol::{BlobRef, NodeId};
 use tempfile::TempDir;
 use tokio::io::duplex;
 
@@ -30,7 +30,50 @@ fn request() -> DataRequest {
         groups: (0..40).map(|i| (i * 1000, i * 1000 + 7)).collect(),
         class: Class::Emergency,
         max_bytes_per_s: 12_345,
+        spurned: vec![NodeId([7; 32])],
     }
+}
+
+fn replies() -> [DataReply; 6] {
+    let holder = Contact {
+        node: NodeId([9; 32]),
+        control: Vec::new(),
+        data: Some(([10, 2, 0, 7], 4_433).into()),
+    };
+    let referral = Referral {
+        holders: vec![holder],
+        max_bytes_per_s: 1_250_000,
+    };
+    [
+        DataReply::Sending,
+        DataReply::NotHeld,
+        DataReply::Busy,
+        DataReply::Refused,
+        DataReply::Queued,
+        DataReply::Referred(referral),
+    ]
+}
+
+#[test]
+fn a_referral_that_is_too_long_or_names_too_many_is_not_taken() {
+    runtime().block_on(async {
+        let DataReply::Referred(mut referral) = replies()[5].clone() else {
+            panic!("the last one is a referral");
+        };
+        let one = referral.holders[0].clone();
+        referral.holders = vec![one; REFERRALS_MAX + 1];
+        let (mut a, mut b) = duplex(100_000);
+        let many = DataReply::Referred(referral);
+        write_reply(&mut a, many).await.unwrap();
+        assert!(read_reply(&mut b).await.is_err());
+        let long = [&[5][..], &(REFERRAL_MAX_BYTES as u16 + 1).to_le_bytes()].concat();
+        let (mut a, mut b) = duplex(100_000);
+        a.write_all(&long).await.unwrap();
+        assert!(matches!(
+            read_reply(&mut b).await,
+            Err(ExchangeError::TooLong(_))
+        ));
+    });
 }
 
 fn mutate(bytes: &mut Vec<u8>, at: usize, with: u8, kind: u8) {
@@ -53,31 +96,18 @@ fn requests_and_replies_come_out_as_they_went_in() {
         let (mut a, mut b) = duplex(100_000);
         write_request(&mut a, &request()).await.unwrap();
         assert_eq!(read_request(&mut b).await.unwrap(), request());
-        for reply in [
-            DataReply::Sending,
-            DataReply::NotHeld,
-            DataReply::Busy,
-            DataReply::Refused,
-        ] {
-            write_reply(&mut a, reply).await.unwrap();
+        for reply in replies() {
+            write_reply(&mut a, reply.clone()).await.unwrap();
             assert_eq!(read_reply(&mut b).await.unwrap(), reply);
         }
-        // One byte each, as the wire format writes them.
-        for (byte, reply) in [
-            DataReply::Sending,
-            DataReply::NotHeld,
-            DataReply::Busy,
-            DataReply::Refused,
-        ]
-        .iter()
-        .enumerate()
-        {
-            assert_eq!(postcard::to_stdvec(reply).unwrap(), [byte as u8]);
+        // One byte each before anything else, as the wire format writes them.
+        for (byte, reply) in replies().iter().enumerate() {
+            assert_eq!(postcard::to_stdvec(reply).unwrap()[0], byte as u8);
         }
     });
 }
 
-crate::golden::variants!(every_reply_of of DataReply: Sending, NotHeld, Busy, Refused);
+crate::golden::variants!(every_reply_of of DataReply: Sending, NotHeld, Busy, Refused, Queued, Referred);
 
 #[test]
 fn framed_requests_and_reply_bytes_are_read_and_written_as_ever() {
@@ -100,14 +130,13 @@ fn framed_requests_and_reply_bytes_are_read_and_written_as_ever() {
         runtime.block_on(write_reply(&mut wire, reply)).unwrap();
         wire
     };
-    let replies = [
-        DataReply::Sending,
-        DataReply::NotHeld,
-        DataReply::Busy,
-        DataReply::Refused,
-    ];
+    let replies = replies();
     every_reply_of(&replies);
-    let samples = replies.map(|reply| (format!("{reply:?}.bin"), byte(reply)));
+    let samples = replies.map(|reply| {
+        let name = format!("{reply:?}");
+        let name = name.split(['(', ' ']).next().unwrap_or_default();
+        (format!("{name}.bin"), byte(reply.clone()))
+    });
     crate::golden::check("data-reply", &samples, |mut bytes| {
         let reply = runtime
             .block_on(read_reply(&mut bytes))

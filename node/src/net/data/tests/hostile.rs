@@ -116,6 +116,7 @@ async fn strangers_get_nothing() {
             groups: vec![(0, 7)],
             class: Class::Normal,
             max_bytes_per_s: 0,
+            spurned: Vec::new(),
         };
         codec::write_request(&mut to, &request)
             .await
@@ -191,6 +192,7 @@ async fn a_hostile_asker_is_cut_and_others_are_served() {
         groups,
         class: Class::Normal,
         max_bytes_per_s: 0,
+        spurned: Vec::new(),
     };
     let framed = |length: u32, body: &[u8]| [&length.to_le_bytes()[..], body].concat();
     let mut wrong = vec![

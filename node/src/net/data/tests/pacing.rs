@@ -10,6 +10,7 @@ fn topology() -> Arc<Topology> {
         parent: None,
         wan_down_bytes_per_s: None,
         wan_up_bytes_per_s: None,
+        relay: false,
     };
     Arc::new(Topology {
         spec_version: 1,
@@ -53,6 +54,7 @@ async fn two_fetchers_of_a_site_share_its_cap_at_the_socket() {
             end,
             FetchEnd {
                 outcome: FetchOutcome::Complete,
+                referral: None,
                 bytes: 600_000
             }
         );

@@ -1,0 +1,231 @@
+//! The origin among sites, told as stories: who is sent where, and that nobody waits for ever.
+
+use protocol::Hash;
+use protocol::fixtures::Fleet;
+
+use super::*;
+
+/// Pieces of 4 MiB; links that carry one in a second.
+const RATE: u64 = 4 << 20;
+const PIECES: u64 = 8;
+
+struct Tale {
+    referrals: Referrals,
+    out: Outbox,
+    now: Time,
+    tickets: u64,
+}
+
+fn blob() -> BlobRef {
+    BlobRef {
+        root: Hash::of(b"pack"),
+        length: PIECES * RATE,
+    }
+}
+
+fn node(site: u8, n: u8) -> NodeId {
+    NodeId([site * 16 + n; 32])
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Told {
+    Sent,
+    Referred(NodeId),
+    Other(Service),
+}
+
+impl Tale {
+    /// Sites `s1`, `s2`, … that relay, but for the last.
+    fn new(sites: u8) -> Tale {
+        let mut topology = Fleet::new(1).topology(1, sites);
+        for site in &mut topology.sites {
+            site.wan_down_bytes_per_s = Some(2 * RATE);
+            site.wan_up_bytes_per_s = Some(RATE);
+            site.relay = site.id != format!("s{sites}").parse().expect("a name");
+        }
+        let mut grain = Grain::default();
+        grain.pieces = PIECES;
+        let mut referrals = Referrals::new(grain);
+        assert!(referrals.set_sites(&topology));
+        Tale {
+            referrals,
+            out: Outbox::default(),
+            now: Time::from_secs(100),
+            tickets: 0,
+        }
+    }
+
+    fn asks(&mut self, who: NodeId, site: u8, piece: u32, spurned: &[NodeId]) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let wanted = Wanted {
+            ticket,
+            from: Contact {
+                node: who,
+                control: Vec::new(),
+                data: Some(([127, site, 0, 1], 1).into()),
+            },
+            site: format!("s{site}").parse().expect("a name"),
+            blob: blob(),
+            pieces: vec![piece],
+            spurned: spurned.to_vec(),
+        };
+        self.referrals.wanted(self.now, wanted, &mut self.out);
+        ticket
+    }
+
+    fn won(&mut self, who: NodeId, piece: u32) {
+        let now = self.now;
+        self.referrals
+            .won(now, who, blob(), &[piece], &mut self.out);
+    }
+
+    fn passes(&mut self, span: Span) {
+        let end = self.now + span;
+        while let Some(at) = self.referrals.timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.referrals.tick(self.now, &mut self.out);
+        }
+        self.now = end;
+    }
+
+    /// All that was answered since the last time.
+    fn told(&mut self) -> Vec<(Ticket, Told)> {
+        let mut told = Vec::new();
+        while let Some(action) = self.out.pop() {
+            let Action::Serve { ticket, service } = action else {
+                panic!("{action:?}");
+            };
+            told.push((
+                ticket,
+                match service {
+                    Service::Send { .. } => Told::Sent,
+                    Service::Refer(referral) => Told::Referred(referral.holders[0].node),
+                    other => Told::Other(other),
+                },
+            ));
+        }
+        told
+    }
+}
+
+#[test]
+fn a_piece_is_handed_out_once_and_then_referred() {
+    let mut tale = Tale::new(4);
+    let first = tale.asks(node(1, 1), 1, 0, &[]);
+    let second = tale.asks(node(2, 1), 2, 0, &[]);
+    let third = tale.asks(node(3, 1), 3, 0, &[]);
+    assert_eq!(tale.told(), [(first, Told::Sent)], "the others wait");
+    tale.won(node(1, 1), 0);
+    // one upload takes all of a site's way out
+    assert_eq!(tale.told(), [(second, Told::Referred(node(1, 1)))]);
+    tale.won(node(2, 1), 0);
+    let told = tale.told();
+    assert!(
+        matches!(told[..], [(ticket, Told::Referred(_))] if ticket == third),
+        "{told:?}"
+    );
+    // two sites have it and nothing to do: the one with the lower number gives
+    assert!(told.contains(&(third, Told::Referred(node(1, 1)))));
+}
+
+#[test]
+fn first_copies_go_to_different_sites() {
+    let mut tale = Tale::new(3);
+    let asked: Vec<Ticket> = (0..4).map(|p| tale.asks(node(1, 1), 1, p, &[])).collect();
+    let other = tale.asks(node(2, 1), 2, 2, &[]);
+    // a site is promised what its link carries: two pieces at once
+    let sent = [asked[0], asked[1], other].map(|ticket| (ticket, Told::Sent));
+    assert_eq!(tale.told(), sent);
+    tale.won(node(1, 1), 0);
+    tale.won(node(2, 1), 2);
+    assert_eq!(
+        tale.told(),
+        [(asked[3], Told::Sent)],
+        "what the other brings is waited for, or taken from there when there is room"
+    );
+    tale.won(node(1, 1), 1);
+    assert_eq!(tale.told(), [(asked[2], Told::Referred(node(2, 1)))]);
+}
+
+#[test]
+fn who_is_referred_in_vain_gets_it_from_the_origin() {
+    let mut tale = Tale::new(4);
+    for site in 1..=2 {
+        tale.asks(node(site, 1), site, 0, &[]);
+        tale.won(node(site, 1), 0);
+    }
+    tale.told();
+    let asker = node(3, 1);
+    let ticket = tale.asks(asker, 3, 0, &[]);
+    assert_eq!(tale.told(), [(ticket, Told::Referred(node(1, 1)))]);
+    let ticket = tale.asks(asker, 3, 0, &[node(1, 1)]);
+    assert_eq!(tale.told(), [(ticket, Told::Referred(node(2, 1)))]);
+    let both = [node(1, 1), node(2, 1)];
+    let ticket = tale.asks(asker, 3, 0, &both);
+    assert_eq!(tale.told(), [(ticket, Told::Sent)]);
+}
+
+#[test]
+fn a_first_copy_that_comes_to_nothing_is_handed_out_again() {
+    let mut tale = Tale::new(3);
+    let first = tale.asks(node(1, 1), 1, 0, &[]);
+    let second = tale.asks(node(2, 1), 2, 0, &[]);
+    assert_eq!(tale.told(), [(first, Told::Sent)]);
+    // its connection broke: it never says that it holds the piece
+    tale.referrals.left(tale.now, first);
+    tale.passes(Span::from_secs(3));
+    assert_eq!(tale.told(), [(second, Told::Sent)]);
+}
+
+#[test]
+fn whoever_waits_for_very_long_is_served() {
+    let mut tale = Tale::new(4);
+    tale.asks(node(1, 1), 1, 0, &[]);
+    tale.won(node(1, 1), 0);
+    tale.told();
+    let taken = tale.asks(node(2, 1), 2, 0, &[]);
+    assert_eq!(tale.told(), [(taken, Told::Referred(node(1, 1)))]);
+    let waits = tale.asks(node(3, 1), 3, 0, &[]);
+    // the only holder gives to one who does not come to an end, again and again
+    for _ in 0..60 {
+        tale.passes(Span::from_secs(7));
+        tale.asks(node(2, 1), 2, 0, &[]);
+    }
+    assert!(tale.told().iter().any(|(ticket, _)| *ticket == waits));
+}
+
+#[test]
+fn who_may_not_relay_is_served_at_once_and_nobody_is_sent_there() {
+    let mut tale = Tale::new(3);
+    let outside = tale.asks(node(4, 1), 3, 0, &[]);
+    assert_eq!(tale.told(), [(outside, Told::Sent)]);
+    tale.won(node(4, 1), 0);
+    let first = tale.asks(node(1, 1), 1, 0, &[]);
+    assert_eq!(tale.told(), [(first, Told::Sent)]);
+}
+
+#[test]
+fn whoever_leaves_keeps_nobody_from_what_it_waited_for() {
+    let mut tale = Tale::new(4);
+    let first = tale.asks(node(1, 1), 1, 0, &[]);
+    let gone = tale.asks(node(2, 1), 2, 0, &[]);
+    let waits = tale.asks(node(3, 1), 3, 0, &[]);
+    tale.referrals.left(tale.now, gone);
+    assert_eq!(tale.told(), [(first, Told::Sent)]);
+    tale.won(node(1, 1), 0);
+    assert_eq!(tale.told(), [(waits, Told::Referred(node(1, 1)))]);
+}
+
+#[test]
+fn a_site_has_no_more_waiting_than_the_table_bears() {
+    let mut tale = Tale::new(3);
+    tale.asks(node(1, 1), 1, 0, &[]);
+    for _ in 0..REFERRALS_WAITING_MAX {
+        tale.asks(node(2, 1), 2, 0, &[]);
+    }
+    assert_eq!(tale.told().len(), 1);
+    let more = tale.asks(node(2, 1), 2, 0, &[]);
+    assert_eq!(tale.told(), [(more, Told::Other(Service::Busy))]);
+}
