@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use serde_json::Value;
 
+use super::interrupt;
 use super::network::{DATA_CENTRE, Network, address};
 use super::process::{Usage, output, runs, usage};
 use super::scenario::Scenario;
@@ -283,6 +284,7 @@ impl Fleet {
             if since.elapsed() > UP {
                 bail!("waited in vain: {what}; logs:\n{}", self.logs());
             }
+            interrupt::check()?;
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())

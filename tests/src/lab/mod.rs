@@ -3,13 +3,15 @@
 //! [`Scenario`] names a network and a payload; [`Network`] builds it from namespaces, veth pairs,
 //! bridges and token buckets (`tbf`); [`Fleet`] runs `tidegate` and `tidegate-node` inside;
 //! [`watch`] notes when each node has every byte; [`Report`] holds all that against the lower bound
-//! [`bound::t_min`]. Needs root and iproute2. Whatever it makes carries the lab's process id in its
+//! [`bound::t_min`], and [`pretend`] against the same in the simulator. Needs root and iproute2. Whatever it makes carries the lab's process id in its
 //! name, and goes when the lab ends.
 
 pub mod bound;
 pub mod fleet;
+pub mod interrupt;
 pub mod line;
 pub mod network;
+pub mod pretend;
 pub mod process;
 pub mod report;
 pub mod scenario;
@@ -26,6 +28,7 @@ pub use scenario::Scenario;
 /// What did not come up, or did not finish in time.
 pub fn run(scenario: &Scenario) -> anyhow::Result<Report> {
     network::check_tools()?;
+    interrupt::listen()?;
     let network = Network::build(scenario)?;
     let mut fleet = Fleet::raise(scenario, &network)?;
     let release = fleet.publish(scenario)?;

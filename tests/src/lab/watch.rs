@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::fleet::Fleet;
+use super::interrupt;
 use super::network::Network;
 use super::scenario::{CUT, Scenario};
 
@@ -31,7 +32,7 @@ pub struct Story {
 /// Starts the rollout and looks until every node has everything.
 ///
 /// # Errors
-/// When that takes longer than the scenario's patience, or somebody presses Ctrl-C.
+/// When that takes longer than the scenario's patience, or a signal ends it.
 pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Result<Story> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -48,14 +49,8 @@ pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Re
     };
     let total = scenario.payload_bytes * fleet.nodes.len() as u64;
     while watch.complete.iter().any(Option::is_none) {
-        let stopped = runtime.block_on(async {
-            tokio::time::timeout(LOOK, tokio::signal::ctrl_c())
-                .await
-                .is_ok()
-        });
-        if stopped {
-            bail!("stopped by Ctrl-C");
-        }
+        std::thread::sleep(LOOK);
+        interrupt::check()?;
         if since.elapsed() > Duration::from_secs(scenario.patience_s) {
             bail!(
                 "after {} s these nodes are not complete: {:?}; logs:\n{}",
