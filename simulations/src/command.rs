@@ -8,14 +8,23 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Parser;
 
+use crate::gates;
 use crate::plots::Pictures;
 use crate::seeds::{self, Failure, Kept, Seeds};
 use crate::{Report, Scenario, World, timing};
 
 /// Plays scenarios with the real brains in virtual time. Ends with failure if a rule was broken.
 #[derive(Clone, Parser)]
-#[command(name = "tidegate-sim", version)]
+#[command(
+    name = "tidegate-sim",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Arguments {
+    /// Something else than a scenario.
+    #[command(subcommand)]
+    pub instead: Option<Instead>,
     /// The scenario, a TOML file; with --seed or --seeds it may be left out, and the seed draws it too.
     #[arg(required_unless_present_any = ["seed", "seeds"])]
     pub scenario: Option<PathBuf>,
@@ -52,12 +61,22 @@ pub struct Arguments {
     pub notes: bool,
 }
 
+/// What is played instead of a scenario.
+#[derive(Clone, clap::Subcommand)]
+pub enum Instead {
+    /// Rolls bad releases and a good one out to whole fleets and tells how many nodes are harmed.
+    Gates(gates::Asked),
+}
+
 impl Arguments {
     /// Does what is asked; whether no rule was broken.
     ///
     /// # Errors
     /// When a scenario cannot be read or played, or a file cannot be written.
     pub fn run(&self) -> Result<bool> {
+        if let Some(Instead::Gates(asked)) = &self.instead {
+            return asked.run().map(|()| true);
+        }
         match self.seeds {
             Some(seeds) => self.play_seeds(seeds),
             None => self.play_one(),

@@ -23,6 +23,7 @@ pub mod fetches;
 pub mod figures;
 pub mod fleet;
 pub mod flows;
+pub mod gates;
 pub mod hub;
 pub mod island;
 mod losses;

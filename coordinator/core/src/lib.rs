@@ -8,6 +8,7 @@
 mod commands;
 pub mod conductor;
 pub mod contract;
+pub mod engine;
 mod evidence;
 mod feeds;
 mod fleet;

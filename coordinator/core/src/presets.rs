@@ -2,20 +2,29 @@
 //!
 //! A preset is a starting point that a proposal spells out wave by wave; nothing refers back to its
 //! name later, so changing a preset changes no plan that was signed.
+//!
+//! Small numbers cannot tell one failure in a hundred from three. So a wave's own gate only stops what
+//! fails grossly, two of five or three of ten, and the finer question is left to the sequential test across
+//! the waves.
 
-use protocol::plan::{Gate, Selector, WaveDraft};
+use protocol::plan::{Gate, Selector, SequentialTest, WaveDraft};
 use protocol::{Span, Time};
+
+/// Nodes of the first wave.
+const HANDFUL: u32 = 5;
+/// Outcomes that a wave is judged by at least, or all of it.
+const SAMPLE: u32 = 10;
 
 /// A named rollout shape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Preset {
-    /// 1, 5, 20, 50 %, rest; long soaks, 99 % must succeed.
+    /// A handful, 5, 20, 50 %, rest; soaks of a day; stops what fails at 2 % where 1 % are expected.
     Careful,
-    /// A handful, 10, 40 %, rest; 95 % must succeed.
+    /// A handful, 10, 40 %, rest; soaks of an hour; stops at 3 %.
     Normal,
-    /// A handful, half, rest; short soaks, 90 % must succeed.
+    /// A handful, half, rest; short soaks; stops at 5 %.
     Fast,
-    /// One node, then all.
+    /// A handful, then all; stops at 5 %, with four times as many at it from the start.
     Emergency,
 }
 
@@ -30,38 +39,35 @@ impl Preset {
 
     /// The waves of this preset, none of which starts before `not_before`.
     pub fn waves(self, not_before: Time) -> Vec<WaveDraft> {
-        let (steps, success_ppm, soak): (&[Selector], u32, Span) = match self {
+        let (steps, soak): (&[Selector], u64) = match self {
             Preset::Careful => (
                 &[
-                    Selector::Count(5),
+                    Selector::Count(HANDFUL),
                     Selector::Percent(5),
                     Selector::Percent(20),
                     Selector::Percent(50),
                     Selector::Rest,
                 ],
-                990_000,
-                Span::from_secs(24 * 3600),
+                24 * 3600,
             ),
             Preset::Normal => (
                 &[
-                    Selector::Count(5),
+                    Selector::Count(HANDFUL),
                     Selector::Percent(10),
                     Selector::Percent(40),
                     Selector::Rest,
                 ],
-                950_000,
-                Span::from_secs(3600),
+                3600,
             ),
             Preset::Fast => (
-                &[Selector::Count(3), Selector::Percent(50), Selector::Rest],
-                900_000,
-                Span::from_secs(300),
+                &[
+                    Selector::Count(HANDFUL),
+                    Selector::Percent(50),
+                    Selector::Rest,
+                ],
+                300,
             ),
-            Preset::Emergency => (
-                &[Selector::Count(1), Selector::Rest],
-                900_000,
-                Span::from_secs(30),
-            ),
+            Preset::Emergency => (&[Selector::Count(HANDFUL), Selector::Rest], 30),
         };
         steps
             .iter()
@@ -70,13 +76,32 @@ impl Preset {
                 select: select.clone(),
                 not_before,
                 gate: Gate {
-                    min_success_ppm: success_ppm,
-                    min_sample: 3,
-                    soak,
+                    min_success_ppm: 800_000,
+                    min_sample: SAMPLE,
+                    soak: Span::from_secs(soak),
                     silence_after: Span::from_secs(1800),
                 },
             })
             .collect()
+    }
+
+    /// The sequential test of this preset, without cohorts. A release fails on one node in a hundred
+    /// whatever it is: full disks, broken machines, people who switch off.
+    pub fn test(self) -> SequentialTest {
+        let (unacceptable_ppm, in_flight_max) = match self {
+            Preset::Careful => (20_000, 50),
+            Preset::Normal => (30_000, 50),
+            Preset::Fast => (50_000, 50),
+            Preset::Emergency => (50_000, 200),
+        };
+        SequentialTest {
+            expected_ppm: 10_000,
+            unacceptable_ppm,
+            false_halt_ppm: 100,
+            missed_ppm: 1000,
+            in_flight_max,
+            cohorts: Vec::new(),
+        }
     }
 }
 

@@ -254,6 +254,11 @@ impl Client {
     pub async fn halt(&self, id: &RolloutId, reason: &str) -> Result<(), ApiError> {
         self.act(id, "halt", Some(reason)).await
     }
+    /// Reports that the release does harm on a node.
+    pub async fn problem(&self, id: &RolloutId, problem: &ProblemReport) -> Result<(), ApiError> {
+        let path = format!("/v1/rollouts/{id}/problems");
+        self.send(Method::POST, &path, Some(problem)).await
+    }
     /// The recall that waits for signatures, if there is one.
     pub async fn pending_recall(&self, id: &RolloutId) -> Result<Option<Envelope>, ApiError> {
         self.get(&format!("/v1/rollouts/{id}/recall")).await

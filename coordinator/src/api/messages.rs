@@ -133,6 +133,15 @@ pub struct Reason {
     pub reason: String,
 }
 
+/// The release does harm on a node, by the word of the help desk, a user or monitoring.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProblemReport {
+    /// The node.
+    pub node: NodeId,
+    /// One line for people.
+    pub what: String,
+}
+
 /// A site as listings show it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SiteView {

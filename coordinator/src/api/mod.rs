@@ -19,6 +19,7 @@
 //! | `POST /v1/rollouts/{id}/approve` | the plan's envelope with a signature | [`messages::Progress`] |
 //! | `POST /v1/rollouts/{id}/start`, `/resume` | | nothing |
 //! | `POST /v1/rollouts/{id}/pause`, `/halt` | [`messages::Reason`] | nothing |
+//! | `POST /v1/rollouts/{id}/problems` | [`messages::ProblemReport`] | nothing |
 //! | `GET /v1/rollouts/{id}/recall` | | the envelope that waits for signatures, or `null` |
 //! | `POST /v1/rollouts/{id}/recall` | the recall's envelope with a signature | [`messages::Progress`] |
 //! | `GET /v1/nodes`, `/v1/sites` | | views; [`messages::SiteView`]s |

@@ -280,6 +280,8 @@ pub enum Rollout {
     Halt(RolloutReason),
     /// Take the release back where it was installed; needs the plans threshold beside the proposer
     Recall(RolloutRecall),
+    /// Report that the release does harm on a node; it counts as the node's failure
+    Problem(RolloutProblem),
     /// Follow a rollout until it ends
     Watch {
         /// Which.
@@ -321,6 +323,19 @@ pub struct RolloutReason {
     /// Why, for those who read the ledger
     #[arg(long, default_value = "asked for by an operator")]
     pub reason: String,
+}
+
+/// `tidegate rollout problem`
+#[derive(Args, Debug)]
+pub struct RolloutProblem {
+    /// Which.
+    #[command(flatten)]
+    pub named: RolloutNamed,
+    /// The node
+    pub node: NodeId,
+    /// What is wrong there
+    #[arg(long, default_value = "reported by an operator")]
+    pub what: String,
 }
 
 /// One rollout, signed for by an operator.
@@ -412,6 +427,9 @@ pub struct RolloutShape {
     /// Gate: the ratio must hold for so long [default: the preset's]
     #[arg(long, value_parser = units::span)]
     pub soak: Option<Span>,
+    /// Judge the nodes with this label for themselves, and hold them alone if only they fail
+    #[arg(long = "cohort", value_parser = units::label, value_name = "KEY=VALUE")]
+    pub cohorts: Vec<(String, String)>,
     /// Only these sites
     #[arg(long = "site")]
     pub sites: Vec<SiteId>,

@@ -9,7 +9,9 @@ use coordinator_core::forecast::Question;
 use ed25519_dalek::SigningKey;
 use protocol::envelope::Envelope;
 use protocol::feed::StageCounts;
-use protocol::plan::{Gate, Members, Proposal, Recall, RolloutPlan, Selector, Targets};
+use protocol::plan::{
+    Cohort, Gate, Members, Proposal, Recall, RolloutPlan, Selector, SequentialTest, Targets,
+};
 use protocol::trust::Statement;
 use protocol::{FleetId, PublicKey, RolloutId};
 
@@ -18,7 +20,7 @@ use super::args::{
 };
 use super::{output, release, setup, simulate, units};
 use crate::api::Client;
-use crate::api::messages::Progress;
+use crate::api::messages::{ProblemReport, Progress};
 use crate::directory::Directory;
 
 /// `tidegate rollout …`
@@ -55,6 +57,13 @@ pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
                 .context("failed to halt")?;
         }
         Rollout::Recall(ask) => recall_from(ask).await?,
+        Rollout::Problem(ask) => {
+            let (node, what) = (ask.node, ask.what);
+            setup::client(&ask.named.at.dir)?
+                .problem(&ask.named.rollout, &ProblemReport { node, what })
+                .await
+                .context("failed to report the problem")?;
+        }
         Rollout::Watch { named, json } => return watch(named, json).await,
         Rollout::Status { at, rollout, json } => {
             let client = setup::client(&at.dir)?;
@@ -120,6 +129,11 @@ pub async fn draft(
         soak: ask.soak.unwrap_or(usual.soak),
         silence_after: usual.silence_after,
     };
+    let cohorts = ask.cohorts.into_iter();
+    let test = SequentialTest {
+        cohorts: cohorts.map(|(key, value)| Cohort { key, value }).collect(),
+        ..ask.preset.test()
+    };
     let selectors: Vec<Selector> = match ask.waves.is_empty() {
         true => shape.iter().map(|w| w.select.clone()).collect(),
         false => ask.waves,
@@ -142,7 +156,7 @@ pub async fn draft(
             exclusions: ask.exclusions,
         },
         waves: units::drafts(&selectors, now, &gate),
-        test: None,
+        test: Some(test),
         lease_ttl: ask.lease,
         not_after: now + ask.valid,
     })
@@ -466,6 +480,19 @@ fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
             gate.min_sample,
             gate.soak.as_millis() / 1000
         ))?;
+    }
+    if let Some(test) = &plan.test {
+        let percent = |ppm: u32| f64::from(ppm) / 10_000.0;
+        output::line(&format!(
+            "test     stops at {} % failures where {} % are expected; at most {} nodes at a time until it has spoken",
+            percent(test.unacceptable_ppm),
+            percent(test.expected_ppm),
+            test.in_flight_max
+        ))?;
+        let cohorts: Vec<String> = test.cohorts.iter().map(ToString::to_string).collect();
+        if !cohorts.is_empty() {
+            output::line(&format!("cohorts  {}", cohorts.join(", ")))?;
+        }
     }
     Ok(())
 }

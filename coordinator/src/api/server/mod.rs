@@ -116,6 +116,7 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         .route("/v1/rollouts/{id}/pause", post(rollouts::pause))
         .route("/v1/rollouts/{id}/resume", post(rollouts::resume))
         .route("/v1/rollouts/{id}/halt", post(rollouts::halt))
+        .route("/v1/rollouts/{id}/problems", post(rollouts::problem))
         .route(
             "/v1/rollouts/{id}/recall",
             get(rollouts::pending_recall).post(rollouts::recall),

@@ -11,7 +11,7 @@ use protocol::{Hash, RolloutId};
 use super::failure::{Answer, Failure, Json};
 use super::{Shared, fleet};
 use crate::api::messages::{
-    Forecast, Progress, Question, Reason, RolloutDetail, RolloutView, WhatIf,
+    Forecast, ProblemReport, Progress, Question, Reason, RolloutDetail, RolloutView, WhatIf,
 };
 use crate::keys::random_32;
 use crate::serve;
@@ -126,6 +126,22 @@ pub(super) async fn halt(
     Json(why): Json<Reason>,
 ) -> Answer<()> {
     fleet::command(&house, Command::Halt(id_of(&id)?, fleet::short(why)?)).await
+}
+
+pub(super) async fn problem(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(problem): Json<ProblemReport>,
+) -> Answer<()> {
+    let (rollout, node) = (id_of(&id)?, problem.node);
+    let reason = problem.what;
+    let what = fleet::short(Reason { reason })?;
+    let command = Command::ReportProblem {
+        rollout,
+        node,
+        what,
+    };
+    fleet::command(&house, command).await
 }
 
 pub(super) async fn pending_recall(
