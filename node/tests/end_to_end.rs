@@ -100,6 +100,10 @@ struct World {
 
 impl World {
     async fn new(sites: u8, nodes: u8, wan_bytes_per_s: Option<u64>) -> World {
+        World::with(sites, nodes, wan_bytes_per_s, false).await
+    }
+
+    async fn with(sites: u8, nodes: u8, wan_bytes_per_s: Option<u64>, relay: bool) -> World {
         if std::env::var_os("TIDEGATE_LOG").is_some() {
             let _ = node::cli::log_to_stderr(&std::env::var("TIDEGATE_LOG").unwrap());
         }
@@ -136,6 +140,8 @@ impl World {
         let mut topology = fleet.fleet.topology(1, sites);
         for site in &mut topology.sites {
             site.wan_down_bytes_per_s = wan_bytes_per_s;
+            site.wan_up_bytes_per_s = wan_bytes_per_s;
+            site.relay = relay;
         }
         let topology = fleet.fleet.verified(&topology);
         coordinator.publish(topology.envelope());
@@ -315,6 +321,42 @@ async fn each_of_three_sites_takes_one_copy_over_its_thin_link() {
     let plan = world.roll_out("r1", &release);
     world.all_reach(&plan, State::Succeeded).await;
     installed_over_one_copy(&world, tree.path(), &built).await;
+}
+
+/// The origin serves about one copy to three sites that relay; sites that do not exchange no byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn sites_that_relay_take_from_each_other_what_the_origin_gave_once() {
+    for relay in [true, false] {
+        let mut world = World::with(3, 2, Some(4 << 20), relay).await;
+        let tree = tempfile::tempdir().unwrap();
+        payload(tree.path(), 1);
+        let (built, release) = world.release(tree.path(), "1.0", 1, None);
+        let plan = world.roll_out("r1", &release);
+        world.all_reach(&plan, State::Succeeded).await;
+        installed_over_one_copy(&world, tree.path(), &built).await;
+        let (mut from_origin, mut from_siblings, mut at_sockets) = (0, 0, 0);
+        for node in &world.nodes {
+            let report = status::read(node.dir.path()).await.unwrap();
+            let own = &report["snapshot"]["site"];
+            for site in report["traffic"]["sites"].as_array().unwrap() {
+                let of = |field: &str| site[field].as_u64().unwrap();
+                if site["site"].is_null() {
+                    from_origin += of("payload_in");
+                } else if site["site"] != *own {
+                    from_siblings += of("payload_in");
+                    at_sockets += of("socket_in") + of("socket_out");
+                }
+            }
+        }
+        let copies = from_origin as f64 / (built.carrier.length + built.index.length) as f64;
+        if relay {
+            assert!((0.99..=1.3).contains(&copies), "{copies} from the origin");
+            assert!(from_siblings > 0);
+        } else {
+            assert!((2.97..=3.2).contains(&copies), "{copies} from the origin");
+            assert_eq!((from_siblings, at_sockets), (0, 0));
+        }
+    }
 }
 
 /// Every node has the tree, and each site's nodes together took about one copy over the WAN.

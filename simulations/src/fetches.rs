@@ -192,6 +192,8 @@ impl Island {
         self.served.insert(slot, asker);
         let pace = self.machines[slot].paces.get(&asker.place.part).copied();
         let takers = self.served.takers.len();
+        // what goes from site to site was cut out of the giver's uplink beforehand
+        let takers = self.site().map_or(takers, |_| 1);
         let share = self.uplink().map(|rate| rate / takers as f64);
         self.send(
             asker.place.part,

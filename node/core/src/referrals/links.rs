@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::SiteId;
 use protocol::limits::{REFERRED_MAX, REFERRED_UNRATED_MAX};
 
-/// A piece that comes at a site's whole rate in less than this times its transfers at once comes by
-/// one of so many transfers: between two on one of them lies the way to the origin and back.
-const OVERLAP_S: f64 = 0.75;
+/// So many seconds a transfer shall take at the least, as far as that goes: between two of them lies
+/// the way to the origin and back, and the others have to fill it.
+const OVERLAP_S: f64 = 1.5;
 /// Transfers at once that a site's WAN inward is divided by, at least and at most.
-const SLOTS: (u64, u64) = (2, 8);
+const SLOTS: (u64, u64) = (4, 8);
 /// What is left of a link whose rate nobody said.
 const UNRATED: u64 = u64::MAX;
 
@@ -92,8 +92,8 @@ impl Links {
         };
         let slots = (rate as f64 * OVERLAP_S / piece_bytes.max(1) as f64) as u64;
         let slot = (rate / slots.clamp(SLOTS.0, SLOTS.1)).max(1);
-        // The last slot may be a little narrower: rates do not divide evenly.
-        (left >= slot - slot / 8).then_some(slot.min(left))
+        // Some gave less than was wanted: what they left is worth a transfer too, if it is not too little.
+        (left >= slot / 2).then_some(slot.min(left))
     }
 
     /// What a site can give to one that is to have `wanted` bytes a second (0: no limit); `None` if it
@@ -170,23 +170,22 @@ mod tests {
     fn a_link_is_never_promised_twice() {
         let mut links = links(&[(1_000, 1_000), (1_000, 600)]);
         let slot = links.room_in(0, 1 << 20).expect("room");
-        assert_eq!(slot, 500);
-        let rate = links.room_out(1, slot).expect("room");
-        links.take(0, Some(1), rate);
-        assert_eq!(links.room_in(0, 1 << 20), Some(500));
-        assert_eq!(links.room_out(1, 500), None, "a hundred is too little");
-        links.take(0, None, 500);
+        assert_eq!(slot, 250);
+        links.take(0, Some(1), 500);
+        assert_eq!(links.room_in(0, 1 << 20), Some(250));
+        assert_eq!(links.room_out(1, 250), None, "a hundred is too little");
+        links.take(0, None, 400);
         assert_eq!(links.room_in(0, 1 << 20), None);
-        links.end(0, Some(1), rate);
-        assert_eq!(links.room_in(0, 1 << 20), Some(500));
+        links.end(0, Some(1), 500);
+        assert_eq!(links.room_in(0, 1 << 20), Some(250));
         assert_eq!(links.room_out(1, 2_000), Some(600), "alone it has all");
     }
 
     #[test]
     fn small_pieces_come_by_more_transfers_at_once() {
         let links = links(&[(8_000_000, 1)]);
-        assert_eq!(links.room_in(0, 4 << 20), Some(4_000_000));
-        assert_eq!(links.room_in(0, 1 << 20), Some(1_600_000));
+        assert_eq!(links.room_in(0, 4 << 20), Some(2_000_000));
+        assert_eq!(links.room_in(0, 2 << 20), Some(1_600_000));
         assert_eq!(links.room_in(0, 1 << 10), Some(1_000_000));
     }
 

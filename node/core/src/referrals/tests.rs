@@ -5,7 +5,7 @@ use protocol::fixtures::Fleet;
 
 use super::*;
 
-/// Pieces of 4 MiB; links that carry one in a second.
+/// Pieces of 4 MiB; a site takes two in a second, four at a time, and gives one in two seconds.
 const RATE: u64 = 4 << 20;
 const PIECES: u64 = 8;
 
@@ -41,7 +41,7 @@ impl Tale {
         let mut topology = Fleet::new(1).topology(1, sites);
         for site in &mut topology.sites {
             site.wan_down_bytes_per_s = Some(2 * RATE);
-            site.wan_up_bytes_per_s = Some(RATE);
+            site.wan_up_bytes_per_s = Some(RATE / 2);
             site.relay = site.id != format!("s{sites}").parse().expect("a name");
         }
         let mut grain = Grain::default();
@@ -73,6 +73,16 @@ impl Tale {
         };
         self.referrals.wanted(self.now, wanted, &mut self.out);
         ticket
+    }
+
+    /// The origin has found that its uplink carries many pieces at once.
+    fn opens_wide(&mut self) {
+        for _ in 0..12 {
+            self.referrals.window.begin();
+        }
+        for _ in 0..12 {
+            self.referrals.window.end(Span::ZERO, Span::ZERO);
+        }
     }
 
     fn won(&mut self, who: NodeId, piece: u32) {
@@ -133,20 +143,20 @@ fn a_piece_is_handed_out_once_and_then_referred() {
 #[test]
 fn first_copies_go_to_different_sites() {
     let mut tale = Tale::new(3);
-    let asked: Vec<Ticket> = (0..4).map(|p| tale.asks(node(1, 1), 1, p, &[])).collect();
-    let other = tale.asks(node(2, 1), 2, 2, &[]);
-    // a site is promised what its link carries: two pieces at once
-    let sent = [asked[0], asked[1], other].map(|ticket| (ticket, Told::Sent));
+    tale.opens_wide();
+    let asked: Vec<Ticket> = (0..6).map(|p| tale.asks(node(1, 1), 1, p, &[])).collect();
+    let other = tale.asks(node(2, 1), 2, 4, &[]);
+    // a site is promised what its link carries: four pieces at once
+    let mut sent: Vec<(Ticket, Told)> = asked[..4].iter().map(|t| (*t, Told::Sent)).collect();
+    sent.push((other, Told::Sent));
     assert_eq!(tale.told(), sent);
     tale.won(node(1, 1), 0);
-    tale.won(node(2, 1), 2);
-    assert_eq!(
-        tale.told(),
-        [(asked[3], Told::Sent)],
-        "what the other brings is waited for, or taken from there when there is room"
-    );
+    let next = [(asked[5], Told::Sent)];
+    assert_eq!(tale.told(), next, "what the other brings is waited for");
+    tale.won(node(2, 1), 4);
+    assert_eq!(tale.told(), [], "the first site's link is full");
     tale.won(node(1, 1), 1);
-    assert_eq!(tale.told(), [(asked[2], Told::Referred(node(2, 1)))]);
+    assert_eq!(tale.told(), [(asked[4], Told::Referred(node(2, 1)))]);
 }
 
 #[test]
@@ -185,15 +195,14 @@ fn whoever_waits_for_very_long_is_served() {
     tale.asks(node(1, 1), 1, 0, &[]);
     tale.won(node(1, 1), 0);
     tale.told();
-    let taken = tale.asks(node(2, 1), 2, 0, &[]);
-    assert_eq!(tale.told(), [(taken, Told::Referred(node(1, 1)))]);
+    // the only site that holds it has nothing left to give
+    let name = "s1".parse().expect("a name");
+    tale.referrals.links.set(&name, Some(RATE), Some(0));
     let waits = tale.asks(node(3, 1), 3, 0, &[]);
-    // the only holder gives to one who does not come to an end, again and again
-    for _ in 0..60 {
-        tale.passes(Span::from_secs(7));
-        tale.asks(node(2, 1), 2, 0, &[]);
-    }
-    assert!(tale.told().iter().any(|(ticket, _)| *ticket == waits));
+    tale.passes(REFERRAL_WAIT_MAX);
+    assert_eq!(tale.told(), []);
+    tale.passes(Span(2 * SWEEP_EVERY.0));
+    assert_eq!(tale.told(), [(waits, Told::Sent)]);
 }
 
 #[test]
