@@ -209,7 +209,7 @@ impl Settings {
     pub fn coordinator_contact(&self) -> Contact {
         Contact {
             node: self.coordinator,
-            control: multiaddrs(self.reached(self.control)),
+            control: multiaddrs(self.reached(self.control)).into(),
             data: None,
         }
     }
@@ -218,7 +218,7 @@ impl Settings {
     pub fn origin_contact(&self) -> Contact {
         Contact {
             node: self.origin,
-            control: multiaddrs(self.reached(self.origin_control)),
+            control: multiaddrs(self.reached(self.origin_control)).into(),
             data: Some(self.reached(self.origin_data)),
         }
     }

@@ -134,7 +134,7 @@ impl Bench {
         let (asker, _events) = bind(&asker_identity, &store).await.expect("a port");
         let source = Contact {
             node: source_identity.node(),
-            control: Vec::new(),
+            control: [].into(),
             data: Some(source_plane.local_addr()),
         };
 

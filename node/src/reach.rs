@@ -22,7 +22,7 @@ pub struct Reach {
 impl Reach {
     /// For a node with this data port.
     pub fn of(config: &NodeConfig, data_port: u16) -> Reach {
-        let coordinators = config.coordinators.iter().flat_map(|c| &c.control);
+        let coordinators = config.coordinators.iter().flat_map(|c| c.control.iter());
         Reach {
             node: config.node,
             listen: config.listen.address,
@@ -103,12 +103,12 @@ mod tests {
         ];
         let contact = reach("0.0.0.0", "192.0.2.1").contact(&listening);
         assert_eq!(
-            contact.control,
-            vec!["/ip4/10.0.0.4/udp/7/quic-v1", "/ip4/10.0.0.4/tcp/7"]
+            &*contact.control,
+            ["/ip4/10.0.0.4/udp/7/quic-v1", "/ip4/10.0.0.4/tcp/7"]
         );
         assert_eq!(contact.data, Some("10.0.0.4:9".parse().unwrap()));
         let alone = reach("0.0.0.0", "127.0.0.1").contact(&listening[..1]);
-        assert_eq!(alone.control, vec!["/ip4/127.0.0.1/udp/7/quic-v1"]);
+        assert_eq!(&*alone.control, ["/ip4/127.0.0.1/udp/7/quic-v1"]);
         assert_eq!(alone.data, Some("127.0.0.1:9".parse().unwrap()));
         let bound = reach("127.3.0.1", "127.0.0.1").addresses(&listening);
         assert_eq!(bound, vec!["127.3.0.1".parse::<IpAddr>().unwrap()]);

@@ -50,7 +50,7 @@ pub fn contact(number: u64) -> Contact {
     let port = 10_000 + (number % 20_000) as u16;
     Contact {
         node: node(number),
-        control: vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")],
+        control: [format!("/ip4/127.0.0.1/udp/{port}/quic-v1")].into(),
         data: Some(([127, 0, 0, 1], port + 20_000).into()),
     }
 }

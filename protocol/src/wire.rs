@@ -33,8 +33,9 @@ pub fn site_topic(fleet: &crate::ids::FleetId, site: &SiteId) -> String {
 pub struct Contact {
     /// The node.
     pub node: NodeId,
-    /// libp2p listen addresses as multiaddr text, without the peer id.
-    pub control: Vec<String>,
+    /// libp2p listen addresses as multiaddr text, without the peer id; shared, because a contact is handed
+    /// about all the time and its addresses hardly ever change.
+    pub control: Arc<[String]>,
     /// Its data endpoint (UDP).
     pub data: Option<SocketAddr>,
 }

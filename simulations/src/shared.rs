@@ -248,7 +248,7 @@ pub fn address_bits(site: usize, host: usize) -> u32 {
 fn contact(fleet: &Fleet, number: usize) -> Contact {
     Contact {
         node: fleet.node(number),
-        control: vec![format!("/memory/{number}")],
+        control: [format!("/memory/{number}")].into(),
         data: Some(([127, 0, 0, 1], 1 + (number % 60_000) as u16).into()),
     }
 }

@@ -111,10 +111,11 @@ pub fn contact(config: &NodeConfig) -> Contact {
     let (ip, port) = (config.listen.address, config.listen.control_port);
     Contact {
         node: config.node,
-        control: vec![
+        control: [
             format!("/ip4/{ip}/udp/{port}/quic-v1"),
             format!("/ip4/{ip}/tcp/{port}"),
-        ],
+        ]
+        .into(),
         data: Some((ip, config.listen.data_port).into()),
     }
 }

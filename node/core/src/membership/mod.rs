@@ -526,7 +526,7 @@ fn print(contact: &Contact, roaming: bool) -> u64 {
         data,
     } = contact;
     let mut text = node.0.to_vec();
-    for address in control {
+    for address in control.iter() {
         text.push(address.len() as u8);
         text.extend_from_slice(address.as_bytes());
     }

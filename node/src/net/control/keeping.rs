@@ -173,7 +173,7 @@ mod tests {
     fn wanted(nodes: &[u8]) -> BTreeMap<NodeId, Contact> {
         let contact = |n: &u8| Contact {
             node: node(*n),
-            control: vec![format!("/ip4/127.0.0.1/tcp/{n}")],
+            control: [format!("/ip4/127.0.0.1/tcp/{n}")].into(),
             data: None,
         };
         nodes.iter().map(|n| (node(*n), contact(n))).collect()
@@ -233,7 +233,7 @@ mod tests {
             "nothing new about node 1"
         );
         let mut moved = wanted(&[1]);
-        moved.get_mut(&node(1)).unwrap().control = vec!["/ip4/127.0.0.1/tcp/99".into()];
+        moved.get_mut(&node(1)).unwrap().control = ["/ip4/127.0.0.1/tcp/99".into()].into();
         keeping.want(&moved, |_| false, now);
         assert_eq!(
             keeping.due(now)[0].1,

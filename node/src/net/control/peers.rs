@@ -81,11 +81,12 @@ mod tests {
         let peer = peer_of(&node(1)).unwrap();
         let contact = Contact {
             node: node(1),
-            control: vec![
+            control: [
                 "nonsense".into(),
                 format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}"),
                 String::new(),
-            ],
+            ]
+            .into(),
             data: None,
         };
         let addresses = addresses(&contact);

@@ -442,7 +442,7 @@ impl Task {
                 for (node, control) in contacts {
                     let contact = Contact {
                         node,
-                        control,
+                        control: control.into(),
                         data: None,
                     };
                     self.outbox.push(ControlEvent::Discovered(contact));

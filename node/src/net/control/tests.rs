@@ -208,13 +208,13 @@ async fn a_request_that_cannot_be_answered_says_why() {
     let long = ask(&there, vec![0; CONTROL_MAX_BYTES + 1]).await;
     assert_eq!(long, Err(RequestError::TooLong(CONTROL_MAX_BYTES + 1)));
     let nowhere = Contact {
-        control: vec![],
+        control: [].into(),
         ..there.clone()
     };
     let lost = ask(&nowhere, vec![]).await.unwrap_err();
     assert!(matches!(lost, RequestError::Unreachable { .. }), "{lost}");
     let closed = Contact {
-        control: vec!["/ip4/127.0.0.1/tcp/1".into()],
+        control: ["/ip4/127.0.0.1/tcp/1".into()].into(),
         ..there.clone()
     };
     let lost = ask(&closed, vec![]).await.unwrap_err().to_string();

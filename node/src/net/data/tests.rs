@@ -57,7 +57,7 @@ async fn start(n: u8, address: &str) -> Node {
 fn contact(identity: &Identity, data: SocketAddr) -> Contact {
     Contact {
         node: identity.node(),
-        control: Vec::new(),
+        control: [].into(),
         data: Some(data),
     }
 }

@@ -50,7 +50,7 @@ fn a_word_of_others_moves_nobody_who_spoke_and_brings_back_nobody_who_is_gone() 
         .presence
         .clone();
     let mut false_word = (*known).clone();
-    false_word.contact.control = vec!["/ip4/127.9.9.9/tcp/1".into()];
+    false_word.contact.control = ["/ip4/127.9.9.9/tcp/1".into()].into();
     false_word.seq = Seq { epoch: 99, n: 1 };
     let one = world.nodes.get_mut(&1).expect("it runs");
     let hearsay = super::Word::Hearsay;

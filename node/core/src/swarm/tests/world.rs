@@ -110,7 +110,7 @@ fn blake3_of(n: u64) -> Hash {
 pub fn contact(node: NodeId) -> Contact {
     Contact {
         node,
-        control: Vec::new(),
+        control: [].into(),
         data: Some("127.0.0.1:1".parse().unwrap()),
     }
 }
