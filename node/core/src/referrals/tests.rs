@@ -63,7 +63,7 @@ impl Tale {
             ticket,
             from: Contact {
                 node: who,
-                control: Vec::new(),
+                control: [].into(),
                 data: Some(([127, site, 0, 1], 1).into()),
             },
             site: format!("s{site}").parse().expect("a name"),

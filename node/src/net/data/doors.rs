@@ -96,7 +96,7 @@ pub(super) async fn ask(
         ticket,
         from: Contact {
             node,
-            control: Vec::new(),
+            control: [].into(),
             data: Some(remote),
         },
         site,

@@ -37,7 +37,7 @@ fn request() -> DataRequest {
 fn replies() -> [DataReply; 6] {
     let holder = Contact {
         node: NodeId([9; 32]),
-        control: Vec::new(),
+        control: [].into(),
         data: Some(([10, 2, 0, 7], 4_433).into()),
     };
     let referral = Referral {
