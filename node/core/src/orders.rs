@@ -135,6 +135,11 @@ impl Orders {
         self.gaps().next().is_some()
     }
 
+    /// Whether an order is kept above the head: something before it may be missing.
+    pub(crate) fn has_holes(&self) -> bool {
+        self.kept.values().any(|o| o.seq > self.head)
+    }
+
     fn gaps(&self) -> impl Iterator<Item = &RolloutHead> {
         let heads = self.bulletin().map_or(&[][..], |b| &b.rollouts[..]);
         heads
@@ -368,12 +373,14 @@ mod tests {
         orders.take(halt(1, "a"), None, &mut out);
         orders.take(halt(4, "a"), None, &mut out);
         assert_eq!(orders.head(), seq(1), "2 and 3 may be missing");
+        assert!(orders.has_holes());
         let answer = peer.after(orders.pull_after());
         assert_eq!(answer.len(), 3);
         orders.take(halt(2, "b"), None, &mut out);
         orders.take(halt(3, "c"), None, &mut out);
         orders.pulled(seq(1), &answer);
         assert_eq!(orders.head(), seq(4));
+        assert!(!orders.has_holes());
     }
 
     /// A node had missed a resume and heard the lease after it. Who asked it for orders took the lease,

@@ -226,7 +226,8 @@ impl Brain {
     fn pull(&mut self, now: Now) {
         let carries = self.membership.carries();
         if std::mem::take(&mut self.news.lacks) {
-            let behind = self.orders.has_gaps() || self.membership.ahead().next().is_some();
+            let holes = self.orders.has_gaps() || self.orders.has_holes();
+            let behind = holes || self.membership.ahead().next().is_some();
             self.uplink.hurry(behind);
             let wanted = self.wanted(behind, carries);
             self.pulls.set(&wanted, now);
