@@ -365,6 +365,11 @@ pub const PUSH_PATIENCE: Span = Span::from_secs(2);
 pub const PUSH_AGAIN: Span = Span::from_millis(500);
 /// Tries of a push; after them it is left to the delegate's next report.
 pub const PUSH_TRIES: u32 = 12;
+/// Members that a node without a topology is told, to ask them for it.
+pub const GUIDES_MAX: usize = 2;
+/// Who asks for guides where nobody is yet fetches the topology from the coordinator; for so long the
+/// others from there are told to ask it.
+pub const SCOUT_LIFE: Span = Span::from_secs(10);
 /// Members that a newcomer is told; enough to find its site's gossip.
 pub const MEMBERS_TOLD_MAX: usize = 8;
 /// Delegates that the coordinator pushes to; more are left to their uplinks.

@@ -2,7 +2,7 @@
 //! notices on the data plane. Statements travel inside as envelopes and are believed only after
 //! [`crate::trust::Trust::verify`]; the rest are hints of an admitted peer.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -168,6 +168,14 @@ pub enum ControlRequest {
     Report {
         /// The statuses.
         statuses: Vec<SignedStatus>,
+    },
+    /// To the coordinator, from a node that has no topology yet and so knows no site: who nearby may
+    /// have it? Answered with [`ControlReply::Members`], which is a hint whom to ask and nothing else.
+    Guide {
+        /// The asker.
+        me: Presence,
+        /// Its addresses.
+        addresses: Vec<IpAddr>,
     },
 }
 

@@ -358,6 +358,16 @@ impl Hub {
                 members.truncate(MEMBERS_TOLD_MAX);
                 ControlReply::Members(members.into_iter().map(Arc::new).collect())
             }
+            ControlRequest::Guide { me, addresses } => {
+                let node = me.contact.node;
+                let event = Event::Newcomer {
+                    me,
+                    addresses: addresses.clone(),
+                };
+                self.tell_desk(event);
+                let guides = self.desk.conductor.guides(&node, &addresses);
+                ControlReply::Members(guides.into_iter().map(Arc::new).collect())
+            }
             ControlRequest::Uplink {
                 me,
                 roster,

@@ -100,7 +100,7 @@ pub(crate) fn kind(request: &ControlRequest) -> &'static str {
         ControlRequest::PullOrders { .. } => "pulled orders",
         ControlRequest::PullDocument { .. } => "documents",
         ControlRequest::PullRoot { .. } => "roots",
-        ControlRequest::Locate { .. } => "who is here",
+        ControlRequest::Locate { .. } | ControlRequest::Guide { .. } => "who is here",
         ControlRequest::Uplink { .. } => "uplinks",
         ControlRequest::Push { .. } => "pushed orders",
         ControlRequest::Greet { .. } => "greetings",

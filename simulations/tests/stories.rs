@@ -181,6 +181,18 @@ fn million_can_be_said_and_a_part_of_it_played() {
     assert_eq!((part.all_sites().len(), part.nodes()), (1, 250));
 }
 
+/// Every node fetched the topology from the coordinator, because none knew its site before it had it: at two
+/// thousand sites that was the most of all that nodes were ever told.
+#[test]
+fn a_topology_goes_to_each_site_about_once() {
+    let text = include_str!("../scenarios/three-sites.toml");
+    let (_, report) = played(scenario(text, 30));
+    finished(&report, &report.rollouts[0]);
+    let documents = report.coordinator_traffic.before["documents"];
+    // a question and an answer for each site and for the origin, and a few who asked twice
+    assert!(documents.messages <= 16, "{documents:?}");
+}
+
 /// A node that had missed the resume and was told of the lease after it stayed halted for good.
 #[test]
 fn global_rough_hears_a_halt_in_time_and_counts_true_in_spite_of_it_all() {

@@ -2,6 +2,7 @@
 //! calls of the body, and the round after each event in which due moves become events and orders.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use protocol::envelope::Envelope;
 use protocol::limits::TEXT_MAX_BYTES;
@@ -11,7 +12,7 @@ use protocol::plan::RolloutPlan;
 use protocol::topology::Topology;
 use protocol::trust::Statement;
 use protocol::wire::Presence;
-use protocol::{Hash, Now, RolloutId, Seq, SiteId, Span, Time};
+use protocol::{Hash, NodeId, Now, RolloutId, Seq, SiteId, Span, Time};
 
 use crate::contract::{
     Action, Config, Event, LedgerEvent, NodeView, ReleaseView, RolloutState, RolloutView, SiteView,
@@ -19,6 +20,7 @@ use crate::contract::{
 };
 use crate::feeds::Feeds;
 use crate::fleet::{Fleet, Held};
+use crate::guides::Scouts;
 use crate::moves::Move;
 use crate::orders::OrderBook;
 use crate::rollout::Rollout;
@@ -37,6 +39,7 @@ pub struct Conductor {
     pub(crate) rollouts: BTreeMap<RolloutId, Rollout>,
     pub(crate) orders: OrderBook,
     pub(crate) feeds: Feeds,
+    scouts: Scouts,
     ledger_head: Hash,
     revocations: Option<Hash>,
     pub(crate) now: Now,
@@ -56,6 +59,7 @@ impl Conductor {
             rollouts: BTreeMap::new(),
             orders: OrderBook::default(),
             feeds: Feeds::default(),
+            scouts: Scouts::default(),
             ledger_head: Hash([0; 32]),
             revocations: None,
             now: Now::default(),
@@ -103,6 +107,9 @@ impl Conductor {
             Event::Enrolled(enrolled) => self.enrol(enrolled),
             Event::Uplink(uplink) => self.uplink(&uplink),
             Event::Located(me) => self.introduced(&me),
+            Event::Newcomer { me, addresses } => {
+                self.scouts.came(&self.fleet, &me, &addresses, now.boot);
+            }
             Event::LedgerHead(head) => self.ledger_head = head,
             Event::Revocations(list) => self.revocations = Some(list),
         }
@@ -215,6 +222,15 @@ impl Conductor {
     /// The newest topology.
     pub fn topology(&self) -> Option<&Topology> {
         self.fleet.topology.as_ref().map(|t| &t.value)
+    }
+
+    /// Whom a node without a topology, which has these addresses, asks for it.
+    pub fn guides(&self, node: &NodeId, addresses: &[IpAddr]) -> Vec<Presence> {
+        let members = |site: &SiteId| self.members_of(site);
+        let topology = self.topology();
+        topology.map_or_else(Vec::new, |topology| {
+            self.scouts.guides(members, topology, node, addresses)
+        })
     }
 
     /// Members of a site that said lately where they are reached, the freshest first.

@@ -9,6 +9,7 @@
 //! - Signing is the body's: the brain decides an [`Order`], the body signs it with the online key.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use protocol::envelope::Envelope;
 use protocol::feed::{Roster, Stages};
@@ -60,6 +61,13 @@ pub enum Event {
     Uplink(Uplink),
     /// A node asked who is in its site.
     Located(Presence),
+    /// A node without a topology asked who nearby may have it; see [`crate::Conductor::guides`].
+    Newcomer {
+        /// The node.
+        me: Presence,
+        /// Its addresses.
+        addresses: Vec<IpAddr>,
+    },
     /// The ledger's head after the last append.
     LedgerHead(Hash),
     /// A new certificate revocation list with this digest is in force.

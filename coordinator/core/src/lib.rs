@@ -15,6 +15,7 @@ mod fleet;
 mod fold;
 pub mod forecast;
 mod gate;
+mod guides;
 mod moves;
 mod orders;
 mod pool;

@@ -4,6 +4,7 @@
 //! answered from what the desk shows; nothing is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coordinator_core::contract::{Event, Ticket, Uplink};
@@ -189,7 +190,9 @@ async fn answer(
                 house.roots.get(place).map(Envelope::to_json),
             ))
         }
-        ControlRequest::Locate { me } | ControlRequest::Uplink { me: Some(me), .. }
+        ControlRequest::Locate { me }
+        | ControlRequest::Guide { me, .. }
+        | ControlRequest::Uplink { me: Some(me), .. }
             if me.contact.node != from =>
         {
             Ok(ControlReply::Refused(format!(
@@ -199,6 +202,7 @@ async fn answer(
             )))
         }
         ControlRequest::Locate { me } => locate(house, me).await,
+        ControlRequest::Guide { me, addresses } => guide(house, me, addresses).await,
         ControlRequest::Uplink {
             me,
             roster,
@@ -352,6 +356,25 @@ async fn locate(house: &Arc<House>, me: Presence) -> Result<ControlReply, DeskEr
     members.truncate(limits::MEMBERS_TOLD_MAX);
     let members = members.into_iter().map(Arc::new).collect();
     Ok(ControlReply::Members(members))
+}
+
+async fn guide(
+    house: &Arc<House>,
+    me: Presence,
+    addresses: Vec<IpAddr>,
+) -> Result<ControlReply, DeskError> {
+    let node = me.contact.node;
+    let event = Event::Newcomer {
+        me,
+        addresses: addresses.clone(),
+    };
+    house.desk.tell(event).await?;
+    let guides = house
+        .desk
+        .view(move |i| i.conductor.guides(&node, &addresses))
+        .await?;
+    let guides = guides.into_iter().map(Arc::new).collect();
+    Ok(ControlReply::Members(guides))
 }
 
 async fn orders_after(house: &Arc<House>, after: Seq) -> Result<Vec<Envelope>, DeskError> {

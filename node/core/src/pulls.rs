@@ -2,8 +2,9 @@
 //! with a growing pause after every answer that did not help.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use protocol::wire::{Contact, ControlRequest};
+use protocol::wire::{Contact, ControlRequest, Presence};
 use protocol::{Hash, NodeId, Now, Seq, Span, Time};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -32,12 +33,18 @@ pub(crate) enum Wanted {
     Orders,
     /// A document.
     Document(Hash),
+    /// Who nearby may have the topology.
+    Guides,
 }
 
 /// Whom to ask.
 pub(crate) struct Sources {
     /// Whether this node carries its site's feed: it brings documents into the site.
     pub(crate) carries: bool,
+    /// This node, as it says who it is.
+    pub(crate) me: Presence,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Contacts of the coordinator.
     pub(crate) coordinators: Vec<Contact>,
     /// The site's delegates without this node, the one that carries the feed first.
@@ -151,6 +158,10 @@ impl Pulls {
                     after: sources.after,
                 },
                 Wanted::Document(digest) => ControlRequest::PullDocument { digest },
+                Wanted::Guides => ControlRequest::Guide {
+                    me: sources.me.clone(),
+                    addresses: sources.addresses.clone(),
+                },
             };
             let ticket = out.ticket();
             // The way to the coordinator is long, and the connection that is made for it ends with the answer.
@@ -207,6 +218,7 @@ impl Pulls {
         };
         // The feed brings orders; who carries it asks the members when it is down.
         let coordinators_turn = match (wanted, sources.carries) {
+            (Wanted::Guides, _) => true,
             (Wanted::Orders, true) => false,
             (_, true) => tries.is_multiple_of(2),
             (_, false) => tries % TRIES_BEFORE_COORDINATOR == TRIES_BEFORE_COORDINATOR - 1,
@@ -217,7 +229,12 @@ impl Pulls {
         let turn = (tries / 2) as usize % sources.delegates.len().max(1);
         let delegate = sources.delegates.get(turn..=turn).unwrap_or_default();
         let turns: [&[Contact]; 3] = if coordinators_turn {
-            [&sources.coordinators, members, &[]]
+            let others = if wanted == Wanted::Guides {
+                &[]
+            } else {
+                members
+            };
+            [&sources.coordinators, others, &[]]
         } else if delegates_turn {
             [delegate, members, &sources.coordinators]
         } else {
@@ -249,6 +266,15 @@ mod tests {
     fn sources(carries: bool) -> Sources {
         Sources {
             carries,
+            me: Presence {
+                contact: contact(3),
+                site: None,
+                roaming: false,
+                seq: seq(1),
+                orders_head: seq(3),
+                leaving: false,
+            },
+            addresses: Vec::new(),
             coordinators: vec![contact(100)],
             delegates: vec![contact(1)],
             ahead: vec![contact(1)],

@@ -321,6 +321,7 @@ impl Driver {
                 self.look_up(reply, move |records| records.root(version));
             }
             ControlRequest::Locate { me }
+            | ControlRequest::Guide { me, .. }
             | ControlRequest::Uplink { me: Some(me), .. }
             | ControlRequest::Greet { me, .. }
                 if me.contact.node != from =>

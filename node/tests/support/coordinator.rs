@@ -190,6 +190,7 @@ impl FakeCoordinator {
                 let root = table.roots.get(version as usize - 1);
                 ControlReply::Document(root.map(Envelope::to_json))
             }
+            ControlRequest::Guide { .. } => ControlReply::Members(Vec::new()),
             ControlRequest::Locate { me } => {
                 assert_eq!(me.contact.node, from);
                 let site = me.site.clone();

@@ -157,6 +157,13 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
                 statuses: vec![status(fleet).sign(&node_key(1))],
             },
         ),
+        binary(
+            ".guide",
+            &ControlRequest::Guide {
+                me: presence.clone(),
+                addresses: vec![[10, 1, 0, 7].into()],
+            },
+        ),
         binary("", &stages),
         binary(
             ".push",

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use protocol::limits::GOSSIP_MAX_BYTES;
 use protocol::orders::{Order, Receipt};
-use protocol::wire::SiteMessage;
+use protocol::wire::{Contact, SiteMessage};
 use protocol::{NodeId, Now, Seq, Time, Verified};
 
 use crate::contract::{Action, Config, Event, Memory, NodeRole, Record, Snapshot};
@@ -67,6 +67,8 @@ pub struct Brain {
     tidied: Option<Seq>,
     /// Connections to the coordinator that were made for one question.
     visits: BTreeSet<NodeId>,
+    /// Whom it asks for its first topology; none until the coordinator was asked who that may be.
+    guides: Option<Vec<Contact>>,
     /// What the rooms have not looked at yet.
     news: News,
 }
@@ -114,6 +116,7 @@ impl Brain {
             followed: None,
             tidied: None,
             visits: BTreeSet::new(),
+            guides: None,
             news: News::ALL,
             counters,
             config,

@@ -19,6 +19,13 @@ impl Brain {
                 self.news.orders = true;
                 self.membership.was_asked(&pulled.from);
             }
+            if pulled.wanted == Wanted::Guides {
+                let told = match &reply {
+                    Some(ControlReply::Members(list)) => &list[..],
+                    _ => &[],
+                };
+                self.guides = Some(told.iter().map(|p| p.contact.clone()).collect());
+            }
             if self.coordinators().iter().any(|c| c.node == pulled.from) {
                 self.visits.insert(pulled.from);
             }
@@ -85,7 +92,7 @@ impl Brain {
             ControlRequest::Push { .. } => {
                 ControlReply::Refused("only a coordinator pushes".into())
             }
-            ControlRequest::Uplink { .. } => {
+            ControlRequest::Uplink { .. } | ControlRequest::Guide { .. } => {
                 ControlReply::Refused("this is not a coordinator".into())
             }
             // Its statuses came as events of their own before.

@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::orders::Bulletin;
 use protocol::wire::Contact;
-use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Time};
+use protocol::{Hash, NodeId, Now, RolloutId, Seq, SiteId, Time};
 
 use super::Brain;
 use crate::contract::{Action, Config, NodeRole};
@@ -150,6 +151,7 @@ impl Brain {
         if knows_site != self.knows_site {
             self.knows_site = knows_site;
             self.swarm.set_site_known(now, knows_site);
+            self.news.lacks = true;
         }
         let (first, changes) = (
             self.membership.is_first_delegate(),
@@ -237,8 +239,13 @@ impl Brain {
         }
         let members = self.membership.members();
         let contact = |n: &NodeId| Some(members.get(n)?.presence.contact.clone());
+        // Others nearby have the topology already, or will have it soon.
+        let guides = self.guides.iter().flatten().filter(|_| self.is_blind());
+        let guides: Vec<Contact> = guides.cloned().collect();
         let sources = Sources {
-            carries,
+            carries: carries && guides.is_empty(),
+            me: self.membership.presence(Seq::default(), self.orders.head()),
+            addresses: self.membership.addresses().to_vec(),
             coordinators: self.coordinators().to_vec(),
             delegates: self
                 .membership
@@ -250,6 +257,7 @@ impl Brain {
             members: members
                 .values()
                 .map(|m| m.presence.contact.clone())
+                .chain(guides)
                 .collect(),
             after: self.orders.pull_after(),
         };
@@ -263,7 +271,19 @@ impl Brain {
             wanted.insert(Wanted::Orders);
         }
         if let Some(bulletin) = self.orders.bulletin() {
-            let missing = self.library.missing(bulletin, self.config.role);
+            let mut missing = self.library.missing(bulletin, self.config.role);
+            // First of all a node finds its site, and who is there: they have the rest.
+            let first = |digest: &Hash| {
+                let digest = Some(*digest);
+                digest == bulletin.revocations || digest == bulletin.topology
+            };
+            if self.is_blind() || !self.membership.knows_its_site() {
+                missing.retain(first);
+            }
+            if self.is_blind() && self.guides.is_none() {
+                missing.retain(|digest| Some(*digest) != bulletin.topology);
+                wanted.insert(Wanted::Guides);
+            }
             wanted.extend(missing.into_iter().map(Wanted::Document));
             let root = self.library.root();
             if let Some(root) = root.filter(|r| r.version < bulletin.root_version) {
@@ -271,6 +291,14 @@ impl Brain {
             }
         }
         wanted
+    }
+
+    /// Whether it is an endpoint that cannot know its site yet.
+    fn is_blind(&self) -> bool {
+        let signed = |bulletin: &Bulletin| bulletin.topology.is_some();
+        self.config.role == NodeRole::Endpoint
+            && self.library.topology().is_none()
+            && self.orders.bulletin().is_some_and(signed)
     }
 
     fn roll_out(&mut self, now: Now) {

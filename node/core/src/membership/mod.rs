@@ -182,6 +182,11 @@ impl Membership {
         self.site.is_none() || !self.members.is_empty() || self.locate.is_settled()
     }
 
+    /// The machine's addresses, as far as they were told.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
     /// The machine has these addresses now.
     pub(crate) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
         self.addresses = addresses;

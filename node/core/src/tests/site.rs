@@ -194,6 +194,7 @@ impl Site {
         let member = self.members.get_mut(&from).expect("a member");
         member.linked_to_coordinator = true;
         let reply = match request {
+            ControlRequest::Guide { .. } => ControlReply::Members(Vec::new()),
             ControlRequest::Locate { me } => {
                 let mut here: Vec<_> = self.known.values().cloned().map(Arc::new).collect();
                 here.retain(|p| p.contact.node != from);
