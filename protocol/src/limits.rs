@@ -263,11 +263,12 @@ pub const DISTRUST: Span = Span::from_secs(20);
 pub const STORAGE_RETRY_MAX: Span = Span::from_secs(60);
 /// Pauses of that kind before it is reported; the node goes on trying.
 pub const STORAGE_PATIENCE: u32 = 3;
-/// Those who lack a piece hear of it in waves of so many that their fetches are this many bytes,
-pub const NEWS_WAVE_BYTES: u64 = 16 << 20;
+/// Those who lack a piece hear of it in waves: of so many that their fetches are as many bytes as
+/// a link of 1 Gbit/s serves until the next,
+pub const NEWS_BYTES_PER_MS: u64 = 128 << 10;
 /// and of so many nodes at least.
 pub const NEWS_WAVE_MIN: u64 = 4;
-/// So many waves may go out as one where the network is fast.
+/// Where the network is faster a wave may be so many times as large.
 pub const NEWS_WAVES_MAX: u64 = 16;
 /// Pieces of a blob of which not everybody has heard yet; of more, all hear at once.
 pub const NEWS_PIECES_MAX: usize = 256;

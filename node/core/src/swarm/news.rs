@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::limits::{NEWS_PIECES_MAX, NEWS_WAVE_BYTES, NEWS_WAVE_MIN, NEWS_WAVES_MAX};
+use protocol::limits::{NEWS_BYTES_PER_MS, NEWS_PIECES_MAX, NEWS_WAVE_MIN, NEWS_WAVES_MAX};
 use protocol::{NodeId, Span, Time};
 
 use super::pick::tie;
@@ -87,11 +87,12 @@ impl News {
     }
 }
 
-/// So many may hear of a piece in one wave: as many as a link of 1 Gbit/s serves in about an eighth of a
-/// second, a few at least; more where pieces are seen to take less than the `beat` of the waves.
+/// So many may hear of a piece in one wave: as many as a link of 1 Gbit/s serves in a `beat`, a few at
+/// least; more where pieces are seen to take less than on such a link.
 pub(super) fn most(piece_bytes: u64, takes_ms: u64, beat: Span) -> usize {
-    let few = (NEWS_WAVE_BYTES / piece_bytes.max(1)).max(NEWS_WAVE_MIN);
-    let faster = beat.0.checked_div(takes_ms).unwrap_or(1);
+    let few = (NEWS_BYTES_PER_MS * beat.0 / piece_bytes.max(1)).max(NEWS_WAVE_MIN);
+    let least_ms = piece_bytes / NEWS_BYTES_PER_MS;
+    let faster = least_ms.checked_div(takes_ms).unwrap_or(1);
     (few * faster.clamp(1, NEWS_WAVES_MAX)) as usize
 }
 
