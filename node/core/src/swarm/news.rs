@@ -15,6 +15,8 @@ use super::pick::tie;
 struct Item {
     /// What was won earlier has a lower number.
     number: u64,
+    /// Waves that had gone out when it was won.
+    waves: u64,
     told: BTreeSet<NodeId>,
 }
 
@@ -23,6 +25,7 @@ struct Item {
 pub(super) struct News {
     items: BTreeMap<u32, Item>,
     won: u64,
+    waves: u64,
     next: Time,
 }
 
@@ -30,8 +33,12 @@ impl News {
     /// `piece` was won.
     pub fn add(&mut self, piece: u32) {
         self.won += 1;
-        let (number, told) = (self.won, BTreeSet::new());
-        self.items.entry(piece).or_insert(Item { number, told });
+        let item = Item {
+            number: self.won,
+            waves: self.waves,
+            told: BTreeSet::new(),
+        };
+        self.items.entry(piece).or_insert(item);
     }
 
     /// Nobody is to be told.
@@ -45,7 +52,8 @@ impl News {
     }
 
     /// Pieces for each node that hears of them now, `most` in all: first of those of which nobody has
-    /// heard, then of the oldest. The next wave goes out at `next`. `lack` are those who want a piece
+    /// heard, then of the oldest. What is old counts for less: nearly all who hear of it have it from
+    /// others by then, and whoever has not must not wait for ever. The next wave goes out at `next`. `lack` are those who want a piece
     /// and, as far as is known, have it not; `draw` spreads who comes first.
     pub fn wave<'a, L: Iterator<Item = &'a NodeId>>(
         &mut self,
@@ -55,7 +63,8 @@ impl News {
         lack: impl Fn(u32) -> L,
     ) -> BTreeMap<NodeId, Vec<u32>> {
         let flood = self.items.len() > NEWS_PIECES_MAX;
-        let mut left = if flood { usize::MAX } else { most };
+        let mut room = if flood { usize::MAX } else { most * FULL };
+        self.waves += 1;
         let items = self.items.iter();
         let place = |(piece, item): (&u32, &Item)| (!item.told.is_empty(), item.number, *piece);
         let mut order: Vec<(bool, u64, u32)> = items.map(place).collect();
@@ -67,6 +76,8 @@ impl News {
             };
             let told = &mut item.told;
             let mut now: Vec<&NodeId> = lack(piece).filter(|node| !told.contains(node)).collect();
+            let waves = self.waves - item.waves;
+            let left = room / costs(waves);
             if now.len() <= left {
                 self.items.remove(&piece);
             } else if left == 0 {
@@ -77,13 +88,25 @@ impl News {
                 now.truncate(left);
                 told.extend(now.iter().copied());
             }
-            left -= now.len();
+            room -= now.len() * costs(waves);
             for node in now {
                 wave.entry(*node).or_default().push(piece);
             }
         }
         self.next = next;
         wave
+    }
+}
+
+/// What it counts to tell one node of what is news.
+const FULL: usize = 16;
+
+/// What it counts to tell one node of a piece that was won so many waves ago.
+fn costs(waves: u64) -> usize {
+    match waves {
+        0..=4 => FULL,
+        5..=8 => FULL / 4,
+        _ => 1,
     }
 }
 
