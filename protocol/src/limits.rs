@@ -257,8 +257,10 @@ pub const RETRY_BUSY_MAX: Span = Span::from_secs(2);
 pub const RETRY_MAX: Span = Span::from_secs(10);
 /// Failures in a row after which what a peer said it holds is forgotten.
 pub const RETRY_PATIENCE: u32 = 3;
-/// For so long, times its failures, a peer's word is not taken then.
+/// Twice so long a peer's word is not taken then; doubles each time that it comes to that again,
 pub const DISTRUST: Span = Span::from_secs(20);
+/// so many times.
+pub const DISTRUST_DOUBLES_MAX: u32 = 5;
 /// Longest pause after this machine could not write.
 pub const STORAGE_RETRY_MAX: Span = Span::from_secs(60);
 /// Pauses of that kind before it is reported; the node goes on trying.

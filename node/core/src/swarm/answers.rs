@@ -205,7 +205,9 @@ impl Swarm {
                 } else {
                     Fault::Failed
                 };
-                source_failed(desk, now, blob, &flight, fault);
+                if source_failed(desk, now, &flight, fault) {
+                    self.distrust(now, flight.from);
+                }
             }
             FetchOutcome::Poisoned => {
                 blob.tainted.insert(flight.piece);
@@ -255,6 +257,20 @@ impl Swarm {
         self.shun(now, flight.from);
     }
 
+    /// A peer that keeps failing counts as holding nothing and owning nothing, of whatever blob, so that
+    /// its pieces come another way.
+    fn distrust(&mut self, now: Time, node: NodeId) {
+        self.desk.trouble.distrust(now, node);
+        self.desk
+            .cancel(|flight| flight.from == node && !flight.wan);
+        for blob in self.blobs.values_mut() {
+            blob.holders.forget(&node);
+            blob.owners.distrust(node);
+            blob.count_flying(&self.desk);
+            blob.turns.all();
+        }
+    }
+
     fn shun(&mut self, now: Time, node: NodeId) {
         self.desk.trouble.ban(now, node);
         self.forget_source(&node);
@@ -263,20 +279,16 @@ impl Swarm {
     }
 }
 
-/// A peer that keeps failing counts as holding nothing and owning nothing, so that its pieces come
-/// another way.
-fn source_failed(desk: &mut Desk, now: Time, blob: &mut Blob, flight: &Flight, fault: Fault) {
+/// A source failed. True if it is a peer that keeps failing, or lets a fetch starve: inside a site
+/// nobody who works takes so long.
+fn source_failed(desk: &mut Desk, now: Time, flight: &Flight, fault: Fault) -> bool {
     let jitter = desk.draw(u64::from(flight.piece) << 8 | 3);
     let fails = desk
         .trouble
         .note(now, flight.from, flight.blob, fault, jitter);
     // What is on its way or in the site counts when forms are chosen, and now less of it is.
     desk.content_changed = true;
-    if !flight.wan && fails >= RETRY_PATIENCE {
-        desk.trouble.distrust(now, flight.from, flight.blob);
-        blob.holders.forget(&flight.from);
-        blob.owners.distrust(flight.from);
-    }
+    !flight.wan && (fails >= RETRY_PATIENCE || fault == Fault::Slow)
 }
 
 /// This machine cannot write: until when nothing is fetched. The pause doubles.

@@ -271,8 +271,7 @@ pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, no
         // What a peer that keeps failing says it holds counts again after its pause.
         _ if !desk.site.serves(&from)
             || desk.trouble.is_banned(now, &from)
-            || desk.trouble.fails(from, blob.name) >= protocol::limits::RETRY_PATIENCE
-                && desk.trouble.paused(now, from, blob.name).is_some() => {}
+            || desk.trouble.is_distrusted(now, &from) => {}
         Notice::Have { pieces, .. } => {
             let won = !pieces.is_empty();
             let before = blob.holders.any().clone();

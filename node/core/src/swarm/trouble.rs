@@ -1,13 +1,14 @@
 //! Which sources are left alone for now, and which for good.
 //!
 //! A source that fails is asked again after a pause that doubles; what a *peer* said it holds is
-//! forgotten when it keeps failing, so that the piece counts as missing in the site and comes another
-//! way. Nothing here ends a release: sources come back.
+//! forgotten when it keeps failing, of this blob and of every other, so that the piece counts as missing
+//! in the site and comes another way. Nothing here ends a release: sources come back.
 
 use std::collections::BTreeMap;
 
 use protocol::limits::{
-    BAN, DISTRUST, MEMBERS_MAX, RETRY_BUSY_MAX, RETRY_FIRST, RETRY_MAX, TROUBLES_MAX,
+    BAN, DISTRUST, DISTRUST_DOUBLES_MAX, MEMBERS_MAX, RETRY_BUSY_MAX, RETRY_FIRST, RETRY_MAX,
+    TROUBLES_MAX,
 };
 use protocol::{BlobRef, NodeId, Span, Time};
 
@@ -22,16 +23,37 @@ pub(super) enum Fault {
     Slow,
 }
 
+/// How long a peer is doubted the so-manieth time, milliseconds.
+fn doubted_for(times: u32) -> u64 {
+    DISTRUST.0 << times.min(DISTRUST_DOUBLES_MAX)
+}
+
+impl Doubt {
+    fn times(&self, now: Time) -> u32 {
+        let forgotten = self.until + Span(doubted_for(self.times));
+        if now < forgotten { self.times } else { 0 }
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Pause {
     fails: u32,
     until: Time,
 }
 
-/// Pauses by source and blob, and bans by node.
+/// A peer whose word is not taken.
+#[derive(Clone, Copy)]
+struct Doubt {
+    /// How often it came to that.
+    times: u32,
+    until: Time,
+}
+
+/// Pauses by source and blob, doubts and bans by node.
 #[derive(Default)]
 pub(super) struct Trouble {
     pauses: BTreeMap<(NodeId, BlobRef), Pause>,
+    doubts: BTreeMap<NodeId, Doubt>,
     banned: BTreeMap<NodeId, Time>,
 }
 
@@ -71,36 +93,38 @@ impl Trouble {
         pause.fails
     }
 
-    /// A peer's word is not taken any more, for longer each time.
-    pub fn distrust(&mut self, now: Time, node: NodeId, blob: BlobRef) {
-        if let Some(pause) = self.pauses.get_mut(&(node, blob)) {
-            pause.until = now + Span(DISTRUST.0 * u64::from(pause.fails.min(30)));
+    /// A peer's word is not taken any more, of whatever blob: each time for twice as long. That it came
+    /// to that is forgotten as long after its end again, and when it works.
+    pub fn distrust(&mut self, now: Time, node: NodeId) {
+        if self.doubts.len() >= MEMBERS_MAX && !self.doubts.contains_key(&node) {
+            self.doubts.pop_first();
         }
+        let times = self.doubts.get(&node).map_or(0, |doubt| doubt.times(now)) + 1;
+        let until = now + Span(doubted_for(times));
+        self.doubts.insert(node, Doubt { times, until });
+    }
+
+    /// Whether a peer's word counts for nothing now.
+    pub fn is_distrusted(&self, now: Time, node: &NodeId) -> bool {
+        self.doubts.get(node).is_some_and(|doubt| now < doubt.until)
     }
 
     /// It works again.
     pub fn clear(&mut self, node: NodeId, blob: BlobRef) {
         self.pauses.remove(&(node, blob));
+        self.doubts.remove(&node);
     }
 
-    /// Forgets the pauses of a node that went away.
+    /// Forgets the pauses of a node that went away. What it was doubted for stays: it may come back.
     pub fn forget(&mut self, node: NodeId) {
         self.pauses.retain(|(n, _), _| *n != node);
     }
 
     /// When `node` may be asked for `blob` again, if that is later than now.
     pub fn paused(&self, now: Time, node: NodeId, blob: BlobRef) -> Option<Time> {
-        self.pauses
-            .get(&(node, blob))
-            .map(|pause| pause.until)
-            .filter(|until| *until > now)
-    }
-
-    /// Faults in a row.
-    pub fn fails(&self, node: NodeId, blob: BlobRef) -> u32 {
-        self.pauses
-            .get(&(node, blob))
-            .map_or(0, |pause| pause.fails)
+        let pause = self.pauses.get(&(node, blob)).map(|pause| pause.until);
+        let doubt = self.doubts.get(&node).map(|doubt| doubt.until);
+        pause.max(doubt).filter(|until| *until > now)
     }
 
     /// Never again, for [`BAN`].

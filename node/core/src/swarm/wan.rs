@@ -79,7 +79,10 @@ fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) ->
     loop {
         let candidate = (!desk.site.roaming).then_some(me);
         let (site, trouble) = (&desk.site, &desk.trouble);
-        let serves = |node: &_| site.may_own(node) && !trouble.is_banned(now, node);
+        let serves = |node: &_| {
+            let shunned = trouble.is_banned(now, node) || trouble.is_distrusted(now, node);
+            site.may_own(node) && !shunned
+        };
         if blob
             .owners
             .rank_again(candidate, blob.announced, count, serves)
