@@ -140,3 +140,48 @@ impl Trouble {
         self.banned.get(node).is_some_and(|until| *until > now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: NodeId = NodeId([7; 32]);
+
+    /// The story: a peer that starved fetches of one blob was believed of the next, so every blob of a
+    /// release cost its takers the same wait again.
+    #[test]
+    fn who_is_distrusted_is_left_alone_for_every_blob_and_longer_the_next_time() {
+        let mut trouble = Trouble::default();
+        let blob = |n| BlobRef {
+            root: protocol::Hash([n; 32]),
+            length: 1,
+        };
+        trouble.distrust(Time(0), PEER);
+        let first = Time(2 * DISTRUST.0);
+        for n in 0..3 {
+            assert_eq!(trouble.paused(Time(0), PEER, blob(n)), Some(first));
+        }
+        assert!(!trouble.is_distrusted(first, &PEER));
+        trouble.distrust(first, PEER);
+        let second = first + Span(4 * DISTRUST.0);
+        assert_eq!(trouble.paused(first, PEER, blob(0)), Some(second));
+        // Much later it is as if nothing had been.
+        let later = second + Span(4 * DISTRUST.0);
+        trouble.distrust(later, PEER);
+        let again = later + Span(2 * DISTRUST.0);
+        assert_eq!(trouble.paused(later, PEER, blob(0)), Some(again));
+        trouble.clear(PEER, blob(1));
+        assert!(!trouble.is_distrusted(later, &PEER));
+    }
+
+    #[test]
+    fn no_more_peers_are_remembered_than_may_be() {
+        let mut trouble = Trouble::default();
+        for n in 0..=MEMBERS_MAX as u64 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            trouble.distrust(Time(0), NodeId(id));
+        }
+        assert_eq!(trouble.doubts.len(), MEMBERS_MAX);
+    }
+}
