@@ -83,17 +83,19 @@ impl Links {
     }
 
     /// What the next transfer of a piece of so many bytes into a site is to be promised, bytes a second
-    /// (0: no limit); `None` while the site has all that it can take.
-    pub fn room_in(&self, site: usize, piece_bytes: u64) -> Option<u64> {
+    /// (0: no limit); `None` while the site has all that it can take, or, if `spare`, all but one.
+    pub fn room_in(&self, site: usize, piece_bytes: u64, spare: bool) -> Option<u64> {
         let way = &self.links[site].inward;
         let left = way.left();
         let Some(rate) = way.rate else {
-            return (left > 0).then_some(0);
+            let most = way.most() - u32::from(spare);
+            return (left > 0 && way.count < most).then_some(0);
         };
         let slots = (rate as f64 * OVERLAP_S / piece_bytes.max(1) as f64) as u64;
         let slot = (rate / slots.clamp(SLOTS.0, SLOTS.1)).max(1);
         // Some gave less than was wanted: what they left is worth a transfer too, if it is not too little.
-        (left >= slot / 2).then_some(slot.min(left))
+        let kept = if spare { slot } else { 0 };
+        (left >= slot / 2 + kept).then_some(slot.min(left))
     }
 
     /// What a site can give to one that is to have `wanted` bytes a second (0: no limit); `None` if it
@@ -169,24 +171,28 @@ mod tests {
     #[test]
     fn a_link_is_never_promised_twice() {
         let mut links = links(&[(1_000, 1_000), (1_000, 600)]);
-        let slot = links.room_in(0, 1 << 20).expect("room");
+        let slot = links.room_in(0, 1 << 20, false).expect("room");
         assert_eq!(slot, 250);
         links.take(0, Some(1), 500);
-        assert_eq!(links.room_in(0, 1 << 20), Some(250));
+        assert_eq!(links.room_in(0, 1 << 20, false), Some(250));
+        assert_eq!(links.room_in(0, 1 << 20, true), Some(250));
+        links.take(0, None, 250);
+        assert_eq!(links.room_in(0, 1 << 20, true), None, "the last is kept");
+        links.end(0, None, 250);
         assert_eq!(links.room_out(1, 250), None, "a hundred is too little");
         links.take(0, None, 400);
-        assert_eq!(links.room_in(0, 1 << 20), None);
+        assert_eq!(links.room_in(0, 1 << 20, false), None);
         links.end(0, Some(1), 500);
-        assert_eq!(links.room_in(0, 1 << 20), Some(250));
+        assert_eq!(links.room_in(0, 1 << 20, false), Some(250));
         assert_eq!(links.room_out(1, 2_000), Some(600), "alone it has all");
     }
 
     #[test]
     fn small_pieces_come_by_more_transfers_at_once() {
         let links = links(&[(8_000_000, 1)]);
-        assert_eq!(links.room_in(0, 4 << 20), Some(2_000_000));
-        assert_eq!(links.room_in(0, 2 << 20), Some(1_600_000));
-        assert_eq!(links.room_in(0, 1 << 10), Some(1_000_000));
+        assert_eq!(links.room_in(0, 4 << 20, false), Some(2_000_000));
+        assert_eq!(links.room_in(0, 2 << 20, false), Some(1_600_000));
+        assert_eq!(links.room_in(0, 1 << 10, false), Some(1_000_000));
     }
 
     #[test]
@@ -205,11 +211,11 @@ mod tests {
         let name = "free".parse().expect("a name");
         let site = links.set(&name, None, None);
         for _ in 0..REFERRED_UNRATED_MAX {
-            assert_eq!(links.room_in(site, 1 << 20), Some(0));
+            assert_eq!(links.room_in(site, 1 << 20, false), Some(0));
             assert_eq!(links.room_out(site, 0), Some(0));
             links.take(site, Some(site), 0);
         }
-        assert_eq!(links.room_in(site, 1 << 20), None);
+        assert_eq!(links.room_in(site, 1 << 20, false), None);
         assert_eq!(links.room_out(site, 0), None);
     }
 }

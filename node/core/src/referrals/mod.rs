@@ -57,6 +57,9 @@ const SWEEP_EVERY: Span = Span::from_secs(1);
 /// See [`SWEEP_EVERY`].
 const SWEPT: usize = 256;
 
+/// Younger requests of its site that are served before the oldest; then room is kept for that one.
+const PASSED_MAX: u32 = 8;
+
 /// A request that waits.
 struct Asking {
     ticket: Ticket,
@@ -66,6 +69,8 @@ struct Asking {
     pieces: Vec<u32>,
     spurned: Vec<NodeId>,
     since: Time,
+    /// So many younger ones of its site were served while it was the oldest.
+    passed: u32,
     /// Sites are no help to it: the origin gives it.
     in_vain: bool,
 }
@@ -195,6 +200,7 @@ impl Referrals {
             pieces,
             spurned,
             since: now,
+            passed: 0,
         };
         self.asking.insert(number, asking);
         self.tickets.insert(ticket, number);
@@ -275,7 +281,7 @@ impl Referrals {
         };
         let (to, piece) = (asking.site, asking.pieces[0]);
         let bytes = bytes(Some(spread), &asking.pieces);
-        let Some(wanted) = self.links.room_in(to, bytes) else {
+        let Some(wanted) = self.links.room_in(to, bytes, self.keeps_room(to, number)) else {
             return false;
         };
         let in_vain = asking.in_vain;
@@ -302,6 +308,18 @@ impl Referrals {
         let max_bytes_per_s = wanted;
         self.answer(number, Service::Send { max_bytes_per_s }, out);
         true
+    }
+
+    /// Whether room in a site is kept from a request for its oldest, which was passed over again and
+    /// again: who holds its piece had nothing left whenever the site had room.
+    fn keeps_room(&self, site: usize, number: u64) -> bool {
+        let oldest = self.oldest(site).filter(|oldest| *oldest != number);
+        let oldest = oldest.and_then(|oldest| self.asking.get(&oldest));
+        oldest.is_some_and(|oldest| oldest.passed >= PASSED_MAX)
+    }
+
+    fn oldest(&self, site: usize) -> Option<u64> {
+        self.of_site.get(&site)?.first().copied()
     }
 
     /// The site that can best give what is asked for, at which rate, and the node to ask there.
@@ -349,6 +367,8 @@ impl Referrals {
         };
         self.count += 1;
         let trip = self.count;
+        let oldest = self.of_site.get(&asking.site).and_then(BTreeSet::first);
+        let passed = oldest.copied().filter(|oldest| *oldest != number);
         let from = giver.map(|(site, _)| site);
         let node = asking.from.node;
         for piece in &asking.pieces {
@@ -381,6 +401,9 @@ impl Referrals {
             begun: now,
         };
         self.voyages.insert(trip, voyage);
+        if let Some(passed) = passed.and_then(|passed| self.asking.get_mut(&passed)) {
+            passed.passed += 1;
+        }
     }
 
     /// A transfer came to its end, one way or the other.
@@ -446,7 +469,7 @@ impl Referrals {
         let asking = self.asking.get(&number);
         asking.is_some_and(|asking| {
             let bytes = bytes(self.spreads.get(&asking.blob), &asking.pieces);
-            self.links.room_in(site, bytes).is_none()
+            self.links.room_in(site, bytes, false).is_none()
         })
     }
 

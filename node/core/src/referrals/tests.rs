@@ -7,7 +7,7 @@ use super::*;
 
 /// Pieces of 4 MiB; a site takes two in a second, four at a time, and gives one in two seconds.
 const RATE: u64 = 4 << 20;
-const PIECES: u64 = 8;
+const PIECES: u64 = 16;
 
 struct Tale {
     referrals: Referrals,
@@ -203,6 +203,38 @@ fn whoever_waits_for_very_long_is_served() {
     assert_eq!(tale.told(), []);
     tale.passes(Span(2 * SWEEP_EVERY.0));
     assert_eq!(tale.told(), [(waits, Told::Sent)]);
+}
+
+/// A request whose holder was busy whenever its site had room used to be passed over by all that came
+/// after it, until the origin gave it once more.
+#[test]
+fn room_is_kept_for_a_request_that_was_passed_over() {
+    let mut tale = Tale::new(4);
+    tale.opens_wide();
+    tale.asks(node(1, 1), 1, 0, &[]);
+    tale.won(node(1, 1), 0);
+    // the only holder of the first piece gives to another site
+    let busy = tale.asks(node(3, 1), 3, 0, &[]);
+    let passed = tale.asks(node(2, 1), 2, 0, &[]);
+    assert!(tale.told().contains(&(busy, Told::Referred(node(1, 1)))));
+    // meanwhile what comes after it is served, but not for ever
+    let next = PASSED_MAX + 1;
+    for piece in 1..next {
+        let served = tale.asks(node(2, 1), 2, piece, &[]);
+        assert_eq!(tale.told(), [(served, Told::Sent)]);
+        tale.won(node(2, 1), piece);
+    }
+    let more: Vec<Ticket> = (next..next + 4)
+        .map(|piece| tale.asks(node(2, 1), 2, piece, &[]))
+        .collect();
+    let three: Vec<(Ticket, Told)> = more[..3].iter().map(|t| (*t, Told::Sent)).collect();
+    assert_eq!(tale.told(), three, "the last of four places is kept");
+    tale.won(node(3, 1), 0);
+    let told = tale.told();
+    assert!(
+        matches!(told[..], [(ticket, Told::Referred(_)), ..] if ticket == passed),
+        "{told:?}"
+    );
 }
 
 #[test]
