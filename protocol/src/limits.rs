@@ -304,7 +304,8 @@ pub const SPURNED_MAX: usize = REFERRALS_MAX;
 pub const REFERRALS_WAITING_MAX: usize = 64;
 /// Who waits at the origin is told so this often, so that it knows that it is not forgotten.
 pub const QUEUED_INTERVAL: Span = Span::from_millis(4_000);
-/// Who waited at the origin for so long for another site to have room is served by the origin.
+/// Who waited at the origin for so long, beside the time that its site's link needs for what it asked for
+/// before, is served by the origin.
 pub const REFERRAL_WAIT_MAX: Span = Span::from_secs(300);
 /// Transfers that one site takes from others, or gives to them, at the same time, by referral.
 pub const REFERRED_MAX: u32 = 16;

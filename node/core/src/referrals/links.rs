@@ -87,15 +87,24 @@ impl Links {
     pub fn room_in(&self, site: usize, piece_bytes: u64, spare: bool) -> Option<u64> {
         let way = &self.links[site].inward;
         let left = way.left();
-        let Some(rate) = way.rate else {
+        if way.rate.is_none() {
             let most = way.most() - u32::from(spare);
             return (left > 0 && way.count < most).then_some(0);
-        };
-        let slots = (rate as f64 * OVERLAP_S / piece_bytes.max(1) as f64) as u64;
-        let slot = (rate / slots.clamp(SLOTS.0, SLOTS.1)).max(1);
+        }
+        let slot = self.slot(site, piece_bytes);
         // Some gave less than was wanted: what they left is worth a transfer too, if it is not too little.
         let kept = if spare { slot } else { 0 };
         (left >= slot / 2 + kept).then_some(slot.min(left))
+    }
+
+    /// What a transfer of a piece of so many bytes into a site is promised if the site has it, bytes a
+    /// second (0: no limit).
+    pub fn slot(&self, site: usize, piece_bytes: u64) -> u64 {
+        let Some(rate) = self.links[site].inward.rate else {
+            return 0;
+        };
+        let slots = (rate as f64 * OVERLAP_S / piece_bytes.max(1) as f64) as u64;
+        (rate / slots.clamp(SLOTS.0, SLOTS.1)).max(1)
     }
 
     /// What a site can give to one that is to have `wanted` bytes a second (0: no limit); `None` if it

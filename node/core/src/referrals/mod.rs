@@ -57,6 +57,8 @@ const SWEEP_EVERY: Span = Span::from_secs(1);
 /// See [`SWEEP_EVERY`].
 const SWEPT: usize = 256;
 
+/// So many of its site's own pieces may have to come, one after the other, before a request's turn.
+const OWN_BEFORE: u64 = 8;
 /// Younger requests of its site that are served before the oldest; then room is kept for that one.
 const PASSED_MAX: u32 = 8;
 
@@ -455,11 +457,12 @@ impl Referrals {
             _ => 0,
         };
         for number in numbers {
-            let since = self.asking.get(&number).map(|asking| asking.since);
-            if since.is_some_and(|since| now.since(since) > REFERRAL_WAIT_MAX)
-                && let Some(asking) = self.asking.get_mut(&number)
-            {
-                asking.in_vain = true;
+            if let Some(asking) = self.asking.get_mut(&number) {
+                // On a thin link it is the site's own pieces that are waited for.
+                let bytes = bytes(self.spreads.get(&asking.blob), &asking.pieces);
+                let takes = takes(bytes, self.links.slot(asking.site, bytes));
+                let most = Span(REFERRAL_WAIT_MAX.0 + OWN_BEFORE * takes.0);
+                asking.in_vain |= now.since(asking.since) > most;
             }
             self.serve_if_possible(now, number, out);
         }

@@ -201,7 +201,7 @@ fn whoever_waits_for_very_long_is_served() {
     let waits = tale.asks(node(3, 1), 3, 0, &[]);
     tale.passes(REFERRAL_WAIT_MAX);
     assert_eq!(tale.told(), []);
-    tale.passes(Span(2 * SWEEP_EVERY.0));
+    tale.passes(Span::from_secs(2 * OWN_BEFORE + 2));
     assert_eq!(tale.told(), [(waits, Told::Sent)]);
 }
 
