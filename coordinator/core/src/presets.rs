@@ -3,17 +3,22 @@
 //! A preset is a starting point that a proposal spells out wave by wave; nothing refers back to its
 //! name later, so changing a preset changes no plan that was signed.
 //!
-//! Small numbers cannot tell one failure in a hundred from three. So a wave's own gate only stops what
-//! fails grossly, two of five or three of ten, and the finer question is left to the sequential test across
-//! the waves.
+//! Small numbers cannot tell one failure in a hundred from three, nor a node of a sick cohort from a sick
+//! release. So a wave's own gate only stops what fails grossly, three of the first five or five of twenty,
+//! and the finer question is left to the sequential test across the waves.
 
 use protocol::plan::{Gate, Selector, SequentialTest, WaveDraft};
 use protocol::{Span, Time};
 
 /// Nodes of the first wave.
 const HANDFUL: u32 = 5;
+/// Of these so many must be good. Two that fail may be one of a sick cohort and one that would fail anyway:
+/// at 80 % a cohort of 2 % stopped one rollout in a hundred whole, before it could be held alone.
+const HANDFUL_PPM: u32 = 600_000;
+/// The same of a later wave.
+const SUCCESS_PPM: u32 = 800_000;
 /// Outcomes that a wave is judged by at least, or all of it.
-const SAMPLE: u32 = 10;
+const SAMPLE: u32 = 20;
 
 /// A named rollout shape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +81,10 @@ impl Preset {
                 select: select.clone(),
                 not_before,
                 gate: Gate {
-                    min_success_ppm: 800_000,
+                    min_success_ppm: match select {
+                        Selector::Count(_) => HANDFUL_PPM,
+                        _ => SUCCESS_PPM,
+                    },
                     min_sample: SAMPLE,
                     soak: Span::from_secs(soak),
                     silence_after: Span::from_secs(1800),

@@ -6,6 +6,9 @@ use serde::Serialize;
 
 use super::trial::{Kind, Outcome};
 
+/// A cohort that fails alone shall keep the release from at most the rest of this many of a hundred others.
+pub const OTHERS_PERCENT: f64 = 97.0;
+
 /// Of all seeds.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Figures {
@@ -32,6 +35,8 @@ pub struct Table {
     pub cohort: Figures,
     /// Of the others in that case, percent where the release is and works: the lowest of all seeds.
     pub cohort_others_percent_min: f64,
+    /// Seeds in which that is less than [`OTHERS_PERCENT`].
+    pub cohort_seeds_short: usize,
     /// 1 for a seed in which a good release was stopped, else 0.
     pub false_halts: Figures,
     /// Good releases that were stopped, in percent of all seeds.
@@ -91,6 +96,9 @@ impl Table {
             silent: harmed(Kind::Silent),
             cohort: harmed(Kind::Cohort),
             cohort_others_percent_min: of(Kind::Cohort).map(served).fold(100.0, f64::min),
+            cohort_seeds_short: of(Kind::Cohort)
+                .filter(|o| served(o) < OTHERS_PERCENT)
+                .count(),
             false_halts: Figures::of(stops()),
             false_halts_percent: stops().sum::<f64>() * 100.0 / stops().count().max(1) as f64,
             good_hours: Figures::of(of(Kind::Good).filter(|o| !o.stopped).map(hours)),
@@ -123,6 +131,9 @@ impl Tables {
         row("fails on a cohort of 2 %", &|t| three(t.cohort));
         row("  others that had it, at least", &|t| {
             format!("{:.2} %", t.cohort_others_percent_min)
+        });
+        row("  seeds in which fewer than 97 % had it", &|t| {
+            t.cohort_seeds_short.to_string()
         });
         row("good releases stopped", &|t| {
             format!("{:.2} %", t.false_halts_percent)
