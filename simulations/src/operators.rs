@@ -105,7 +105,7 @@ impl Hub {
         let envelope = self.shared.fleet.sign(&proposal);
         let salt = Hash::of(format!("salt {} {number}", self.shared.scenario.seed).as_bytes());
         let Answer::Plan(plan) = self.order(Command::Propose {
-            proposal,
+            proposal: Box::new(proposal),
             envelope,
             salt,
         })?

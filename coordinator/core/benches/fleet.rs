@@ -159,7 +159,7 @@ impl Bench {
         let envelope = self.fleet.sign(&proposal);
         let salt = Hash::of(id.as_bytes());
         let answer = self.command(Command::Propose {
-            proposal,
+            proposal: Box::new(proposal),
             envelope,
             salt,
         });

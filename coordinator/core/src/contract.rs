@@ -122,7 +122,7 @@ pub enum Command {
     /// Resolve a proposal to a plan; the body has checked the proposer's signature and drawn the salt.
     Propose {
         /// The proposal.
-        proposal: Proposal,
+        proposal: Box<Proposal>,
         /// Its envelope, for the ledger.
         envelope: Envelope,
         /// Drawn by the body from the system's randomness.

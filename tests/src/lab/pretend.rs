@@ -83,7 +83,7 @@ pub fn scenario(scenario: &Scenario) -> Result<simulations::Scenario> {
 }
 
 fn mbit(bits: u64) -> Result<u64> {
-    if bits % 1_000_000 != 0 {
+    if !bits.is_multiple_of(1_000_000) {
         bail!("{bits} bits a second: the simulator's links are of whole Mbit/s; compare another");
     }
     Ok(bits / 1_000_000)

@@ -262,7 +262,7 @@ impl Bench {
         let envelope = self.fleet.sign(&proposal);
         let salt = Hash::of(proposal.rollout.as_str().as_bytes());
         self.command(Command::Propose {
-            proposal,
+            proposal: Box::new(proposal),
             envelope,
             salt,
         })

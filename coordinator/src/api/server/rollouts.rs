@@ -59,7 +59,7 @@ pub(super) async fn propose(
     match house
         .desk
         .command(Command::Propose {
-            proposal,
+            proposal: Box::new(proposal),
             envelope,
             salt,
         })

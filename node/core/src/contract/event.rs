@@ -31,10 +31,6 @@ use std::sync::Arc;
 
 /// What the body tells the brain.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "handed in one by one, never kept in numbers"
-)]
 pub enum Event {
     /// The root changed (or was just loaded).
     Root(Verified<Root>),

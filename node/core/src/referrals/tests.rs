@@ -44,8 +44,10 @@ impl Tale {
             site.wan_up_bytes_per_s = Some(RATE / 2);
             site.relay = site.id != format!("s{sites}").parse().expect("a name");
         }
-        let mut grain = Grain::default();
-        grain.pieces = PIECES;
+        let grain = Grain {
+            pieces: PIECES,
+            ..Grain::default()
+        };
         let mut referrals = Referrals::new(grain);
         assert!(referrals.set_sites(&topology));
         Tale {
