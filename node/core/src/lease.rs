@@ -16,7 +16,7 @@ use crate::outbox::Outbox;
 /// The newest lease of each rollout.
 pub(crate) struct Leases {
     boot_id: Hash,
-    held: BTreeMap<RolloutId, LeaseRecord>,
+    held: BTreeMap<RolloutId, Box<LeaseRecord>>,
 }
 
 /// What a wave's lease is worth now.
@@ -41,7 +41,7 @@ impl Leases {
 
     /// A lease that was remembered.
     pub(crate) fn restore(&mut self, lease: LeaseRecord) {
-        self.held.insert(lease.rollout.clone(), lease);
+        self.held.insert(lease.rollout.clone(), Box::new(lease));
     }
 
     /// Takes the lease of a go-lease that was just remembered.
@@ -73,7 +73,7 @@ impl Leases {
             not_after: *not_after,
         };
         out.remember(Record::Lease(lease.clone()));
-        self.held.insert(rollout.clone(), lease);
+        self.held.insert(rollout.clone(), Box::new(lease));
     }
 
     /// What the lease of `wave` is worth.
@@ -153,7 +153,7 @@ mod tests {
         ));
         let lease = leases.held.values().next().unwrap().clone();
         let mut rebooted = Leases::new(Hash::of(b"another boot"));
-        rebooted.restore(lease);
+        rebooted.restore(*lease);
         assert!(matches!(
             rebooted.state(&plan, 0, at(71)),
             LeaseState::Ended(_)

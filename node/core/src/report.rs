@@ -32,7 +32,7 @@ const PATIENCE: u32 = 3;
 /// All statuses that this node answers for.
 #[derive(Default)]
 pub(crate) struct Reports {
-    own: BTreeMap<RolloutId, Own>,
+    own: BTreeMap<RolloutId, Box<Own>>,
     /// Own statuses on their way to delegates.
     asked: BTreeMap<Ticket, (RolloutId, NodeId, Seq)>,
     relay: Relay,
@@ -86,7 +86,8 @@ impl Reports {
             repeat_at: now.boot + REPEAT_MIN,
             repeats: 0,
         };
-        self.own.insert(own.record.status.rollout.clone(), own);
+        let rollout = own.record.status.rollout.clone();
+        self.own.insert(rollout, Box::new(own));
     }
 
     /// The highest number that an own status has.
@@ -101,7 +102,7 @@ impl Reports {
 
     /// Whether the coordinator has this node's newest milestone of a rollout.
     pub(crate) fn acknowledged(&self, rollout: &RolloutId) -> bool {
-        self.own.get(rollout).is_some_and(Own::acknowledged)
+        self.own.get(rollout).is_some_and(|own| own.acknowledged())
     }
 
     /// Says `status` if it tells anything new: numbered, remembered, then handed on. Its number and
@@ -153,7 +154,8 @@ impl Reports {
         out.remember(Record::Status(own.record.clone()));
         self.relay.touch();
         self.fresh = true;
-        self.own.insert(own.record.status.rollout.clone(), own);
+        let rollout = own.record.status.rollout.clone();
+        self.own.insert(rollout, Box::new(own));
     }
 
     /// The delegates of the site are these, by rank, and this node, if it is one.

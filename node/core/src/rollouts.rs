@@ -21,7 +21,8 @@ const LOOK_AGAIN: Span = Span::from_secs(60);
 /// The rollouts that concern this node.
 #[derive(Default)]
 pub(crate) struct Rollouts {
-    rollouts: BTreeMap<RolloutId, Rollout>,
+    /// In boxes: most nodes have one, and a leaf of the map has room for eleven.
+    rollouts: BTreeMap<RolloutId, Box<Rollout>>,
     /// Journals of rollouts that were not taken up again since the start.
     journals: BTreeMap<RolloutId, JournalRecord>,
     /// Releases of which every byte is here.
@@ -59,7 +60,7 @@ impl Rollouts {
     /// over.
     pub(crate) fn shape(&self) -> Vec<[bool; 4]> {
         let shape = |r: &Rollout| [r.is_waiting(), r.is_busy(), r.awaits_leave(), r.is_over()];
-        self.rollouts.values().map(shape).collect()
+        self.all().map(shape).collect()
     }
 
     /// A step of an installation ended.
@@ -79,9 +80,10 @@ impl Rollouts {
     pub(crate) fn advance(&mut self, site: Option<&SiteId>, rooms: &mut Rooms<'_>) {
         self.looked = rooms.now.boot;
         self.take_up(site, rooms);
-        let priority =
-            |(id, r): (&RolloutId, &Rollout)| (Reverse(r.task.plan.priority), id.clone());
-        let mut order: Vec<_> = self.rollouts.iter().map(priority).collect();
+        let each = self.rollouts.iter();
+        let mut order: Vec<_> = each
+            .map(|(id, r)| (Reverse(r.task.plan.priority), id.clone()))
+            .collect();
         order.sort_unstable();
         self.make_way(rooms);
         for (_, id) in order {
@@ -119,10 +121,10 @@ impl Rollouts {
     /// An installation without leave, halted for instance, gives way to a newer release of its
     /// product: that is how a bad one is mended.
     fn make_way(&mut self, rooms: &mut Rooms<'_>) {
-        if !self.rollouts.values().any(Rollout::awaits_leave) {
+        if !self.all().any(Rollout::awaits_leave) {
             return;
         }
-        let ready = self.rollouts.values().filter(|r| r.could_begin(rooms));
+        let ready = self.all().filter(|r| r.could_begin(rooms));
         let ready = ready.map(|r| {
             (
                 r.task.release.product.clone(),
@@ -143,8 +145,8 @@ impl Rollouts {
 
     /// When time alone may move something on.
     pub(crate) fn timeout(&self) -> Option<Time> {
-        let wakes = self.rollouts.values().filter_map(Rollout::wake);
-        let mut open = self.rollouts.values();
+        let wakes = self.all().filter_map(Rollout::wake);
+        let mut open = self.all();
         let open = open.any(|r| r.is_waiting() || r.awaits_leave());
         wakes.chain(open.then_some(self.looked + LOOK_AGAIN)).min()
     }
@@ -152,8 +154,7 @@ impl Rollouts {
     /// Releases that more than one rollout brings.
     pub(crate) fn shared(&self) -> BTreeSet<Hash> {
         let mut seen = BTreeSet::new();
-        self.rollouts
-            .values()
+        self.all()
             .map(|r| r.task.release.digest())
             .filter(|d| !seen.insert(*d))
             .collect()
@@ -167,7 +168,7 @@ impl Rollouts {
         reports: &Reports,
         swarm: &Swarm,
     ) -> Vec<Standing> {
-        let known = self.rollouts.values().map(|r| r.standing(reports, swarm));
+        let known = self.all().map(|r| r.standing(reports, swarm));
         let heads = orders.bulletin().map_or(&[][..], |b| &b.rollouts[..]);
         let coming = heads
             .iter()
@@ -191,9 +192,14 @@ impl Rollouts {
         known.chain(coming).collect()
     }
 
+    fn all(&self) -> impl Iterator<Item = &Rollout> {
+        self.rollouts.values().map(Box::as_ref)
+    }
+
     fn of_release(&mut self, release: Hash) -> impl Iterator<Item = &mut Rollout> {
         self.rollouts
             .values_mut()
+            .map(Box::as_mut)
             .filter(move |r| r.task.release.digest() == release)
     }
 
@@ -246,7 +252,8 @@ impl Rollouts {
                     task.staged = self.staged.contains(&release.digest());
                     let journal = journal.cloned();
                     self.journals.remove(&id);
-                    self.rollouts.insert(id, Rollout::new(task, journal, rooms));
+                    let rollout = Rollout::new(task, journal, rooms);
+                    self.rollouts.insert(id, Box::new(rollout));
                 }
             }
         }
@@ -265,7 +272,7 @@ impl Rollouts {
             .filter(|id| rooms.orders.head_of(id).is_none() && rooms.orders.seen(id) < bulletin)
             .filter(|id| !self.journals.contains_key(*id))
             .filter(|id| rooms.reports.own(id).is_none() || rooms.reports.acknowledged(id))
-            .filter(|id| self.rollouts.get(*id).is_none_or(Rollout::is_over))
+            .filter(|id| self.rollouts.get(*id).is_none_or(|r| r.is_over()))
             .cloned()
             .collect();
         for id in over {
@@ -278,11 +285,7 @@ impl Rollouts {
             rooms.reports.forget(&id, rooms.out);
             rooms.over.push(id);
         }
-        let releases: BTreeSet<Hash> = self
-            .rollouts
-            .values()
-            .map(|r| r.task.release.digest())
-            .collect();
+        let releases: BTreeSet<Hash> = self.all().map(|r| r.task.release.digest()).collect();
         self.staged.retain(|release| releases.contains(release));
     }
 
@@ -296,7 +299,7 @@ impl Rollouts {
             .map(|s| s.plan);
         let plans = heads.iter().map(|h| h.plan).chain(own);
         let plans = plans
-            .chain(self.rollouts.values().map(|r| r.task.plan.digest()))
+            .chain(self.all().map(|r| r.task.plan.digest()))
             .collect();
         let journals = self
             .journals
@@ -304,15 +307,14 @@ impl Rollouts {
             .flat_map(|j| [Some(j.release), j.before])
             .flatten();
         let releases = heads.iter().map(|h| h.release).chain(journals);
-        let releases = releases.chain(self.rollouts.values().flat_map(Rollout::releases));
+        let releases = releases.chain(self.all().flat_map(Rollout::releases));
         (plans, releases.chain(rooms.installed.all()).collect())
     }
 
     /// Whether a rollout waits for the bytes of a release.
     #[cfg(test)]
     pub(crate) fn wants(&self, release: &Hash) -> bool {
-        self.rollouts
-            .values()
+        self.all()
             .any(|r| r.task.release.digest() == *release && !r.task.staged && !r.is_over())
     }
 }

@@ -168,11 +168,8 @@ impl Brain {
             return;
         }
         self.news.lacks = true;
-        let member = |(node, member): (&NodeId, &Member)| {
-            let contact = member.presence.contact.clone();
-            let roaming = member.presence.roaming;
-            (*node, swarm::Member { contact, roaming })
-        };
+        let member =
+            |(node, member): (&NodeId, &Member)| (*node, swarm::Member(member.presence.clone()));
         let members: BTreeMap<_, _> = self.membership.members().iter().map(member).collect();
         self.swarm.set_members(now, &members);
     }

@@ -8,12 +8,13 @@
 //! get out of step; whoever waits for a time says so at each of its turns.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use protocol::index::CheckedIndex;
 use protocol::limits::{MEMBERS_MAX, SWARM_BLOBS_MAX};
 use protocol::manifest::Artifact;
 use protocol::pieces::PieceSet;
-use protocol::wire::{Claim, Class, Contact, Notice, Referral};
+use protocol::wire::{Claim, Class, Contact, Notice, Presence, Referral};
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 
 use crate::contract::{
@@ -64,7 +65,7 @@ pub struct Swarm {
     role: NodeRole,
     desk: Desk,
     blobs: BTreeMap<BlobRef, Box<Blob>>,
-    stagings: BTreeMap<Hash, Staging>,
+    stagings: BTreeMap<Hash, Box<Staging>>,
     strangers: Strangers,
     wants: u64,
     /// Wanted blobs, the most urgent first.
@@ -80,14 +81,31 @@ pub struct Swarm {
     obvious: bool,
 }
 
-/// A member of the site, as the node sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
+/// A member of the site, as the node sees it: by the presence that it gave, which is shared with whoever
+/// else keeps it.
+#[derive(Clone, Debug)]
+pub struct Member(pub Arc<Presence>);
+
+impl Member {
     /// Where it is reached.
-    pub contact: Contact,
+    pub fn contact(&self) -> &Contact {
+        &self.0.contact
+    }
+
     /// It owns nothing and serves nobody.
-    pub roaming: bool,
+    pub fn roaming(&self) -> bool {
+        self.0.roaming
+    }
 }
+
+/// To the swarm nothing else of a presence means anything.
+impl PartialEq for Member {
+    fn eq(&self, other: &Member) -> bool {
+        self.contact() == other.contact() && self.roaming() == other.roaming()
+    }
+}
+
+impl Eq for Member {}
 
 /// A release to be staged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -282,8 +300,9 @@ impl Swarm {
                 self.track(now.boot, name);
             }
             self.wants += 1;
-            self.stagings
-                .insert(want.release, Staging::new(want, self.wants));
+            let release = want.release;
+            let staging = Box::new(Staging::new(want, self.wants));
+            self.stagings.insert(release, staging);
         }
         self.desk.content_changed = true;
         self.pass(now.boot);
@@ -400,7 +419,7 @@ impl Swarm {
         } = self;
         desk.content_changed = false;
         desk.take_wake();
-        let mut queue: Vec<&mut Staging> = stagings.values_mut().collect();
+        let mut queue: Vec<&mut Staging> = stagings.values_mut().map(Box::as_mut).collect();
         queue.sort_by_key(|staging| (core::cmp::Reverse(staging.want.class), staging.order));
         self.order.clear();
         let mut needs: BTreeMap<BlobRef, Need> = BTreeMap::new();
@@ -456,8 +475,8 @@ impl Swarm {
     }
 
     fn sleep(&mut self) {
-        let open = |staging: &Staging| staging.end == End::Open;
-        let told = self.progressed && self.stagings.values().any(open);
+        let mut stagings = self.stagings.values();
+        let told = self.progressed && stagings.any(|staging| staging.end == End::Open);
         let turns = self.blobs.values().filter_map(|blob| blob.turns.wake());
         self.wake = turns
             .chain(self.stages_wake)

@@ -53,14 +53,14 @@ impl Site {
 
     /// Where a member is reached, if it is one.
     pub fn contact(&self, node: &NodeId) -> Option<&Contact> {
-        self.members.get(node).map(|member| &member.contact)
+        self.members.get(node).map(Member::contact)
     }
 
     /// Whether a node may own pieces and be asked for them.
     pub fn serves(&self, node: &NodeId) -> bool {
         self.members
             .get(node)
-            .is_some_and(|member| !member.roaming && member.contact.data.is_some())
+            .is_some_and(|member| !member.roaming() && member.contact().data.is_some())
     }
 
     /// Whether there is anybody to share with.

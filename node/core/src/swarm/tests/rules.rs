@@ -7,9 +7,9 @@ use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Class, Notice, SiteMessage};
 use protocol::{BlobRef, Now, Time};
 
-use super::world::{Release, contact, node_id, release};
+use super::world::{Release, contact, member, node_id, release};
 use crate::contract::{Action, FetchOutcome, FrameOutcome, Grain, NodeRole, Tempo, Ticket};
-use crate::swarm::{Input, Member, Output, Swarm, Want};
+use crate::swarm::{Input, Output, Swarm, Want};
 
 pub(super) fn at(ms: u64) -> Now {
     Now {
@@ -27,19 +27,8 @@ pub(super) fn swarm(me: u64, members: &[u64]) -> Swarm {
         me,
     );
     swarm.set_site(at(0), Some(("berlin".parse().unwrap(), None)));
-    let member = |n: &u64| {
-        (
-            node_id(*n),
-            Member {
-                contact: contact(node_id(*n)),
-                roaming: false,
-            },
-        )
-    };
-    swarm.set_members(
-        at(0),
-        &members.iter().map(member).collect::<BTreeMap<_, _>>(),
-    );
+    let seen = |n: &u64| (node_id(*n), member(node_id(*n), false));
+    swarm.set_members(at(0), &members.iter().map(seen).collect::<BTreeMap<_, _>>());
     swarm.set_origins(at(0), vec![contact(node_id(u64::MAX))]);
     swarm
 }

@@ -4,11 +4,12 @@
 //! what must hold at any moment: fetches are bounded, and ask for what is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::manifest::{Artifact, Carrier, CarrierKind};
 use protocol::pieces::{Geometry, PieceSet};
-use protocol::wire::{Class, Contact};
-use protocol::{BlobRef, Hash, NodeId, Now, Span, Time};
+use protocol::wire::{Class, Contact, Presence};
+use protocol::{BlobRef, Hash, NodeId, Now, Seq, Span, Time};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
@@ -113,6 +114,18 @@ pub fn contact(node: NodeId) -> Contact {
         control: [].into(),
         data: Some("127.0.0.1:1".parse().unwrap()),
     }
+}
+
+/// A member that others see.
+pub fn member(node: NodeId, roaming: bool) -> Member {
+    Member(Arc::new(Presence {
+        contact: contact(node),
+        site: None,
+        roaming,
+        seq: Seq::default(),
+        orders_head: Seq::default(),
+        leaving: false,
+    }))
 }
 
 /// A release of `plain` bytes that its carrier brings down to `coded`.
@@ -403,15 +416,7 @@ impl World {
             .filter(|other| **other != n)
             .map(|other| &self.nodes[*other]);
         others
-            .map(|node| {
-                (
-                    node.id,
-                    Member {
-                        contact: contact(node.id),
-                        roaming: node.roaming,
-                    },
-                )
-            })
+            .map(|node| (node.id, member(node.id, node.roaming)))
             .collect()
     }
 

@@ -13,8 +13,8 @@ use rand_core::{RngCore, SeedableRng};
 use super::links::Flow;
 use super::{Figures, Office};
 use crate::contract::{Action, FetchOutcome, FrameOutcome, NodeRole, Ticket};
-use crate::swarm::tests::world::{Release, contact, node_id, release_in_frames};
-use crate::swarm::{Input, Member, Output, Swarm, Want};
+use crate::swarm::tests::world::{Release, contact, member, node_id, release_in_frames};
+use crate::swarm::{Input, Output, Swarm, Want};
 
 /// Transfers tell how far they are this often, milliseconds.
 const PROGRESS_EVERY: u64 = 1_000;
@@ -110,14 +110,8 @@ impl Office {
             let seen: Vec<&NodeId> = seen
                 .filter(|_| rng.next_u64() % 100 >= self.unseen)
                 .collect();
-            let member = |id: &&NodeId| {
-                let member = Member {
-                    contact: contact(**id),
-                    roaming: false,
-                };
-                (**id, member)
-            };
-            swarm.set_members(now, &seen.iter().map(member).collect());
+            let known = |id: &&NodeId| (**id, member(**id, false));
+            swarm.set_members(now, &seen.iter().map(known).collect());
             Desk {
                 swarm,
                 id: *id,
