@@ -3,6 +3,7 @@
 //! In JSON a hash or key is text (hex; a node's id is base32, because it must fit a DNS label), in
 //! binary formats it is its 32 bytes.
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 
@@ -27,12 +28,35 @@ fn bad(what: &'static str, text: &str) -> ParseIdError {
     }
 }
 
+/// Byte by byte, as arrays are ordered. Keys of ordered maps are compared all the time, and the first eight
+/// bytes of a key or a digest nearly always decide.
+#[inline]
+fn by_bytes(a: &[u8; 32], b: &[u8; 32]) -> Ordering {
+    let head = |bytes: &[u8; 32]| {
+        let head = bytes.first_chunk::<8>().copied();
+        u64::from_be_bytes(head.unwrap_or_default())
+    };
+    head(a).cmp(&head(b)).then_with(|| a[8..].cmp(&b[8..]))
+}
+
 macro_rules! bytes32 {
     ($(#[$doc:meta])* $name:ident, $what:literal, $to:expr, $from:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
         pub struct $name(pub [u8; 32]);
 
+        impl PartialOrd for $name {
+            #[inline]
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for $name {
+            #[inline]
+            fn cmp(&self, other: &Self) -> Ordering {
+                by_bytes(&self.0, &other.0)
+            }
+        }
         impl $name {
             /// The 32 bytes.
             pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -214,5 +238,21 @@ impl Seq {
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch, self.n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ids_are_ordered_as_their_bytes(a: [u8; 32], b: [u8; 32], shared in 0..=32usize) {
+            let mut b = b;
+            b[..shared].copy_from_slice(&a[..shared]);
+            prop_assert_eq!(NodeId(a).cmp(&NodeId(b)), a.cmp(&b));
+            prop_assert_eq!(Hash(b).cmp(&Hash(a)), b.cmp(&a));
+        }
     }
 }

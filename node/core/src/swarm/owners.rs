@@ -82,6 +82,19 @@ enum Stall {
     Mute,
 }
 
+/// Who owns a piece by rank.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Natural {
+    /// Nobody has asked since the last ranking.
+    Unknown,
+    /// By its place in the ranking.
+    Place(u16),
+    /// Nobody that is ranked, so this node.
+    Me,
+}
+
+const _: () = assert!(MEMBERS_MAX < u16::MAX as usize);
+
 /// The state of one piece that this node claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mine {
@@ -107,7 +120,7 @@ pub(super) struct Owners {
     /// My place as fetcher, and that number of mine.
     my_places: Option<(u64, u64)>,
     /// Owners by rank, of the pieces that were asked about since the last ranking.
-    natural: Vec<Option<NodeId>>,
+    natural: Vec<Natural>,
     claims: BTreeMap<u32, NodeId>,
     declined: BTreeMap<NodeId, PieceSet>,
     lapsed: BTreeSet<u32>,
@@ -127,7 +140,7 @@ impl Owners {
             stale: true,
             keys: Vec::new(),
             my_places: None,
-            natural: vec![None; pieces as usize],
+            natural: vec![Natural::Unknown; pieces as usize],
             claims: BTreeMap::new(),
             declined: BTreeMap::new(),
             lapsed: BTreeSet::new(),
@@ -171,7 +184,7 @@ impl Owners {
         let ranked: Vec<NodeId> = ranked.into_iter().map(|(.., node, _)| node).collect();
         let new = ranked != self.ranked || count != self.count;
         if new {
-            self.natural.fill(None);
+            self.natural.fill(Natural::Unknown);
         }
         (self.ranked, self.count, self.stale) = (ranked, count, false);
         new
@@ -208,8 +221,10 @@ impl Owners {
         if let Some(node) = self.claims.get(&piece) {
             return *node;
         }
-        if let Some(Some(node)) = self.natural.get(piece as usize) {
-            return *node;
+        match self.natural.get(piece as usize) {
+            Some(Natural::Place(place)) => return self.ranked[usize::from(*place)],
+            Some(Natural::Me) => return me,
+            Some(Natural::Unknown) | None => {}
         }
         let fit = |i: &usize| {
             !self
@@ -221,12 +236,12 @@ impl Owners {
         let (all, fetchers) = (self.ranked.len(), self.count.min(self.ranked.len()));
         let best = (0..fetchers).filter(fit).min_by_key(weight);
         let best = best.or_else(|| (fetchers..all).filter(fit).min_by_key(weight));
-        let owner = best.map_or(me, |i| self.ranked[i]);
-        self.forget_natural(piece, Some(owner));
-        owner
+        let natural = best.map_or(Natural::Me, |i| Natural::Place(i as u16));
+        self.set_natural(piece, natural);
+        best.map_or(me, |i| self.ranked[i])
     }
 
-    fn forget_natural(&mut self, piece: u32, new: Option<NodeId>) {
+    fn set_natural(&mut self, piece: u32, new: Natural) {
         if let Some(natural) = self.natural.get_mut(piece as usize) {
             *natural = new;
         }
@@ -327,7 +342,7 @@ impl Owners {
                 declined
                     .or_insert_with(|| PieceSet::empty(pieces))
                     .insert(piece);
-                self.forget_natural(piece, None);
+                self.set_natural(piece, Natural::Unknown);
             }
             return Clash::None;
         }
@@ -344,7 +359,7 @@ impl Owners {
             let under_way = (place as u64) < u64::from(claim.under_way);
             let declined = self.declined.get_mut(&node);
             if declined.is_some_and(|set| set.remove(piece)) {
-                self.forget_natural(piece, None);
+                self.set_natural(piece, Natural::Unknown);
             }
             // What is under way is not given up for what waits; else the rank decides.
             let mine = match self.mine.get(&piece) {
