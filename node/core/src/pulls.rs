@@ -1,8 +1,8 @@
 //! What this node lacks and asks for: orders, documents, roots. One question at a time for each,
 //! with a growing pause after every answer that did not help.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use protocol::wire::{Contact, ControlRequest, Presence};
 use protocol::{Hash, NodeId, Now, Seq, Span, Time};
