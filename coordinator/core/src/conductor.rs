@@ -1,8 +1,8 @@
 //! The conductor: one brain out of fleet, rollouts and orders. Here is what holds them together: the
 //! calls of the body, and the round after each event in which due moves become events and orders.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 
 use protocol::envelope::Envelope;
 use protocol::limits::TEXT_MAX_BYTES;

@@ -8,8 +8,8 @@
 //!   order, then `resume(now)`, which renews what must be renewed.
 //! - Signing is the body's: the brain decides an [`Order`], the body signs it with the online key.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use protocol::envelope::Envelope;
 use protocol::feed::{Roster, Stages};

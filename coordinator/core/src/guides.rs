@@ -4,8 +4,8 @@
 //! A newcomer does not know its site before it has the topology, so it says its addresses. What it is
 //! told is a hint: it believes only what is signed, and finds its site itself.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use protocol::limits::{CONTACT_ADDRESSES_MAX, GUIDES_MAX, SCOUT_LIFE};
 use protocol::topology::Topology;

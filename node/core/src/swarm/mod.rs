@@ -8,13 +8,12 @@
 //! get out of step; whoever waits for a time says so at each of its turns.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use protocol::index::CheckedIndex;
 use protocol::limits::{MEMBERS_MAX, SWARM_BLOBS_MAX};
 use protocol::manifest::Artifact;
 use protocol::pieces::PieceSet;
-use protocol::wire::{Claim, Class, Contact, Notice, Presence, Referral};
+use protocol::wire::{Claim, Class, Contact, Notice, Referral};
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 
 use crate::contract::{
@@ -44,6 +43,7 @@ mod wan;
 
 use blob::{Blob, Files, Need};
 use desk::Desk;
+pub use site::Member;
 use stage::{End, Staging};
 use talk::Strangers;
 
@@ -80,32 +80,6 @@ pub struct Swarm {
     #[cfg(test)]
     obvious: bool,
 }
-
-/// A member of the site, as the node sees it: by the presence that it gave, which is shared with whoever
-/// else keeps it.
-#[derive(Clone, Debug)]
-pub struct Member(pub Arc<Presence>);
-
-impl Member {
-    /// Where it is reached.
-    pub fn contact(&self) -> &Contact {
-        &self.0.contact
-    }
-
-    /// It owns nothing and serves nobody.
-    pub fn roaming(&self) -> bool {
-        self.0.roaming
-    }
-}
-
-/// To the swarm nothing else of a presence means anything.
-impl PartialEq for Member {
-    fn eq(&self, other: &Member) -> bool {
-        self.contact() == other.contact() && self.roaming() == other.roaming()
-    }
-}
-
-impl Eq for Member {}
 
 /// A release to be staged.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,13 +1,12 @@
 //! Who is around: the site as this node sees it, and what it may ask of its WAN.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::limits::FETCHERS_MAX;
 use protocol::positions::rank;
-use protocol::wire::Contact;
+use protocol::wire::{Contact, Presence};
 use protocol::{Hash, NodeId, SiteId, Time};
-
-use super::Member;
 
 /// Members that are asked because they may be fetchers: one may be off, or not seen by all.
 const LIKELY_FETCHERS: usize = FETCHERS_MAX + 2;
@@ -20,6 +19,32 @@ pub(super) struct Circle {
     /// The blob's likely fetchers.
     pub likely: BTreeSet<NodeId>,
 }
+
+/// A member of the site, as the node sees it: by the presence that it gave, which is shared with whoever
+/// else keeps it.
+#[derive(Clone, Debug)]
+pub struct Member(pub Arc<Presence>);
+
+impl Member {
+    /// Where it is reached.
+    pub fn contact(&self) -> &Contact {
+        &self.0.contact
+    }
+
+    /// It owns nothing and serves nobody.
+    pub fn roaming(&self) -> bool {
+        self.0.roaming
+    }
+}
+
+/// To the swarm nothing else of a presence means anything.
+impl PartialEq for Member {
+    fn eq(&self, other: &Member) -> bool {
+        self.contact() == other.contact() && self.roaming() == other.roaming()
+    }
+}
+
+impl Eq for Member {}
 
 /// The site, its members, and the sources beyond it.
 pub(super) struct Site {
