@@ -80,6 +80,21 @@ impl Conductor {
         Ok(Answer::Done)
     }
 
+    /// The plan that a proposal resolves to now, and the release that it brings.
+    pub(crate) fn resolved(
+        &self,
+        proposal: &Proposal,
+        salt: Hash,
+    ) -> Result<(RolloutPlan, &ReleaseManifest), CommandError> {
+        let release = self
+            .releases
+            .get(&proposal.release)
+            .ok_or(CommandError::NoRelease(proposal.release))?;
+        let plan = resolve(proposal, &release.value, salt, &self.fleet, self.now)
+            .map_err(CommandError::Unresolvable)?;
+        Ok((plan, &release.value))
+    }
+
     fn propose(&mut self, proposal: &Proposal, envelope: Envelope, salt: Hash) -> Outcome {
         use RolloutState as S;
         if self.rollouts.contains_key(&proposal.rollout) {
@@ -94,12 +109,7 @@ impl Conductor {
                 "{ROLLOUTS_MAX} rollouts are open already; finish or halt one"
             )));
         }
-        let release = self
-            .releases
-            .get(&proposal.release)
-            .ok_or(CommandError::NoRelease(proposal.release))?;
-        let plan = resolve(proposal, &release.value, salt, &self.fleet, self.now)
-            .map_err(CommandError::Unresolvable)?;
+        let (plan, _) = self.resolved(proposal, salt)?;
         let ledgered = Box::new(plan.clone());
         self.record(LedgerEvent::Proposed {
             proposal: envelope,

@@ -9,7 +9,6 @@ use crate::conductor::Conductor;
 use crate::contract::{CommandError, Counts, RolloutState, Verdict};
 use crate::fold::enlisted;
 use crate::moves::Move;
-use crate::resolve::resolve;
 use crate::rollout::Rollout;
 
 /// A rollout that was started, with its targets.
@@ -53,12 +52,7 @@ impl Conductor {
     /// # Errors
     /// As a proposal is refused.
     pub fn engine(&self, proposal: &Proposal, salt: Hash) -> Result<RolloutEngine, CommandError> {
-        let release = self
-            .releases
-            .get(&proposal.release)
-            .ok_or(CommandError::NoRelease(proposal.release))?;
-        let plan = resolve(proposal, &release.value, salt, &self.fleet, self.now)
-            .map_err(CommandError::Unresolvable)?;
+        let (plan, _) = self.resolved(proposal, salt)?;
         let mut rollout = Rollout::proposed(plan);
         rollout.fold_state(RolloutState::Ready, "");
         for (node, wave) in enlisted(&rollout, &self.fleet, &[]) {

@@ -26,7 +26,6 @@ use serde::{Deserialize, Serialize};
 use crate::conductor::Conductor;
 use crate::contract::CommandError;
 use crate::fleet::Fleet;
-use crate::resolve::resolve;
 use crate::rollout::Rollout;
 
 /// What is asked of a forecast, beside the plan.
@@ -202,13 +201,8 @@ impl Conductor {
         salt: Hash,
         question: &Question,
     ) -> Result<Forecast, CommandError> {
-        let release = self
-            .releases
-            .get(&proposal.release)
-            .ok_or(CommandError::NoRelease(proposal.release))?;
-        let plan = resolve(proposal, &release.value, salt, &self.fleet, self.now)
-            .map_err(CommandError::Unresolvable)?;
-        Ok(self.forecast_of(&plan, &release.value, question))
+        let (plan, release) = self.resolved(proposal, salt)?;
+        Ok(self.forecast_of(&plan, release, question))
     }
 
     /// What a rollout would come to if it began now, by its plan.
