@@ -233,7 +233,7 @@ impl Course {
                     node: watch.number(slot),
                     reachable,
                     open,
-                    ended,
+                    under_way: watch.histories.under_way(slot, &plan.rollout),
                     bound,
                 };
                 if let Some(due) = duty.missed(bounds.quiet, bounds.end) {

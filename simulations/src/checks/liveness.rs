@@ -46,18 +46,18 @@ impl Stretches {
     }
 
     /// The stretches in which both hold; open ones end at `end`.
-    fn both(&self, other: &Stretches, end: Time) -> Vec<(Time, Time)> {
+    fn both(&self, other: &Stretches, end: Time) -> Stretches {
         let close = |s: &(Time, Option<Time>)| (s.0, s.1.unwrap_or(end));
-        let mut both = Vec::new();
+        let mut list = Vec::new();
         for a in self.list.iter().map(close) {
             for b in other.list.iter().map(close) {
                 let (from, to) = (a.0.max(b.0), a.1.min(b.1));
                 if from < to {
-                    both.push((from, to));
+                    list.push((from, Some(to)));
                 }
             }
         }
-        both
+        Stretches { list }
     }
 }
 
@@ -70,8 +70,9 @@ pub struct Duty<'a> {
     pub reachable: &'a Stretches,
     /// When its wave was open in a running rollout.
     pub open: &'a Stretches,
-    /// When it came to an end of its own, if it did.
-    pub ended: Option<Time>,
+    /// When it was at it: until it came to an end of its own, and again from when that end was undone;
+    /// none if it never said anything.
+    pub under_way: Option<&'a Stretches>,
     /// How long it may take.
     pub bound: Span,
 }
@@ -85,11 +86,13 @@ impl Duty<'_> {
 
     /// When it was due and not done, if ever. Faults before `quiet` excuse.
     pub fn missed(&self, quiet: Time, end: Time) -> Option<Time> {
-        let until = self.ended.unwrap_or(end).min(end);
-        let stretches = self.reachable.both(self.open, until);
-        let mut due = stretches
-            .into_iter()
-            .map(|(from, to)| (from.max(quiet) + self.bound, to));
+        let owed = self.reachable.both(self.open, end);
+        let owed = match self.under_way {
+            Some(under_way) => owed.both(under_way, end),
+            None => owed,
+        };
+        let owed = owed.list.iter();
+        let mut due = owed.map(|(from, to)| ((*from).max(quiet) + self.bound, to.unwrap_or(end)));
         due.find(|(due, to)| due < to).map(|(due, _)| due)
     }
 }
@@ -131,6 +134,7 @@ pub struct Outcome {
 pub struct Histories {
     reachable: Vec<Stretches>,
     outcomes: BTreeMap<RolloutId, Vec<Outcome>>,
+    under_way: BTreeMap<RolloutId, BTreeMap<usize, Stretches>>,
 }
 
 impl Histories {
@@ -139,6 +143,7 @@ impl Histories {
         Histories {
             reachable: vec![Stretches::default(); machines],
             outcomes: BTreeMap::new(),
+            under_way: BTreeMap::new(),
         }
     }
 
@@ -162,6 +167,21 @@ impl Histories {
             Some((since, _)) => Some((since, state)),
             None => Some((at, state)),
         };
+        if !self.under_way.contains_key(rollout) {
+            self.under_way.insert(rollout.clone(), BTreeMap::new());
+        }
+        if let Some(of_rollout) = self.under_way.get_mut(rollout) {
+            let begun = || Stretches {
+                list: vec![(Time(0), None)],
+            };
+            let under_way = of_rollout.entry(slot).or_insert_with(begun);
+            under_way.set(at, !state.ended());
+        }
+    }
+
+    /// When a machine was at a rollout, by its own word.
+    pub fn under_way(&self, slot: usize, rollout: &RolloutId) -> Option<&Stretches> {
+        self.under_way.get(rollout)?.get(&slot)
     }
 
     /// A machine begins to switch; whether it is the first time.
@@ -256,7 +276,7 @@ mod tests {
                 node: 1,
                 reachable: &reachable,
                 open: &open,
-                ended: ended.map(Time),
+                under_way: Some(&stretches(&[(0, ended)])),
                 bound: Span(100),
             };
             let missed = duty.missed(Time(quiet), Time(1000));
@@ -314,7 +334,7 @@ mod tests {
             node: 10 + slot,
             reachable: history.reach(slot),
             open: &open,
-            ended: history.outcome(slot, &rollout).ended.map(|(at, _)| at),
+            under_way: history.under_way(slot, &rollout),
             bound: Span(60_000),
         });
         let missed = duties.map(|duty| {
@@ -322,6 +342,26 @@ mod tests {
             due.map(|due| (due.0, duty.to_line("app@1.0")))
         });
         let line = "node 11 did not converge on app@1.0 in 60 s".to_owned();
-        assert_eq!(missed, [None, Some((60_000, line))]);
+        assert_eq!(missed, [None, Some((60_050, line))]);
+    }
+
+    /// A drawn world's fleet took a release back four minutes after a node had it, and the node was said
+    /// to have taken four minutes for it.
+    #[test]
+    fn a_node_that_converged_and_is_taken_back_owes_nothing() {
+        let rollout: RolloutId = "r".parse().unwrap();
+        let mut history = Histories::new(1);
+        history.reachable(Time(0), 0, true);
+        history.says(Time(30), 0, &rollout, State::Succeeded);
+        history.says(Time(900), 0, &rollout, State::RollingBack);
+        history.says(Time(950), 0, &rollout, State::RolledBack);
+        let duty = Duty {
+            node: 1,
+            reachable: history.reach(0),
+            open: &stretches(&[(0, Some(900))]),
+            under_way: history.under_way(0, &rollout),
+            bound: Span(100),
+        };
+        assert_eq!(duty.missed(Time(0), Time(2000)), None);
     }
 }
