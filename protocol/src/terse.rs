@@ -15,7 +15,7 @@
 //! | 2, 32 bytes | these bytes as 52 characters of base32 |
 //! | 3, a number (LEB128) | the number as decimal digits |
 //! | 32 to 126 | itself |
-//! | 128 and above | a word of [`WORDS`] |
+//! | 128 and above | a word of the list below |
 
 use crate::ids::{Hash, NodeId};
 use crate::limits::TERSE_GROWTH_MAX;
