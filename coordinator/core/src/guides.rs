@@ -5,7 +5,7 @@
 //! told is a hint: it believes only what is signed, and finds its site itself.
 
 use core::net::IpAddr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::limits::{CONTACT_ADDRESSES_MAX, GUIDES_MAX, SCOUT_LIFE};
 use protocol::topology::Topology;
@@ -29,12 +29,17 @@ impl Scouts {
         if fleet.admitted(&me.contact.node).is_none() {
             return;
         }
-        self.sites.retain(|site, (_, since)| {
-            now.since(*since) < SCOUT_LIFE && topology.site(site).is_some()
-        });
         if let Some(site) = site_of(topology, addresses) {
-            let first = || (me.clone(), now);
-            self.sites.entry(site.clone()).or_insert_with(first);
+            let held = self.sites.get(site);
+            if held.is_none_or(|(_, since)| now.since(*since) >= SCOUT_LIFE) {
+                self.sites.insert(site.clone(), (me.clone(), now));
+            }
+        }
+        // Only sites that a topology has named come in; those that it names no more go out, but not with
+        // every newcomer: thousands of these come at once to thousands of sites.
+        if self.sites.len() > topology.sites.len() {
+            let named: BTreeSet<&SiteId> = topology.sites.iter().map(|s| &s.id).collect();
+            self.sites.retain(|site, _| named.contains(site));
         }
     }
 
