@@ -28,17 +28,6 @@ fn bad(what: &'static str, text: &str) -> ParseIdError {
     }
 }
 
-/// Byte by byte, as arrays are ordered. Keys of ordered maps are compared all the time, and the first eight
-/// bytes of a key or a digest nearly always decide.
-#[inline]
-fn by_bytes(a: &[u8; 32], b: &[u8; 32]) -> Ordering {
-    let head = |bytes: &[u8; 32]| {
-        let head = bytes.first_chunk::<8>().copied();
-        u64::from_be_bytes(head.unwrap_or_default())
-    };
-    head(a).cmp(&head(b)).then_with(|| a[8..].cmp(&b[8..]))
-}
-
 macro_rules! bytes32 {
     ($(#[$doc:meta])* $name:ident, $what:literal, $to:expr, $from:expr) => {
         $(#[$doc])*
@@ -51,13 +40,22 @@ macro_rules! bytes32 {
                 Some(self.cmp(other))
             }
         }
+        // Byte by byte, as arrays are ordered. Keys of ordered maps are compared all the time, and the
+        // first eight bytes nearly always decide.
         impl Ord for $name {
             #[inline]
             fn cmp(&self, other: &Self) -> Ordering {
-                by_bytes(&self.0, &other.0)
+                let heads = self.head().cmp(&other.head());
+                heads.then_with(|| self.0[8..].cmp(&other.0[8..]))
             }
         }
         impl $name {
+            /// The first eight bytes as a number, big-endian: in the order of the whole.
+            #[inline]
+            pub fn head(&self) -> u64 {
+                let head = self.0.first_chunk::<8>().copied();
+                u64::from_be_bytes(head.unwrap_or_default())
+            }
             /// The 32 bytes.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0

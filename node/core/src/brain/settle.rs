@@ -2,7 +2,7 @@
 //! when its time has come, and is left alone otherwise: most of what a node hears concerns one room
 //! or none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use protocol::orders::Bulletin;
 use protocol::wire::Contact;
@@ -170,8 +170,8 @@ impl Brain {
         self.news.lacks = true;
         let member =
             |(node, member): (&NodeId, &Member)| (*node, swarm::Member(member.presence.clone()));
-        let members: BTreeMap<_, _> = self.membership.members().iter().map(member).collect();
-        self.swarm.set_members(now, &members);
+        let members = self.membership.members().iter().map(member);
+        self.swarm.set_members(now, members);
     }
 
     fn speak_with_coordinator(&mut self, now: Now) {

@@ -543,7 +543,5 @@ fn print(contact: &Contact, roaming: bool) -> u64 {
         }
         text.extend_from_slice(&data.port().to_be_bytes());
     }
-    let Hash(digest) = Hash::of(&text);
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    Hash::of(&text).head()
 }

@@ -226,15 +226,11 @@ impl Swarm {
 
     /// The site's members without this node. Those who are missing are gone. Without a site there
     /// are none.
-    pub fn set_members(&mut self, now: Now, members: &BTreeMap<NodeId, Member>) {
+    pub fn set_members(&mut self, now: Now, members: impl Iterator<Item = (NodeId, Member)>) {
         let mut new = BTreeMap::new();
         if self.desk.site.id.is_some() {
-            let others = members.iter().filter(|(node, _)| **node != self.desk.me());
-            new.extend(
-                others
-                    .take(MEMBERS_MAX)
-                    .map(|(node, member)| (*node, member.clone())),
-            );
+            let others = members.filter(|(node, _)| *node != self.desk.me());
+            new.extend(others.take(MEMBERS_MAX));
         }
         if new != self.desk.site.members {
             self.take_members(now.boot, new);

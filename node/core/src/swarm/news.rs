@@ -83,7 +83,7 @@ impl News {
             } else if left == 0 {
                 break;
             } else {
-                let place = |node: &&NodeId| tie(draw ^ u64::from(piece), first_bytes(node));
+                let place = |node: &&NodeId| tie(draw ^ u64::from(piece), node.head());
                 now.select_nth_unstable_by_key(left, place);
                 now.truncate(left);
                 told.extend(now.iter().copied());
@@ -117,13 +117,6 @@ pub(super) fn most(piece_bytes: u64, takes_ms: u64, beat: Span) -> usize {
     let least_ms = piece_bytes / NEWS_BYTES_PER_MS;
     let faster = least_ms.checked_div(takes_ms).unwrap_or(1);
     (few * faster.clamp(1, NEWS_WAVES_MAX)) as usize
-}
-
-fn first_bytes(node: &NodeId) -> u64 {
-    node.0
-        .iter()
-        .take(8)
-        .fold(0, |n, byte| n << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

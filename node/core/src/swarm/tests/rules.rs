@@ -1,7 +1,5 @@
 //! Single rules of one swarm, and what hostile or mistaken peers cannot do.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Class, Notice, SiteMessage};
@@ -28,7 +26,7 @@ pub(super) fn swarm(me: u64, members: &[u64]) -> Swarm {
     );
     swarm.set_site(at(0), Some(("berlin".parse().unwrap(), None)));
     let seen = |n: &u64| (node_id(*n), member(node_id(*n), false));
-    swarm.set_members(at(0), &members.iter().map(seen).collect::<BTreeMap<_, _>>());
+    swarm.set_members(at(0), members.iter().map(seen));
     swarm.set_origins(at(0), vec![contact(node_id(u64::MAX))]);
     swarm
 }

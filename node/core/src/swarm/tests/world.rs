@@ -404,7 +404,7 @@ impl World {
         };
         match mail {
             Mail::Input(input) => swarm.handle(clock, input),
-            Mail::Members => swarm.set_members(clock, &members),
+            Mail::Members => swarm.set_members(clock, members.into_iter()),
         }
         self.carry_out(to);
     }

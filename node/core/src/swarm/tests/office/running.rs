@@ -111,7 +111,7 @@ impl Office {
                 .filter(|_| rng.next_u64() % 100 >= self.unseen)
                 .collect();
             let known = |id: &&NodeId| (**id, member(**id, false));
-            swarm.set_members(now, &seen.iter().map(known).collect());
+            swarm.set_members(now, seen.iter().map(known));
             Desk {
                 swarm,
                 id: *id,
