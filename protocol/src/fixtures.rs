@@ -14,7 +14,7 @@ use crate::plan::{Gate, Members, Priority, Recall, RolloutPlan, Targets, Wave};
 use crate::time::{Span, Time};
 use crate::topology::{Site, Topology};
 use crate::trust::{Role, RoleKeys, Root, Statement, Trust, Verified};
-use crate::wire::Contact;
+use crate::wire::{Contact, Presence};
 
 /// Wall time at which the statements of a fixture are made.
 pub const CREATED: Time = Time::from_secs(1_800_000_000);
@@ -52,6 +52,18 @@ pub fn contact(number: u64) -> Contact {
         node: node(number),
         control: [format!("/ip4/127.0.0.1/udp/{port}/quic-v1")].into(),
         data: Some(([127, 0, 0, 1], port + 20_000).into()),
+    }
+}
+
+/// A node's first presence, before it knows its site.
+pub fn presence(number: u64) -> Presence {
+    Presence {
+        contact: contact(number),
+        site: None,
+        roaming: false,
+        seq: Seq::default(),
+        orders_head: Seq::default(),
+        leaving: false,
     }
 }
 

@@ -73,19 +73,7 @@ fn site_of<'a>(topology: &'a Topology, addresses: &[IpAddr]) -> Option<&'a SiteI
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::Seq;
-    use protocol::fixtures::{Fleet as Fixture, contact, node, site};
-
-    fn presence(number: u64) -> Presence {
-        Presence {
-            contact: contact(number),
-            site: None,
-            roaming: false,
-            seq: Seq::default(),
-            orders_head: Seq::default(),
-            leaving: false,
-        }
-    }
+    use protocol::fixtures::{Fleet as Fixture, node, presence, site};
 
     #[test]
     fn the_first_of_a_site_fetches_for_all_and_members_come_before_it() {

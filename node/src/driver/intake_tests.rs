@@ -5,8 +5,8 @@ use node_core::contract::Event;
 use proptest::prelude::*;
 use protocol::fixtures::{self, Fleet};
 use protocol::trust::RoleKeys;
-use protocol::wire::{Claim, Presence};
-use protocol::{PublicKey, Seq, Span};
+use protocol::wire::Claim;
+use protocol::{PublicKey, Span};
 
 use super::*;
 use crate::net::identity::issue::{IssuingCa, Validity};
@@ -55,17 +55,6 @@ fn peers_are_still_admitted_after_an_order_issued_two_years_ahead() {
     assert_eq!(intake.admission.admit(&peer), Ok(fixtures::node(2)));
 }
 
-fn presence(n: u64) -> Presence {
-    Presence {
-        contact: fixtures::contact(n),
-        site: None,
-        roaming: false,
-        seq: Seq::default(),
-        orders_head: Seq::default(),
-        leaving: false,
-    }
-}
-
 #[test]
 fn a_node_speaks_only_for_itself() {
     let mut intake = intake(&Fleet::new(1));
@@ -78,7 +67,7 @@ fn a_node_speaks_only_for_itself() {
         under_way: 0,
     };
     let (presence, claim) = (
-        SiteMessage::Presence(presence(1).into()),
+        SiteMessage::Presence(fixtures::presence(1).into()),
         SiteMessage::Claim(claim),
     );
     intake.gossip(other, &presence.to_bytes());
