@@ -15,8 +15,17 @@ use crate::outbox::Outbox;
 const LOCATE_MIN: Span = Span::from_millis(500);
 /// See [`LOCATE_MIN`].
 const LOCATE_MAX: Span = Span::from_secs(30);
-/// So many unanswered questions to the coordinator, and a node that sees nobody acts for its site.
-const TRIES_BEFORE_ALONE: u32 = 2;
+/// So long the coordinator's answer is awaited before it is asked once more; the answer counts whenever
+/// it comes.
+const LOCATE_PATIENCE: Span = Span::from_secs(2);
+/// So many questions to the coordinator that met silence, and a node that sees nobody acts for its site.
+/// On lossy links a question or its answer is often lost, and who takes itself for alone brings a whole
+/// copy over the WAN.
+const SILENCE_BEFORE_ALONE: u32 = 10;
+/// A coordinator that is known not to answer, as one that refuses connections, counts as so many silences.
+const REFUSAL: u32 = 5;
+/// Questions whose answer is late and still welcome.
+const LATE_MAX: usize = SILENCE_BEFORE_ALONE as usize;
 /// Members of old that are asked at the same time.
 const OLD_ASKED_MAX: usize = 4;
 
@@ -28,7 +37,10 @@ pub(super) struct Locate {
     old: Vec<Arc<Presence>>,
     asked: Vec<(Ticket, NodeId)>,
     coordinator: Option<(Ticket, NodeId)>,
+    /// Earlier questions to it that may yet be answered.
+    late: Vec<(Ticket, NodeId)>,
     tries: u32,
+    silence: u32,
     next: Time,
     answered: bool,
     /// When the members are written down.
@@ -60,12 +72,31 @@ impl Locate {
 
     /// Whether an answer came, or none is to be expected.
     pub(super) fn is_settled(&self) -> bool {
-        self.answered || self.tries >= TRIES_BEFORE_ALONE
+        self.answered || self.silence >= SILENCE_BEFORE_ALONE
+    }
+
+    fn met_silence(&mut self, question: (Ticket, NodeId)) {
+        self.tries += 1;
+        self.silence += 1;
+        if self.late.len() == LATE_MAX {
+            self.late.remove(0);
+        }
+        self.late.push(question);
+    }
+
+    /// When to ask the coordinator again after a question that came to nothing.
+    fn again(&self, now: Now) -> Time {
+        let most = match self.is_settled() {
+            true => LOCATE_MAX,
+            false => LOCATE_PATIENCE,
+        };
+        let pause = LOCATE_MIN.0.saturating_mul(1 << self.tries.min(16));
+        now.boot + Span(pause.min(most.0))
     }
 
     pub(super) fn due(&self) -> Option<Time> {
         let old = !self.old.is_empty() && self.asked.len() < OLD_ASKED_MAX;
-        let coordinator = self.coordinator.is_none().then_some(self.next);
+        let coordinator = Some(self.next);
         old.then_some(Time(0)).into_iter().chain(coordinator).min()
     }
 }
@@ -84,12 +115,21 @@ impl Membership {
             let ticket = self.locate_at(old.contact.clone(), around);
             self.locate.asked.push((ticket, old.contact.node));
         }
-        if self.locate.coordinator.is_some() || self.locate.next > now.boot {
+        if self.locate.next > now.boot {
             return;
         }
+        if let Some(unanswered) = self.locate.coordinator.take() {
+            self.locate.met_silence(unanswered);
+            if self.locate.is_settled() {
+                self.locate.next = self.locate.again(now);
+                return;
+            }
+        }
+        self.locate.next = now.boot + LOCATE_PATIENCE;
         let turn = self.locate.tries as usize % around.coordinators.len().max(1);
         let Some(to) = around.coordinators.get(turn).cloned() else {
             self.locate.tries += 1;
+            self.locate.silence += REFUSAL;
             self.locate.next = now.boot + LOCATE_MAX;
             return;
         };
@@ -132,12 +172,19 @@ impl Membership {
             self.locate.answered |= list.is_some();
             return Some(from);
         }
-        let coordinator = &mut self.locate.coordinator;
-        let (_, asked) = coordinator.take_if(|(t, _)| *t == ticket)?;
+        let late = self.locate.late.iter().position(|(t, _)| *t == ticket);
+        let asked = match late {
+            Some(i) => self.locate.late.remove(i).1,
+            None => {
+                let coordinator = &mut self.locate.coordinator;
+                let (_, asked) = coordinator.take_if(|(t, _)| *t == ticket)?;
+                self.locate.tries += 1;
+                self.locate.silence += if list.is_some() { 0 } else { REFUSAL };
+                self.locate.next = self.locate.again(now);
+                asked
+            }
+        };
         self.locate.answered |= list.is_some();
-        self.locate.tries += 1;
-        let pause = LOCATE_MIN.0.saturating_mul(1 << self.locate.tries.min(16));
-        self.locate.next = now.boot + Span(pause.min(LOCATE_MAX.0));
         let alone = self.members.is_empty();
         for presence in list.unwrap_or_default() {
             // The coordinator hands on what each said of itself.

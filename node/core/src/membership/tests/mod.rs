@@ -51,6 +51,8 @@ struct World {
     of_node: BTreeMap<NodeId, u64>,
     /// Gossip that is lost, in a thousand.
     loss: u64,
+    /// The same of questions to the coordinator and of its answers.
+    deafness: u64,
     /// Nodes below this number do not reach the others; 0: everybody reaches everybody.
     split: u64,
     coordinator: bool,
@@ -74,6 +76,7 @@ impl World {
             topology: Fleet::new(1).topology(1, 2),
             of_node: (1..=2000).map(|n| (node(n), n)).collect(),
             loss: 0,
+            deafness: 0,
             split: 0,
             coordinator: true,
             known: BTreeMap::new(),
@@ -311,12 +314,19 @@ impl World {
             let ControlRequest::Locate { me } = request else {
                 panic!("not a question for the coordinator");
             };
+            let lost = self.below(1_000) < self.deafness;
+            if lost {
+                return self.post(10_000, n, Mail::Answer(ticket, None));
+            }
             let known = self.known.values().filter(|p| p.contact.node != node(n));
             let answer = self.coordinator.then(|| known.take(8).cloned().collect());
             if self.coordinator {
                 self.known.insert(n, Arc::new(me));
             }
-            return self.post(40, n, Mail::Answer(ticket, answer));
+            return match self.below(1_000) < self.deafness {
+                true => self.post(10_000, n, Mail::Answer(ticket, None)),
+                false => self.post(40, n, Mail::Answer(ticket, answer)),
+            };
         };
         if self.reaches(n, to) {
             self.post(1, to, Mail::Question(n, ticket, request));

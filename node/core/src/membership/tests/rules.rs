@@ -70,6 +70,47 @@ fn a_word_of_others_moves_nobody_who_spoke_and_brings_back_nobody_who_is_gone() 
     );
 }
 
+/// The story: with every fifth message lost, one node in eight asked the coordinator twice in vain who is
+/// here, took itself for alone, and brought a copy of its own over the WAN.
+#[test]
+fn who_meets_silence_does_not_take_itself_for_alone() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        world.start(1);
+        world.run(5_000);
+        (world.loss, world.deafness) = (200, 200);
+        (2..=50).for_each(|n| world.start(n));
+        for _ in 0..600 {
+            world.run(100);
+            let alone = |n: &u64| {
+                let membership = &world.nodes[n].membership;
+                membership.knows_its_site() && membership.members().is_empty()
+            };
+            let alone: Vec<u64> = (2..=50).filter(alone).collect();
+            assert!(alone.is_empty(), "seed {seed}: {alone:?}");
+        }
+    }
+}
+
+/// Nor does anybody wait for ever: a coordinator that refuses is believed sooner than one that is silent.
+#[test]
+fn who_is_refused_or_hears_nothing_for_long_acts_for_its_site() {
+    for (refuses, at_most) in [(true, 3_000), (false, 25_000)] {
+        let mut world = World::new(3);
+        if refuses {
+            world.coordinator = false;
+        } else {
+            world.deafness = 1_000;
+        }
+        world.start(1);
+        let knows = |world: &World| world.nodes[&1].membership.knows_its_site();
+        world.run(500);
+        assert!(!knows(&world));
+        world.run(at_most);
+        assert!(knows(&world), "refuses: {refuses}");
+    }
+}
+
 #[test]
 fn a_restart_without_the_coordinator_finds_the_members_of_old() {
     let mut world = World::new(7);
