@@ -129,6 +129,10 @@ impl Directory {
     pub fn online_key_file(&self) -> PathBuf {
         self.online_dir().join("coordinator.key")
     }
+    /// The online key that a coming root names; takes the place of the other when that root comes.
+    pub fn next_online_key_file(&self) -> PathBuf {
+        self.online_dir().join("next.key")
+    }
     /// The issuing CA's key.
     pub fn ca_key_file(&self) -> PathBuf {
         self.ca_dir().join("ca.key")

@@ -144,6 +144,27 @@ impl Fleet {
             .collect()
     }
 
+    /// Gives roles keys that they never had, as many as before, and steps to the root that says so.
+    pub fn rotate(&mut self, roles: &[Role]) -> Verified<Root> {
+        let before = self.keys(Role::Root);
+        let mut root = (**self.trust.root()).clone();
+        (root.version, root.fleet) = (root.version + 1, Some(self.id()));
+        for (role, held) in &mut self.keys {
+            if roles.contains(role) {
+                let seed = [&held.to_bytes()[..], b"next"].concat();
+                *held = SigningKey::from_bytes(blake3::hash(&seed).as_bytes());
+            }
+        }
+        for keys in &mut root.roles {
+            keys.keys = self.keys(keys.role).iter().map(public).collect();
+        }
+        let mut envelope = root.to_envelope();
+        let both = before.into_iter().chain(self.keys(Role::Root));
+        both.for_each(|key| envelope.sign(&key));
+        self.trust.update(envelope).expect("both thresholds signed");
+        self.trust.root().clone()
+    }
+
     /// The operator who proposes.
     pub fn proposer(&self) -> PublicKey {
         public(&self.keys(Role::Plans)[0])

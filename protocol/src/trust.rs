@@ -232,6 +232,15 @@ impl Root {
         self.roles.iter().find(|r| r.role == role)
     }
 
+    /// Whether `next` takes a key of the role away. What such a key may have signed counts no more, so
+    /// whoever remembers numbers that the role gave forgets them: a thief who planted a number near the
+    /// end of all numbers would else stop the honest for ever (TUF's recovery from fast-forward attacks).
+    pub fn retires(&self, next: &Root, role: Role) -> bool {
+        let kept = next.role(role).map_or(&[][..], |keys| &keys.keys);
+        self.role(role)
+            .is_some_and(|keys| keys.keys.iter().any(|key| !kept.contains(key)))
+    }
+
     /// An unsigned envelope around this root.
     pub fn to_envelope(&self) -> Envelope {
         Envelope::unsigned(

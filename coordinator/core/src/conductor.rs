@@ -110,6 +110,15 @@ impl Conductor {
             Event::Newcomer { me, addresses } => {
                 self.scouts.came(&self.fleet, &me, &addresses, now.boot);
             }
+            Event::Root {
+                version,
+                plans_threshold,
+                envelope,
+            } => {
+                self.config.root_version = version;
+                self.config.plans_threshold = plans_threshold;
+                self.record(LedgerEvent::Rooted { envelope });
+            }
             Event::LedgerHead(head) => self.ledger_head = head,
             Event::Revocations(list) => self.revocations = Some(list),
         }

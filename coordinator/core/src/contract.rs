@@ -68,6 +68,15 @@ pub enum Event {
         /// Its addresses.
         addresses: Vec<IpAddr>,
     },
+    /// A new root is in force, its chain verified.
+    Root {
+        /// Its version.
+        version: u64,
+        /// Operators that must approve a plan beside its proposer.
+        plans_threshold: u32,
+        /// As signed.
+        envelope: Envelope,
+    },
     /// The ledger's head after the last append.
     LedgerHead(Hash),
     /// A new certificate revocation list with this digest is in force.
@@ -311,6 +320,11 @@ pub enum LedgerEvent {
         node: NodeId,
         /// Where it is now.
         site: Option<SiteId>,
+    },
+    /// A root came into force.
+    Rooted {
+        /// As signed.
+        envelope: Envelope,
     },
     /// A topology was set.
     Topology {

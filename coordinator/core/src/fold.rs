@@ -20,6 +20,8 @@ impl Conductor {
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
             LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),
             LedgerEvent::Moved { node, site } => self.fleet.place(node, site.as_ref()),
+            // The body holds the chain and says at the start which root is in force.
+            LedgerEvent::Rooted { .. } => {}
             LedgerEvent::Topology { envelope } => {
                 self.fleet.topology = Held::read(envelope).or(self.fleet.topology.take());
             }

@@ -13,7 +13,7 @@ use protocol::trust::{Role, Statement};
 use protocol::{Hash, PublicKey, Span};
 use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, Verdict};
 
-golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Topology, Released,
+golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Held,
@@ -246,6 +246,12 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 counts: (1, 11),
                 why: "nodes with driver=e1000 fail".into(),
                 at: CREATED,
+            },
+        ),
+        (
+            "rooted",
+            LedgerEvent::Rooted {
+                envelope: fleet.trust().root().envelope().clone(),
             },
         ),
         (

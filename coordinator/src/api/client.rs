@@ -121,6 +121,10 @@ impl Client {
     pub async fn roots(&self) -> Result<Vec<Envelope>, ApiError> {
         self.get("/v1/root").await
     }
+    /// Publishes the next root, signed where its keys lie. Gives its version.
+    pub async fn publish_root(&self, envelope: &Envelope) -> Result<u64, ApiError> {
+        self.send(Method::POST, "/v1/root", Some(envelope)).await
+    }
     /// Enrols a node; takes no API token. Nodes themselves ask by `node::enroll`.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollReply, ApiError> {
         self.send(Method::POST, "/v1/enroll", Some(request)).await

@@ -8,6 +8,7 @@
 //! | `POST /v1/enroll` (no bearer) | [`protocol::enroll::EnrollRequest`] | [`protocol::enroll::EnrollReply`] |
 //! | `GET /v1/status` | | [`messages::ServerStatus`] |
 //! | `GET /v1/root` | | the root envelopes, rising |
+//! | `POST /v1/root` | the next root's envelope | its version |
 //! | `POST /v1/tokens` | [`messages::NewToken`] | [`messages::TokenMade`] |
 //! | `GET`, `PUT /v1/topology` | an envelope | an envelope or `null`; nothing |
 //! | `GET /v1/blobs/{root}/{length}` | | [`messages::BlobPresence`] |

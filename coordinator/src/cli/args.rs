@@ -9,6 +9,8 @@ use protocol::{NodeId, RolloutId, SiteId, Span};
 
 use super::units::{self, Rate};
 
+pub mod trust;
+
 /// Gets software and patches to every endpoint of a large, spread-out enterprise.
 #[derive(Parser, Debug)]
 #[command(name = "tidegate", version, max_term_width = 100)]
@@ -41,9 +43,12 @@ pub enum Command {
     Sites(Sites),
     /// Say in one line per rollout what a node waits for
     Why(Why),
+    /// Show and change the fleet's keys
+    #[command(subcommand)]
+    Root(trust::Root),
     /// Check the ledger
     #[command(subcommand)]
-    Audit(Audit),
+    Audit(trust::Audit),
     /// A node in a process of this executable (the origin, the demo's nodes)
     #[command(hide = true)]
     InternalNode(InternalNode),
@@ -516,20 +521,6 @@ pub struct Why {
     /// As JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// `tidegate audit …`
-#[derive(Subcommand, Debug)]
-pub enum Audit {
-    /// Walk the ledger's chain and name the first bad entry
-    Verify {
-        /// The coordinator's directory
-        #[arg(long, env = "TIDEGATE_DIR")]
-        dir: PathBuf,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 /// `tidegate internal-node`

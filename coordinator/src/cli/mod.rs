@@ -2,7 +2,7 @@
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
 //! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
-//! proposes, approves and steers, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
+//! proposes, approves and steers, [`root`] changes the fleet's keys, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
 
 pub mod args;
 pub mod demo;
@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod output;
 pub mod release;
 pub mod rollout;
+pub mod root;
 pub mod setup;
 pub mod simulate;
 pub mod units;
@@ -51,6 +52,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Nodes(command) => fleet::nodes(command).await?,
         Command::Sites(command) => fleet::sites(command).await?,
         Command::Why(options) => fleet::why(options).await?,
+        Command::Root(command) => root::run(command).await?,
         Command::Audit(command) => setup::audit(command)?,
         Command::InternalNode(options) => setup::internal_node(options).await?,
     }

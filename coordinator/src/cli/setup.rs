@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use node::enroll::InstallerFile;
 use node::run::RunOptions;
 
-use super::args::{Audit, Init, InternalNode, Serve, Token};
+use super::args::trust::Audit;
+use super::args::{Init, InternalNode, Serve, Token};
 use super::output;
 use crate::api::Client;
 use crate::api::messages::NewToken;

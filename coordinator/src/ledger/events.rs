@@ -54,6 +54,9 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::Enrolled(e) => (format!("token {}", e.token), "enroll", e.node.to_string()),
         LedgerEvent::Revoked { node, .. } => ("operator".into(), "revoke", node.to_string()),
         LedgerEvent::Moved { node, .. } => (me(), "move", node.to_string()),
+        LedgerEvent::Rooted { envelope } => {
+            (signers(envelope), "root", envelope.digest().to_string())
+        }
         LedgerEvent::Topology { envelope } => {
             (signers(envelope), "topology", envelope.digest().to_string())
         }

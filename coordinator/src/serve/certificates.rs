@@ -10,6 +10,7 @@ use coordinator_core::contract::LedgerEvent;
 use node::net::identity::Admission;
 use node::net::identity::issue::{IssuingCa, Validity};
 use protocol::{Hash, NodeId, Span, Time};
+use rustls::pki_types::CertificateDer;
 
 /// A list has no end of its own: the bulletin, which expires, names the newest.
 const LIST_LIFE: Span = Span::from_secs(20 * 365 * 86_400);
@@ -66,6 +67,15 @@ impl Certificates {
             }
             _ => {}
         }
+    }
+
+    /// From now on certificates of these CAs are honoured here.
+    ///
+    /// # Errors
+    /// One line, when one of them is no certificate.
+    pub fn trust_issuers(&mut self, cas: Vec<CertificateDer<'static>>) -> Result<(), String> {
+        let taken = self.admission.set_issuing_cas(cas);
+        taken.map_err(|e| e.to_string())
     }
 
     /// Makes the list that follows from all revocations so far, and puts it in force here.

@@ -187,7 +187,12 @@ async fn answer(
             // Version 1 stands at place 0.
             let place = usize::try_from(version.wrapping_sub(1)).unwrap_or(usize::MAX);
             Ok(ControlReply::Document(
-                house.roots.get(place).map(Envelope::to_json),
+                house
+                    .roots
+                    .now()
+                    .envelopes
+                    .get(place)
+                    .map(Envelope::to_json),
             ))
         }
         ControlRequest::Locate { me }
@@ -387,7 +392,8 @@ async fn orders_after(house: &Arc<House>, after: Seq) -> Result<Vec<Envelope>, D
 
 /// A statement, root or revocation list by its digest.
 async fn document(house: &Arc<House>, digest: Hash) -> Result<Option<Vec<u8>>, DeskError> {
-    if let Some(root) = house.roots.iter().find(|root| root.digest() == digest) {
+    let chain = house.roots.now();
+    if let Some(root) = chain.envelopes.iter().find(|root| root.digest() == digest) {
         return Ok(Some(root.to_json()));
     }
     house

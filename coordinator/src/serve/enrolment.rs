@@ -156,7 +156,7 @@ pub async fn enroll(
     Ok(EnrollReply {
         spec_version: 1,
         fleet: house.settings.fleet,
-        roots: house.roots.clone(),
+        roots: house.roots.now().envelopes.clone(),
         certificates: vec![
             HEXLOWER.encode(&leaf),
             HEXLOWER.encode(house.ca.certificate()),

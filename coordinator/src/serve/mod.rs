@@ -10,6 +10,7 @@ mod desk;
 mod enrolment;
 mod events;
 mod origin;
+mod roots;
 mod signer;
 mod start;
 mod store;
@@ -26,8 +27,6 @@ use std::time::Duration;
 use node::driver::Clock;
 use node::net::control::StartError;
 use node::net::identity::issue::IssuingCa;
-use protocol::envelope::Envelope;
-use protocol::trust::Trust;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -35,6 +34,7 @@ pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signe
 pub(crate) use desk::{DeskError, DeskHandle};
 pub(crate) use enrolment::{EnrolmentError, enroll, new_token};
 pub(crate) use events::EventLog;
+pub(crate) use roots::{RootError, Roots, publish as publish_root};
 pub(crate) use signer::Signer;
 pub use start::start;
 pub(crate) use store::{Store, StoreError, TokenError};
@@ -111,8 +111,7 @@ pub(crate) struct House {
     pub(crate) dir: Directory,
     pub(crate) settings: Settings,
     pub(crate) api_token: String,
-    pub(crate) roots: Vec<Envelope>,
-    pub(crate) trust: Trust,
+    pub(crate) roots: Roots,
     pub(crate) ca: Arc<IssuingCa>,
     pub(crate) signer: Arc<Signer>,
     pub(crate) store: Arc<Store>,

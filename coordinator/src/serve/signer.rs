@@ -14,7 +14,7 @@ use protocol::{FleetId, Seq};
 /// the same bytes each time, so forgetting one costs only time.
 pub struct Signer {
     fleet: FleetId,
-    key: SigningKey,
+    key: Mutex<SigningKey>,
     orders: Mutex<BTreeMap<Seq, Envelope>>,
 }
 
@@ -23,14 +23,21 @@ impl Signer {
     pub fn new(fleet: FleetId, key: SigningKey) -> Signer {
         Signer {
             fleet,
-            key,
+            key: Mutex::new(key),
             orders: Mutex::default(),
         }
     }
 
+    /// From now on signs with this key; what was signed with another is signed anew when it is asked for.
+    pub fn set_key(&self, key: SigningKey) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        orders.clear();
+    }
+
     /// Adds the online key's signature.
     pub fn sign(&self, envelope: &mut Envelope) {
-        envelope.sign(&self.key);
+        envelope.sign(&self.key.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Signed orders, rising, as many as fit into `max_bytes` on the wire.
@@ -40,7 +47,7 @@ impl Signer {
         for order in orders {
             let envelope = held.entry(order.seq).or_insert_with(|| {
                 let mut envelope = order.to_envelope();
-                envelope.sign(&self.key);
+                self.sign(&mut envelope);
                 envelope
             });
             bytes += wire_bytes(envelope);
@@ -63,7 +70,7 @@ impl Signer {
             marks,
         }
         .to_envelope();
-        envelope.sign(&self.key);
+        self.sign(&mut envelope);
         envelope
     }
 }

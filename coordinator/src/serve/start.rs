@@ -26,11 +26,11 @@ use super::certificates::Certificates;
 use super::desk::{self, Parts};
 use super::origin::{Program, Supervisor};
 use super::{
-    EventLog, House, OriginMode, Running, ServeError, ServeOptions, Signer, Store, control,
+    EventLog, House, OriginMode, Roots, Running, ServeError, ServeOptions, Signer, Store, control,
+    roots,
 };
 use crate::api::server;
 use crate::directory::{Directory, DirectoryError, Settings};
-use crate::keys;
 use crate::ledger::{Fault, Ledger, LedgerError, events};
 
 /// Unheard of for so long, a node counts as unreachable.
@@ -46,19 +46,10 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let lock = lock(&dir)?;
     // Uploads that broke off with an earlier coordinator.
     let _ = std::fs::remove_dir_all(dir.uploads_dir());
-    let roots = read_roots(&dir)?;
-    let trust = trust(&dir, &roots, settings.fleet)?;
-    let online = load_key(&dir.online_key_file()).map_err(unusable)?;
-    let named = trust
-        .root()
-        .role(Role::Coordinator)
-        .is_some_and(|role| role.keys.contains(&keys::public(&online)));
-    if !named {
-        return Err(ServeError::Keys(format!(
-            "{} is not a key of the root's coordinator role; restore the right one",
-            dir.online_key_file().display()
-        )));
-    }
+    let chain = read_roots(&dir)?;
+    let trust = trust(&dir, &chain, settings.fleet)?;
+    let online = roots::online_key(&dir, trust.root()).map_err(ServeError::Keys)?;
+    roots::settle_online_key(&dir, &online);
     let ca_certificate = CertificateDer::from(read(&dir.ca_certificate_file())?);
     let ca_key = load_key(&dir.ca_key_file()).map_err(unusable)?;
     let ca = Arc::new(IssuingCa::open(ca_certificate, &ca_key).map_err(unusable)?);
@@ -127,8 +118,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         dir,
         settings,
         api_token,
-        roots,
-        trust,
+        roots: Roots::new(chain, trust),
         ca,
         signer,
         store,

@@ -1,5 +1,6 @@
 //! Numbers that never go back: this node's own, and the highest that it saw of others.
 
+use protocol::trust::Role;
 use protocol::{Seq, SiteId};
 
 use crate::contract::{CountersRecord, Record};
@@ -73,6 +74,19 @@ impl Counters {
             self.record.releases.insert(product.clone(), counter)
         };
         self.dirty |= old.unwrap_or(0) != counter;
+    }
+
+    /// These roles lost a key: numbers that it may have given count no more.
+    pub(crate) fn drop_numbers_of(&mut self, roles: &[Role]) {
+        for role in roles {
+            match role {
+                Role::Coordinator => self.record.orders = Seq::default(),
+                Role::Topology => self.record.topology = 0,
+                Role::Releases => self.record.releases.clear(),
+                Role::Root | Role::Plans => {}
+            }
+        }
+        self.dirty |= !roles.is_empty();
     }
 
     /// The head of the orders as it was remembered.

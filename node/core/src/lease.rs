@@ -98,6 +98,13 @@ impl Leases {
         LeaseState::Live(end.min(last))
     }
 
+    /// The key that gave these leases lost its role.
+    pub(crate) fn drop_all(&mut self, out: &mut Outbox) {
+        for rollout in std::mem::take(&mut self.held).into_keys() {
+            out.forget(RecordKey::Lease(rollout));
+        }
+    }
+
     /// Drops the lease of a rollout that is over.
     pub(crate) fn forget(&mut self, rollout: &RolloutId, out: &mut Outbox) {
         if self.held.remove(rollout).is_some() {

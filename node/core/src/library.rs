@@ -8,7 +8,7 @@ use protocol::manifest::ReleaseManifest;
 use protocol::orders::Bulletin;
 use protocol::plan::RolloutPlan;
 use protocol::topology::Topology;
-use protocol::trust::Root;
+use protocol::trust::{Role, Root};
 use protocol::{Hash, Time, Verified};
 
 use crate::contract::{NodeRole, Record, RecordKey};
@@ -25,7 +25,7 @@ pub(crate) struct Library {
     plans: BTreeMap<Hash, Verified<RolloutPlan>>,
     releases: BTreeMap<Hash, Verified<ReleaseManifest>>,
     revocations: Option<Hash>,
-    root: Option<RootInForce>,
+    root: Option<Verified<Root>>,
     refused: BTreeSet<Hash>,
 }
 
@@ -68,15 +68,29 @@ impl Library {
 
     /// The root in force; `None` until the body has told.
     pub(crate) fn root(&self) -> Option<RootInForce> {
-        self.root
+        let root = self.root.as_ref()?;
+        Some(RootInForce {
+            version: root.version,
+            expires: root.expires,
+        })
     }
 
-    /// The body trusts this root now.
-    pub(crate) fn set_root(&mut self, root: &Verified<Root>) {
-        if self.root.is_none_or(|held| root.version >= held.version) {
-            let (version, expires) = (root.version, root.expires);
-            self.root = Some(RootInForce { version, expires });
+    /// The body trusts this root now. Gives the roles that lost a key by it: what was counted under
+    /// them counts no more.
+    pub(crate) fn set_root(&mut self, root: &Verified<Root>) -> Vec<Role> {
+        let held = self.root.as_ref();
+        if held.is_some_and(|held| root.version < held.version) {
+            return Vec::new();
         }
+        let Some(held) = self.root.replace(root.clone()) else {
+            return Vec::new();
+        };
+        // What was refused may be signed anew.
+        self.refused.clear();
+        [Role::Coordinator, Role::Topology, Role::Releases]
+            .into_iter()
+            .filter(|role| held.retires(root, *role))
+            .collect()
     }
 
     /// The revocation list with this digest is in force.

@@ -236,6 +236,15 @@ impl Orders {
         }
     }
 
+    /// The key that gave these orders lost its role: they are forgotten, and numbers begin anew.
+    /// Approved recalls stay; they stand under a role of their own.
+    pub(crate) fn drop_all(&mut self, out: &mut Outbox) {
+        for subject in std::mem::take(&mut self.kept).into_keys() {
+            out.forget(RecordKey::Order(subject));
+        }
+        self.head = Seq::default();
+    }
+
     /// Keeps the newest recall of a rollout; only approved ones come here, so nobody fills the room
     /// with the online key alone.
     fn keep_recall(&mut self, recall: Verified<Recall>, out: &mut Outbox) {

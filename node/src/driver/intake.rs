@@ -269,8 +269,7 @@ impl Intake {
     }
 
     fn root_update(&mut self, from: NodeId, bytes: &[u8]) -> bool {
-        let keys = |trust: &Trust| trust.root().role(Role::Coordinator).cloned();
-        let before = keys(&self.trust);
+        let before = self.trust.root().clone();
         let taken = Envelope::from_json(bytes)
             .map_err(TrustError::from)
             .and_then(|envelope| self.trust.update(envelope));
@@ -284,7 +283,7 @@ impl Intake {
             let line = format!("root {}: its issuing CAs cannot be used: {e}", root.version);
             self.notes.say("malformed", line);
         }
-        if keys(&self.trust) != before {
+        if before.retires(&root, Role::Coordinator) {
             self.clock.reset();
             self.admission.reset_floor();
             self.changes.push(Change::Floor(Time(0)));
@@ -306,6 +305,11 @@ impl Intake {
             Err(e) => {
                 self.notes
                     .say(e.event(), format!("{what} from {from} refused: {e}"));
+                let by_others =
+                    matches!(e, TrustError::Signature(_) | TrustError::Threshold { .. });
+                if by_others && T::ROLE == Role::Coordinator {
+                    self.events.push(Event::Unbelieved);
+                }
                 None
             }
         }

@@ -247,7 +247,7 @@ fn a_root_that_replaces_the_online_key_drops_the_floor_it_made() {
     assert!(intake.changes.contains(&Change::Floor(Time(0))));
     intake.events.clear();
     intake.order(from, order(&fleet).envelope());
-    assert!(intake.events.is_empty());
+    assert_eq!(intake.events, [Event::Unbelieved], "not an order any more");
 }
 
 proptest! {
@@ -280,8 +280,12 @@ proptest! {
         }
         intake.gossip(fixtures::node(1), &bytes);
         for event in &intake.events {
-            let Event::Order(found, None) = event else { panic!("{event:?}") };
-            prop_assert_eq!(&**found, &*order);
+            match event {
+                Event::Order(found, None) => prop_assert_eq!(&**found, &*order),
+                // Whatever it was: too few of the role signed it.
+                Event::Unbelieved => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::messages::Problem;
-use crate::serve::{ApprovalError, DeskError, EnrolmentError, StoreError, TokenError, UploadError};
+use crate::serve::{
+    ApprovalError, DeskError, EnrolmentError, RootError, StoreError, TokenError, UploadError,
+};
 
 /// What a handler gives.
 pub(super) type Answer<T> = Result<Json<T>, Failure>;
@@ -115,6 +117,19 @@ impl From<ApprovalError> for Failure {
             ApprovalError::Store(_) => {
                 Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string())
             }
+        }
+    }
+}
+
+impl From<RootError> for Failure {
+    fn from(e: RootError) -> Failure {
+        match e {
+            RootError::Desk(e) => e.into(),
+            RootError::Trust(e) => e.into(),
+            RootError::TooLong | RootError::Keys(_) => {
+                Failure::new(StatusCode::CONFLICT, e.to_string())
+            }
+            RootError::Disk(_) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn set_topology(
     State(house): Shared,
     Json(envelope): Json<Envelope>,
 ) -> Answer<()> {
-    let topology = house.trust.verify::<Topology>(&envelope)?;
+    let topology = house.roots.now().trust.verify::<Topology>(&envelope)?;
     command(&house, Command::SetTopology(topology)).await
 }
 

@@ -29,7 +29,7 @@ use failure::{Answer, Failure, Json};
 
 use super::messages::{AuditHead, Events, ServerStatus};
 use crate::directory::Directory;
-use crate::serve::House;
+use crate::serve::{self, House};
 
 type Shared = State<Arc<House>>;
 
@@ -92,7 +92,7 @@ fn router(house: Arc<House>) -> Router {
 fn authorised(house: Arc<House>) -> Router<Arc<House>> {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/root", get(roots))
+        .route("/v1/root", get(roots).post(publish_root))
         .route("/v1/tokens", post(fleet::new_token))
         .route(
             "/v1/topology",
@@ -160,7 +160,7 @@ async fn status(State(house): Shared) -> Answer<ServerStatus> {
     Ok(Json(ServerStatus {
         fleet: house.settings.fleet,
         fleet_name: house.settings.fleet_name.clone(),
-        root_version: house.trust.root().version,
+        root_version: house.roots.now().trust.root().version,
         coordinator: house.settings.coordinator,
         origin: house.settings.origin,
         origin_pid: *house.origin_pid.borrow(),
@@ -170,7 +170,11 @@ async fn status(State(house): Shared) -> Answer<ServerStatus> {
 }
 
 async fn roots(State(house): Shared) -> Json<Vec<Envelope>> {
-    Json(house.roots.clone())
+    Json(house.roots.now().envelopes.clone())
+}
+
+async fn publish_root(State(house): Shared, Json(envelope): Json<Envelope>) -> Answer<u64> {
+    Ok(Json(serve::publish_root(&house, envelope).await?))
 }
 
 async fn audit_head(State(house): Shared) -> Answer<AuditHead> {

@@ -44,7 +44,11 @@ pub(super) async fn publish(
     State(house): Shared,
     Json(envelope): Json<Envelope>,
 ) -> Answer<ReleaseView> {
-    let manifest = house.trust.verify::<ReleaseManifest>(&envelope)?;
+    let manifest = house
+        .roots
+        .now()
+        .trust
+        .verify::<ReleaseManifest>(&envelope)?;
     serve::settled(&house, &manifest).await?;
     let digest = manifest.digest();
     fleet::command(&house, Command::Publish(manifest)).await?;

@@ -52,8 +52,9 @@ pub(super) async fn propose(
     State(house): Shared,
     Json(envelope): Json<Envelope>,
 ) -> Answer<RolloutDetail> {
-    let proposal =
-        serve::signed_by::<Proposal>(&house.trust, &envelope, |proposal| proposal.proposer)?;
+    let proposal = serve::signed_by::<Proposal>(&house.roots.now().trust, &envelope, |proposal| {
+        proposal.proposer
+    })?;
     let rollout = proposal.rollout.clone();
     let salt = Hash(random_32());
     match house

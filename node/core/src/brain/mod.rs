@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use protocol::limits::GOSSIP_MAX_BYTES;
 use protocol::orders::{Order, Receipt};
+use protocol::trust::Role;
 use protocol::wire::{Contact, SiteMessage};
 use protocol::{NodeId, Now, Seq, Time, Verified};
 
@@ -69,6 +70,8 @@ pub struct Brain {
     visits: BTreeSet<NodeId>,
     /// Whom it asks for its first topology; none until the coordinator was asked who that may be.
     guides: Option<Vec<Contact>>,
+    /// Something came that the root in force does not explain: there may be a newer one.
+    doubts_root: bool,
     /// What the rooms have not looked at yet.
     news: News,
 }
@@ -117,6 +120,7 @@ impl Brain {
             tidied: None,
             visits: BTreeSet::new(),
             guides: None,
+            doubts_root: false,
             news: News::ALL,
             counters,
             config,
@@ -140,7 +144,8 @@ impl Brain {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Root(root) => {
-                self.library.set_root(&root);
+                let retired = self.library.set_root(&root);
+                self.begin_anew(&retired);
                 self.news = News::ALL;
             }
             Event::Revocations(digest) => {
@@ -176,6 +181,10 @@ impl Brain {
                 if !self.receipt_came(&receipt) {
                     return;
                 }
+            }
+            Event::Unbelieved => {
+                self.news.lacks |= !self.doubts_root;
+                self.doubts_root = true;
             }
             Event::Status(status) => {
                 if status.node != self.config.node {
@@ -300,6 +309,17 @@ impl Brain {
     }
 
     // ---- what came ---------------------------------------------------------------------------
+
+    /// Forgets what stands on keys that a new root took away, in one commit with the root.
+    fn begin_anew(&mut self, retired: &[Role]) {
+        if retired.contains(&Role::Coordinator) {
+            self.orders.drop_all(&mut self.out);
+            self.leases.drop_all(&mut self.out);
+            self.uplink.begin();
+        }
+        self.counters.drop_numbers_of(retired);
+        self.counters.flush(&mut self.out);
+    }
 
     fn find_site(&mut self, now: Now, topology_changed: bool) {
         let topology = self.library.topology().map(|t| &**t);

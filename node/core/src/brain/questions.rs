@@ -26,7 +26,11 @@ impl Brain {
                 };
                 self.guides = Some(told.iter().map(|p| p.contact.clone()).collect());
             }
-            if self.coordinators().iter().any(|c| c.node == pulled.from) {
+            let coordinator = self.coordinators().iter().any(|c| c.node == pulled.from);
+            if coordinator && self.is_newest_root(pulled.wanted, reply.as_ref()) {
+                self.doubts_root = false;
+            }
+            if coordinator {
                 self.visits.insert(pulled.from);
             }
             return;
@@ -57,6 +61,13 @@ impl Brain {
                 self.visits.insert(asked);
             }
         }
+    }
+
+    /// Whether the answer says that there is no root after the one in force.
+    fn is_newest_root(&self, asked: Wanted, reply: Option<&ControlReply>) -> bool {
+        let next = self.library.root().map(|root| root.version + 1);
+        let none = matches!(reply, Some(ControlReply::Document(None)));
+        none && matches!(asked, Wanted::Root(version) if Some(version) == next)
     }
 
     pub(super) fn asked(

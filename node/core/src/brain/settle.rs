@@ -282,10 +282,11 @@ impl Brain {
                 wanted.insert(Wanted::Guides);
             }
             wanted.extend(missing.into_iter().map(Wanted::Document));
-            let root = self.library.root();
-            if let Some(root) = root.filter(|r| r.version < bulletin.root_version) {
-                wanted.insert(Wanted::Root(root.version + 1));
-            }
+        }
+        let newest = self.orders.bulletin().map_or(0, |b| b.root_version);
+        let behind = |version: u64| self.doubts_root || version < newest;
+        if let Some(root) = self.library.root().filter(|root| behind(root.version)) {
+            wanted.insert(Wanted::Root(root.version + 1));
         }
         wanted
     }

@@ -44,6 +44,9 @@ pub enum Event {
     Order(Verified<Order>, Option<Verified<Recall>>),
     /// A receipt.
     Receipt(Verified<Receipt>),
+    /// An order or a receipt came that too few keys of the root in force had signed: a newer root may
+    /// name others.
+    Unbelieved,
     /// A status of another node, for handing on.
     Status(Verified<NodeStatus>),
     /// A revocation list with this digest is held and in force.

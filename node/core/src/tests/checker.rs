@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
+use protocol::trust::{Role, RoleKeys};
 use protocol::wire::SiteMessage;
 use protocol::{Hash, Now, RolloutId, Seq, Time, Verified};
 
@@ -18,6 +19,8 @@ pub(crate) struct Checker {
     recalled: Vec<RolloutId>,
     last_status: BTreeMap<RolloutId, Seq>,
     last_presence: Option<Seq>,
+    /// Whose orders count.
+    online: Option<RoleKeys>,
     /// How often a switch was asked for.
     pub(crate) switches: usize,
 }
@@ -34,6 +37,7 @@ impl Checker {
             recalled: Vec::new(),
             last_status: BTreeMap::new(),
             last_presence: None,
+            online: None,
             switches: 0,
         }
     }
@@ -45,6 +49,14 @@ impl Checker {
 
     /// An event is about to be handed in.
     pub(crate) fn event(&mut self, event: &Event, config: &Config, now: Now) {
+        if let Event::Root(root) = event {
+            let online = root.role(Role::Coordinator).cloned();
+            if self.online.is_some() && self.online != online {
+                self.leases.clear();
+                self.holds.clear();
+            }
+            self.online = online;
+        }
         if let Event::Order(order, recall) = event {
             let newer = |held: Option<Seq>| held.is_none_or(|held| order.seq > held);
             match &order.body {

@@ -6,6 +6,7 @@ mod crashes;
 mod interleavings;
 mod leases;
 mod recalls;
+mod rotations;
 mod site;
 
 mod world;

@@ -37,7 +37,7 @@ fn assert_all_right(world: &World, nodes: &[usize]) {
 }
 
 #[test]
-fn wrong_bytes_are_never_installed_and_the_peer_is_left() {
+fn attack_13_poisoned_bytes() {
     let mut world = site_with_a_holder();
     world.kill_node(0);
     let spoiled = spoil_blobs(&world.nodes[0].dir);
@@ -82,17 +82,23 @@ fn spoil_blobs(dir: &Path) -> usize {
 }
 
 #[test]
-fn a_peer_that_stalls_costs_no_node_its_release() {
+fn attack_12_a_peer_that_withholds() {
     let mut world = site_with_a_holder();
     world.stop_node(0);
     let a = world.add_node("site-1", "127.1.0.11");
     let b = world.add_node("site-1", "127.1.0.12");
     assert_all_right(&world, &[a, b]);
+    let view = world.rollout(&"app-1.0".parse().expect("an id"));
+    assert_eq!(
+        view.expect("a view").counts.failed,
+        0,
+        "no failure of the release"
+    );
     world.continue_node(0);
 }
 
 #[test]
-fn a_node_of_another_fleet_gets_nothing_here() {
+fn attack_31_unenrolled_machine_on_the_lan() {
     let mut world = site_with_a_holder();
     let other = World::coordinator_only(&WorldOptions {
         sites: 1,
@@ -132,7 +138,7 @@ fn a_node_of_another_fleet_gets_nothing_here() {
 }
 
 #[test]
-fn a_revoked_node_gets_nothing_more() {
+fn attack_32_revoked_node() {
     let mut world = World::raise(&WorldOptions {
         sites: 1,
         nodes_per_site: 3,
@@ -171,7 +177,7 @@ fn a_revoked_node_gets_nothing_more() {
 }
 
 #[test]
-fn a_false_coordinator_enrols_nobody() {
+fn attack_36_enrolment_against_a_false_coordinator() {
     let world = World::coordinator_only(&WorldOptions::default());
     let other = World::coordinator_only(&WorldOptions::default());
     let made = |w: &World| -> serde_json::Value {

@@ -1,0 +1,130 @@
+//! `root` and `audit`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use protocol::Span;
+use protocol::trust::Role;
+
+use super::At;
+use crate::cli::units;
+
+/// `tidegate root …`
+#[derive(Subcommand, Debug)]
+pub enum Root {
+    /// Show the chain of roots: keys, thresholds, expiry
+    Show {
+        /// root.json, or a request made by `root rotate`
+        #[arg(long, env = "TIDEGATE_ROOT")]
+        root: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the coordinator's next online key, for `root rotate --add coordinator=FILE`
+    OnlineKey {
+        /// The coordinator's directory
+        #[arg(long, env = "TIDEGATE_DIR")]
+        dir: PathBuf,
+        /// Where its public half goes
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Write the next root as a request to be signed; nothing changes yet
+    Rotate(RootRotate),
+    /// Sign a request where a root key lies; writes a signature file
+    Sign {
+        /// The request
+        request: PathBuf,
+        /// The root key's file
+        #[arg(long)]
+        key: PathBuf,
+        /// root.json of the fleet, that the request must follow
+        #[arg(long, env = "TIDEGATE_ROOT")]
+        root: PathBuf,
+        /// The signature file [default: REQUEST.KEY.sig]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Bring a request and its signatures to the coordinator, which puts it in force
+    Publish {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// The request
+        request: PathBuf,
+        /// Signature files
+        #[arg(required = true)]
+        signatures: Vec<PathBuf>,
+    },
+    /// Bring this directory's root.json up to the coordinator's, walking the chain
+    Fetch {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// `tidegate root rotate`
+#[derive(Args, Debug)]
+pub struct RootRotate {
+    /// root.json of the fleet
+    #[arg(long, env = "TIDEGATE_ROOT")]
+    pub root: PathBuf,
+    /// Where the request goes
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Give a role a key: root, releases, plans, topology or coordinator, and a .pub file
+    #[arg(long, value_parser = role_and::<PathBuf>, value_name = "ROLE=FILE")]
+    pub add: Vec<(Role, PathBuf)>,
+    /// Take a key away from a role: a .pub file, or the first digits of the key
+    #[arg(long, value_parser = role_and::<String>, value_name = "ROLE=KEY")]
+    pub remove: Vec<(Role, String)>,
+    /// How many keys of a role must sign
+    #[arg(long, value_parser = role_and::<u32>, value_name = "ROLE=COUNT")]
+    pub threshold: Vec<(Role, u32)>,
+    /// Honour node certificates of this CA too (DER)
+    #[arg(long, value_name = "FILE")]
+    pub issuing_ca: Vec<PathBuf>,
+    /// The new root expires after this
+    #[arg(long, default_value = "365d", value_parser = units::span)]
+    pub valid: Span,
+}
+
+/// `ROLE=VALUE`.
+fn role_and<T: std::str::FromStr>(text: &str) -> Result<(Role, T), String>
+where
+    T::Err: std::fmt::Display,
+{
+    let (role, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not ROLE=VALUE"))?;
+    let role = match role {
+        "root" => Role::Root,
+        "releases" => Role::Releases,
+        "plans" => Role::Plans,
+        "topology" => Role::Topology,
+        "coordinator" => Role::Coordinator,
+        other => {
+            return Err(format!(
+                "{other:?} is no role; the roles are root, releases, plans, topology and coordinator"
+            ));
+        }
+    };
+    let value = value.parse().map_err(|e| format!("{value:?}: {e}"))?;
+    Ok((role, value))
+}
+
+/// `tidegate audit …`
+#[derive(Subcommand, Debug)]
+pub enum Audit {
+    /// Walk the ledger's chain and name the first bad entry
+    Verify {
+        /// The coordinator's directory
+        #[arg(long, env = "TIDEGATE_DIR")]
+        dir: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
