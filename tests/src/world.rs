@@ -41,6 +41,7 @@ pub struct World {
     runtime: tokio::runtime::Runtime,
     client: Client,
     coordinator: Option<Child>,
+    counter: std::cell::Cell<u64>,
     /// The nodes, site by site.
     pub nodes: Vec<NodeProcess>,
 }
@@ -101,6 +102,7 @@ impl World {
             runtime,
             client,
             coordinator: None,
+            counter: std::cell::Cell::new(0),
             nodes: Vec::new(),
         };
         world.start_coordinator();
@@ -316,9 +318,21 @@ impl World {
                 &self.key("releases"),
                 "--root",
                 text(&root),
+                "--counter",
+                &self.next_counter().to_string(),
             ],
         );
         self.tidegate(&["release", "publish", text(&out)]);
+    }
+
+    /// A release counter above those before it, also of releases that are built in the same second.
+    fn next_counter(&self) -> u64 {
+        let now = std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_secs();
+        self.counter.set(now.max(self.counter.get() + 1));
+        self.counter.get()
     }
 
     /// Proposes (op1), approves (op2, op3) and starts a rollout of `app@version` in these waves.
