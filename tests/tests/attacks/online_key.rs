@@ -196,7 +196,7 @@ fn attack_15_online_coordinator_key_stolen() {
         let all = listed.as_array().expect("releases").iter();
         let found = all
             .filter(|r| r["version"] == version)
-            .last()
+            .next_back()
             .expect("published");
         found["digest"]
             .as_str()
