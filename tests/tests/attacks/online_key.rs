@@ -193,11 +193,8 @@ fn attack_15_online_coordinator_key_stolen() {
     let listed: serde_json::Value =
         serde_json::from_str(&world.tidegate(&["release", "list", "--json"])).expect("JSON");
     let digest_of = |version: &str| -> Hash {
-        let all = listed.as_array().expect("releases").iter();
-        let found = all
-            .filter(|r| r["version"] == version)
-            .next_back()
-            .expect("published");
+        let mut all = listed.as_array().expect("releases").iter();
+        let found = all.find(|r| r["version"] == version).expect("published");
         found["digest"]
             .as_str()
             .expect("text")
