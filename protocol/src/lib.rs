@@ -18,6 +18,7 @@ pub mod ids;
 pub mod index;
 pub mod limits;
 pub mod manifest;
+pub mod merkle;
 pub mod orders;
 pub mod pieces;
 pub mod plan;

@@ -121,6 +121,10 @@ impl Client {
     pub async fn roots(&self) -> Result<Vec<Envelope>, ApiError> {
         self.get("/v1/root").await
     }
+    /// The ledger's head, as the coordinator signs for it.
+    pub async fn ledger_head(&self) -> Result<Envelope, ApiError> {
+        self.get("/v1/audit/signed-head").await
+    }
     /// Publishes the next root, signed where its keys lie. Gives its version.
     pub async fn publish_root(&self, envelope: &Envelope) -> Result<u64, ApiError> {
         self.send(Method::POST, "/v1/root", Some(envelope)).await

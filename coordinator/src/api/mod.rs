@@ -26,6 +26,7 @@
 //! | `GET /v1/nodes`, `/v1/sites` | | views; [`messages::SiteView`]s |
 //! | `POST /v1/nodes/{id}/revoke` | [`messages::Reason`] | nothing |
 //! | `GET /v1/audit/head` | | [`messages::AuditHead`] |
+//! | `GET /v1/audit/signed-head` | | a [`protocol::merkle::LedgerHead`] in its envelope |
 //! | `GET /v1/events?after=N&wait_ms=M` | | [`messages::Events`]; waits up to M ms for one |
 
 mod client;

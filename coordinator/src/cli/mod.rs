@@ -2,9 +2,10 @@
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
 //! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
-//! proposes, approves and steers, [`root`] changes the fleet's keys, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
+//! proposes, approves and steers, [`root`] changes the fleet's keys, [`audit`] checks and proves the ledger, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
 
 pub mod args;
+pub mod audit;
 pub mod demo;
 pub mod fleet;
 pub mod output;
@@ -53,7 +54,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sites(command) => fleet::sites(command).await?,
         Command::Why(options) => fleet::why(options).await?,
         Command::Root(command) => root::run(command).await?,
-        Command::Audit(command) => setup::audit(command)?,
+        Command::Audit(command) => audit::run(command).await?,
         Command::InternalNode(options) => setup::internal_node(options).await?,
     }
     Ok(ExitCode::SUCCESS)

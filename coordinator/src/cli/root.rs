@@ -60,7 +60,11 @@ fn walk(envelopes: &[Envelope]) -> anyhow::Result<Trust> {
     Ok(trust)
 }
 
-fn read_chain(path: &Path) -> anyhow::Result<(Vec<Envelope>, Trust)> {
+/// The chain of roots of a file, with what it leads to.
+///
+/// # Errors
+/// When it is no chain of roots.
+pub fn read_chain(path: &Path) -> anyhow::Result<(Vec<Envelope>, Trust)> {
     let of_file = || path.display().to_string();
     let bytes = std::fs::read(path).with_context(of_file)?;
     let envelopes: Vec<Envelope> = serde_json::from_slice(&bytes)

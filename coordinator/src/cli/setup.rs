@@ -1,4 +1,4 @@
-//! `init`, `serve`, `token`, `audit`: making and running a coordinator.
+//! `init`, `serve`, `token`: making and running a coordinator.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,14 +7,12 @@ use anyhow::{Context, bail};
 use node::enroll::InstallerFile;
 use node::run::RunOptions;
 
-use super::args::trust::Audit;
 use super::args::{Init, InternalNode, Serve, Token};
 use super::output;
 use crate::api::Client;
 use crate::api::messages::NewToken;
 use crate::init::{KeySpec, Options, init as make_fleet};
 use crate::keys;
-use crate::ledger;
 use crate::serve::{OriginMode, ServeOptions, start};
 
 /// `tidegate init`
@@ -156,33 +154,6 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
     output::line(&format!("coordinator  https://{}", settings.public_api()))?;
     output::line(&format!("token        {}", made.token))?;
     output::line(&format!("root digest  {}", made.root))
-}
-
-/// `tidegate audit …`
-///
-/// # Errors
-/// Names the first bad entry.
-pub fn audit(command: Audit) -> anyhow::Result<()> {
-    let Audit::Verify { dir, json } = command;
-    let directory = crate::directory::Directory::new(&dir);
-    directory.settings().context("failed to check the ledger")?;
-    let report = ledger::verify(&directory.ledger_file()).context("failed to check the ledger")?;
-    if let Some(bad) = report.bad {
-        bail!(
-            "failed to check the ledger: entry {} {}; restore a backup from before it",
-            bad.seq,
-            bad.fault
-        );
-    }
-    if json {
-        return output::json(
-            &serde_json::json!({ "entries": report.entries, "head": report.head }),
-        );
-    }
-    output::line(&format!(
-        "{} entries, every link holds, head {}",
-        report.entries, report.head
-    ))
 }
 
 /// `tidegate internal-node`

@@ -13,6 +13,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use protocol::audit::AuditEntry;
+use protocol::merkle::Peaks;
 use protocol::versioned::Versioned;
 use protocol::{Hash, Time};
 use redb::{
@@ -20,7 +21,7 @@ use redb::{
     TableDefinition,
 };
 
-pub use verify::{BadEntry, Fault, Report, verify};
+pub use verify::{BadEntry, Fault, Report, entry, hashes, verify};
 
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger-1");
 /// Under the only key 0: number of entries, and the hash of the last.
@@ -89,8 +90,8 @@ pub struct Draft {
 pub struct Ledger {
     path: PathBuf,
     db: Database,
-    entries: u64,
     head: Hash,
+    tree: Peaks,
 }
 
 fn builder() -> Builder {
@@ -116,8 +117,8 @@ impl Ledger {
         let ledger = Ledger {
             path: path.to_owned(),
             db,
-            entries: 0,
             head: ZERO,
+            tree: Peaks::default(),
         };
         ledger.commit(&[], 0, ZERO)?;
         Ok(ledger)
@@ -158,8 +159,8 @@ impl Ledger {
         Ok(Ledger {
             path: path.to_owned(),
             db,
-            entries: report.entries,
             head: report.head,
+            tree: report.tree,
         })
     }
 
@@ -171,8 +172,8 @@ impl Ledger {
         if drafts.is_empty() {
             return Ok(self.head);
         }
-        let (mut next, mut head, mut rows) =
-            (self.entries, self.head, Vec::with_capacity(drafts.len()));
+        let (mut next, mut head) = (self.entries(), self.head);
+        let (mut tree, mut rows) = (self.tree.clone(), Vec::with_capacity(drafts.len()));
         for Draft {
             time,
             actor,
@@ -195,11 +196,12 @@ impl Ledger {
                 return Err(LedgerError::TooLong(bytes.len()));
             }
             head = Hash::of(&bytes);
+            tree.push(&head);
             rows.push((next, [head.as_bytes().as_slice(), &bytes].concat()));
             next += 1;
         }
         self.commit(&rows, next, head)?;
-        (self.entries, self.head) = (next, head);
+        (self.tree, self.head) = (tree, head);
         Ok(head)
     }
 
@@ -224,7 +226,12 @@ impl Ledger {
 
     /// Entries so far.
     pub fn entries(&self) -> u64 {
-        self.entries
+        self.tree.entries()
+    }
+
+    /// Root of the tree over all entries.
+    pub fn root(&self) -> Hash {
+        self.tree.root()
     }
 
     /// Hash of the last entry; [`ZERO`] if there is none.

@@ -87,6 +87,7 @@ fn it_can_be_verified_while_it_is_written() {
         Report {
             entries: 2,
             head: ledger.head(),
+            tree: ledger.tree.clone(),
             bad: None
         }
     );
@@ -96,6 +97,7 @@ fn it_can_be_verified_while_it_is_written() {
         Report {
             entries: 3,
             head,
+            tree: ledger.tree.clone(),
             bad: None
         }
     );
@@ -199,6 +201,7 @@ fn a_killed_writer_leaves_a_ledger_that_opens_and_whose_damage_is_named() {
         Report {
             entries: 6,
             head: open.head(),
+            tree: open.tree.clone(),
             bad: None
         }
     );

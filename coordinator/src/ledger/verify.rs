@@ -8,6 +8,7 @@ use std::sync::Once;
 
 use protocol::Hash;
 use protocol::audit::AuditEntry;
+use protocol::merkle::Peaks;
 use protocol::versioned::Versioned;
 use redb::{DatabaseError, ReadableDatabase, ReadableTable as _};
 
@@ -20,6 +21,8 @@ pub struct Report {
     pub entries: u64,
     /// Hash of the last of them.
     pub head: Hash,
+    /// The tree over them.
+    pub tree: Peaks,
     /// The first entry that is not.
     pub bad: Option<BadEntry>,
 }
@@ -96,11 +99,58 @@ pub fn verify(path: &Path) -> Result<Report, LedgerError> {
         Ok(Err(LedgerError::Bad { bad, .. })) => Ok(Report {
             entries: bad.seq,
             head: ZERO,
+            tree: Peaks::default(),
             bad: Some(bad),
         }),
         Ok(result) => result,
         Err(panic) => Err(salvage::blame(path, &panic)),
     }
+}
+
+/// The first `count` entries' hashes, of a ledger that [`verify`] found sound; fewer if it has fewer.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn hashes(path: &Path, count: u64) -> Result<Vec<Hash>, LedgerError> {
+    let damaged = |e: redb::Error| LedgerError::Damaged {
+        path: path.to_owned(),
+        why: e.to_string(),
+    };
+    let db = builder()
+        .open_read_only(path)
+        .map_err(|e| damaged(e.into()))?;
+    let txn = db.begin_read().map_err(|e| damaged(e.into()))?;
+    let table = txn.open_table(ENTRIES).map_err(|e| damaged(e.into()))?;
+    let mut hashes = Vec::new();
+    for row in table.range(..count).map_err(|e| damaged(e.into()))? {
+        let (_, row) = row.map_err(|e| damaged(e.into()))?;
+        let hash = row.value().first_chunk::<HASH_BYTES>();
+        hashes.extend(hash.map(|hash| Hash(*hash)));
+    }
+    Ok(hashes)
+}
+
+/// One entry of a ledger that [`verify`] found sound.
+///
+/// # Errors
+/// When the file cannot be read, or has no such entry.
+pub fn entry(path: &Path, seq: u64) -> Result<AuditEntry, LedgerError> {
+    let damaged = |e: redb::Error| LedgerError::Damaged {
+        path: path.to_owned(),
+        why: e.to_string(),
+    };
+    let bad = |fault| LedgerError::Bad {
+        path: path.to_owned(),
+        bad: BadEntry { seq, fault },
+    };
+    let db = builder()
+        .open_read_only(path)
+        .map_err(|e| damaged(e.into()))?;
+    let txn = db.begin_read().map_err(|e| damaged(e.into()))?;
+    let table = txn.open_table(ENTRIES).map_err(|e| damaged(e.into()))?;
+    let row = table.get(seq).map_err(|e| damaged(e.into()))?;
+    let row = row.ok_or_else(|| bad(Fault::Missing(seq + 1)))?;
+    decode(row.value()).map_err(bad)
 }
 
 /// Refuses a ledger with a bad entry without writing to it; lets one pass that must be opened for
@@ -175,6 +225,7 @@ pub(super) fn walk(db: &impl ReadableDatabase, path: &Path) -> Result<Report, Le
     let mut report = Report {
         entries: 0,
         head: ZERO,
+        tree: Peaks::default(),
         bad: None,
     };
     let mut rows = table.iter().map_err(|e| damaged(e.into()))?;
@@ -196,7 +247,10 @@ pub(super) fn walk(db: &impl ReadableDatabase, path: &Path) -> Result<Report, Le
             Err(fault) => break Some(fault),
             Ok(entry) if entry.seq != seq => break Some(Fault::Place(entry.seq)),
             Ok(entry) if entry.prev != report.head => break Some(Fault::Prev),
-            Ok(entry) => report.head = entry.hash(),
+            Ok(entry) => {
+                report.head = entry.hash();
+                report.tree.push(&report.head);
+            }
         }
         report.entries += 1;
     };
@@ -210,6 +264,7 @@ pub(super) fn walk(db: &impl ReadableDatabase, path: &Path) -> Result<Report, Le
         report = Report {
             entries: seq,
             head: ZERO,
+            tree: Peaks::default(),
             bad: Some(BadEntry {
                 seq,
                 fault: Fault::Hash,

@@ -49,6 +49,8 @@ pub struct Insight<'a> {
     pub certificates: &'a Certificates,
     /// Entries of the ledger, and its head.
     pub ledger: (u64, protocol::Hash),
+    /// Root of the tree over them.
+    pub ledger_root: protocol::Hash,
 }
 
 type Reply<T> = oneshot::Sender<T>;
@@ -280,6 +282,7 @@ impl Desk {
                 conductor: &self.parts.conductor,
                 certificates: &self.parts.certificates,
                 ledger,
+                ledger_root: self.parts.ledger.root(),
             };
             views.into_iter().for_each(|view| view(&insight));
         }

@@ -31,7 +31,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signed_by};
-pub(crate) use desk::{DeskError, DeskHandle};
+pub(crate) use desk::{DeskError, DeskHandle, Insight};
 pub(crate) use enrolment::{EnrolmentError, enroll, new_token};
 pub(crate) use events::EventLog;
 pub(crate) use roots::{RootError, Roots, publish as publish_root};

@@ -15,6 +15,7 @@ use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollo
 use protocol::index::{Chunk, Entry, EntryKind, Index};
 use protocol::limits::{ENVELOPE_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
+use protocol::merkle::{self, AuditProof, LedgerHead};
 use protocol::orders::{Mark, OrderBody, Receipt};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{
@@ -49,7 +50,11 @@ fn binary<T: Versioned + 'static>(variant: &str, value: &T) -> Sample {
 }
 
 /// With a look into what was read, as its users do.
-fn binary_and<T: Versioned + 'static>(variant: &str, value: &T, look: fn(T)) -> Sample {
+fn binary_and<T: Versioned + 'static>(
+    variant: &str,
+    value: &T,
+    look: impl Fn(T) + 'static,
+) -> Sample {
     let again = move |bytes: &[u8]| {
         let value = T::from_bytes(bytes).map_err(|e| e.to_string())?;
         let written = value.to_bytes();
@@ -281,6 +286,8 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, "", &*recall),
         statement(fleet, "", &topology),
         statement(fleet, "", &receipt),
+        statement(fleet, "", &ledger_head(fleet)),
+        audit_proof(fleet),
         order(".lease", fleet.lease(&verified, 1)),
         order(".halt", halt),
         order(
@@ -292,6 +299,36 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         order(".recall", recall_order),
         order(".bulletin", OrderBody::Bulletin(bulletin)),
     ]
+}
+
+fn ledger_head(fleet: &Fleet) -> LedgerHead {
+    let mut peaks = merkle::Peaks::default();
+    (0..5u8).for_each(|n| peaks.push(&Hash::of(&[n])));
+    LedgerHead {
+        spec_version: 1,
+        fleet: fleet.id(),
+        entries: 5,
+        root: peaks.root(),
+        head: Hash::of(&[4]),
+        signed: CREATED,
+    }
+}
+
+fn audit_proof(fleet: &Fleet) -> Sample {
+    let hashes: Vec<Hash> = (0..5u8).map(|n| Hash::of(&[n])).collect();
+    let proof = AuditProof {
+        seq: 3,
+        entry: hashes[3],
+        path: merkle::path(&hashes, 3),
+        head: fleet.sign(&ledger_head(fleet)),
+    };
+    let (trust, entry) = (fleet.trust().clone(), proof.entry);
+    let check = move |proof: AuditProof| {
+        if proof.check(&trust).is_ok() {
+            assert_eq!(proof.entry, entry, "no other entry is proven");
+        }
+    };
+    binary_and("", &proof, check)
 }
 
 fn root(fleet: &Fleet) -> Sample {

@@ -4,8 +4,13 @@ use std::path::Path;
 
 use coordinator::ledger::{Draft, Ledger, verify};
 use protocol::audit::AuditEntry;
+use protocol::merkle::AuditProof;
+use protocol::trust::Trust;
 use protocol::versioned::Versioned as _;
 use protocol::{Hash, Time};
+use tidegate_tests::programs::{failure_line, success};
+use tidegate_tests::world::text;
+use tidegate_tests::{World, WorldOptions};
 
 use crate::mutations::{CASES, Mutations};
 
@@ -100,4 +105,70 @@ fn attack_30_ledger_truncated_edited_reordered() {
     }
     tamper(&path, |table| restore(table, &good));
     assert_eq!(verify(&path).expect("readable"), whole, "mended");
+}
+
+/// A ledger written anew as a whole is sound in itself; what the coordinator once signed for says otherwise.
+#[test]
+fn attack_30_ledger_forked() {
+    let world = World::coordinator_only(&WorldOptions::default());
+    let (proof, entry) = (world.path("proof"), world.path("entry"));
+    let (proof, entry) = (text(&proof).to_owned(), text(&entry).to_owned());
+    world.tidegate(&["audit", "prove", "1", "--out", &proof, "--bytes", &entry]);
+    let root = text(&world.home().join("root.json")).to_owned();
+    let check = ["audit", "check", &proof, "--root", &root];
+    let said = success("tidegate", &[&check[..], &["--bytes", &entry]].concat());
+    assert!(said.contains("entry 1 stands"), "{said}");
+    // What proves entry 1 proves nothing else, and no damage proves anything.
+    let good = std::fs::read(&proof).expect("there");
+    assert!(good.len() <= protocol::limits::AUDIT_PROOF_MAX_BYTES);
+    let roots: Vec<protocol::envelope::Envelope> =
+        serde_json::from_slice(&std::fs::read(&root).expect("there")).expect("roots");
+    let fleet = protocol::FleetId(roots[0].digest().0);
+    let trust = Trust::pin(roots[0].clone(), fleet).expect("the fleet's root");
+    let honest = AuditProof::from_bytes(&good).expect("a proof");
+    let mut mutations = Mutations::new(130);
+    for case in 0..CASES {
+        let Ok(damaged) = AuditProof::from_bytes(&mutations.of(&good)) else {
+            continue;
+        };
+        let proven = damaged.check(&trust).is_ok();
+        let same = (damaged.seq, damaged.entry) == (honest.seq, honest.entry);
+        assert!(!proven || same, "case {case}");
+    }
+    let against = ["audit", "verify", "--against", &proof, "--root", &root];
+    world.tidegate(&against);
+    // On a copy: the same number of entries, every one of them another.
+    let home = world.path("copy");
+    std::fs::create_dir(&home).expect("made");
+    let settings = "coordinator.json";
+    std::fs::copy(world.home().join(settings), home.join(settings)).expect("copied");
+    let path = home.join("ledger.redb");
+    let entries = verify(&world.home().join("ledger.redb"))
+        .expect("readable")
+        .entries;
+    let mut forged = Ledger::create(&path).expect("a new ledger");
+    let draft = |n: u64| Draft {
+        time: Time(n),
+        actor: "coordinator".into(),
+        action: "epoch".into(),
+        object: "anew".into(),
+        body: Vec::new(),
+    };
+    forged
+        .append((0..entries).map(draft).collect())
+        .expect("appended");
+    drop(forged);
+    let verify = ["audit", "verify", "--dir", text(&home)];
+    assert!(
+        success("tidegate", &verify).contains("every link holds"),
+        "sound in itself"
+    );
+    let line = failure_line("tidegate", &[&verify[..], &against[2..]].concat());
+    assert!(line.contains("written anew"), "{line}");
+    std::fs::remove_file(&path).expect("removed");
+    let mut short = Ledger::create(&path).expect("a new ledger");
+    short.append(vec![draft(0)]).expect("appended");
+    drop(short);
+    let line = failure_line("tidegate", &[&verify[..], &against[2..]].concat());
+    assert!(line.contains("entry 1 is missing"), "{line}");
 }

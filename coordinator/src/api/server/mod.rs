@@ -20,6 +20,8 @@ use node::net::identity::load_key;
 use protocol::envelope::Envelope;
 use protocol::limits;
 use protocol::limits::API_BODY_MAX_BYTES;
+use protocol::merkle::LedgerHead;
+use protocol::trust::Statement as _;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -29,7 +31,7 @@ use failure::{Answer, Failure, Json};
 
 use super::messages::{AuditHead, Events, ServerStatus};
 use crate::directory::Directory;
-use crate::serve::{self, House};
+use crate::serve::{self, House, Insight};
 
 type Shared = State<Arc<House>>;
 
@@ -122,6 +124,7 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
             get(rollouts::pending_recall).post(rollouts::recall),
         )
         .route("/v1/audit/head", get(audit_head))
+        .route("/v1/audit/signed-head", get(signed_head))
         .route("/v1/events", get(events))
         .route_layer(from_fn_with_state(house, bearer))
 }
@@ -180,6 +183,22 @@ async fn publish_root(State(house): Shared, Json(envelope): Json<Envelope>) -> A
 async fn audit_head(State(house): Shared) -> Answer<AuditHead> {
     let (entries, head) = house.desk.view(|i| i.ledger).await?;
     Ok(Json(AuditHead { entries, head }))
+}
+
+async fn signed_head(State(house): Shared) -> Answer<Envelope> {
+    let look = |i: &Insight<'_>| (i.ledger, i.ledger_root);
+    let ((entries, head), root) = house.desk.view(look).await?;
+    let mut envelope = LedgerHead {
+        spec_version: LedgerHead::SPEC_VERSION,
+        fleet: house.settings.fleet,
+        entries,
+        root,
+        head,
+        signed: house.clock.now().wall,
+    }
+    .to_envelope();
+    house.signer.sign(&mut envelope);
+    Ok(Json(envelope))
 }
 
 #[derive(Deserialize)]

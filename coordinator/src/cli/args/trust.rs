@@ -120,11 +120,42 @@ where
 pub enum Audit {
     /// Walk the ledger's chain and name the first bad entry
     Verify {
-        /// The coordinator's directory
+        /// The coordinator's directory, or a copy of it
         #[arg(long, env = "TIDEGATE_DIR")]
         dir: PathBuf,
+        /// It must also continue what this proof's head was signed for
+        #[arg(long, value_name = "PROOF", requires = "root")]
+        against: Option<PathBuf>,
+        /// root.json of the fleet, for `--against`
+        #[arg(long, env = "TIDEGATE_ROOT")]
+        root: Option<PathBuf>,
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Write a proof that an entry is in the ledger (on the coordinator's machine, while it runs)
+    Prove {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// The entry's number, or the first digits of its hash
+        entry: String,
+        /// The proof, at most 2 KiB
+        #[arg(long)]
+        out: PathBuf,
+        /// Write the entry itself too
+        #[arg(long, value_name = "FILE")]
+        bytes: Option<PathBuf>,
+    },
+    /// Check a proof with the public root alone
+    Check {
+        /// The proof
+        proof: PathBuf,
+        /// root.json of the fleet
+        #[arg(long, env = "TIDEGATE_ROOT")]
+        root: PathBuf,
+        /// The entry itself, to see that it is the one
+        #[arg(long, value_name = "FILE")]
+        bytes: Option<PathBuf>,
     },
 }
