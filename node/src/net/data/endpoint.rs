@@ -10,13 +10,15 @@ use protocol::wire::DATA_ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig,
-    IdleTimeout, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, AsyncUdpSocket, ClientConfig, ConnectionId, ConnectionIdGenerator,
+    Endpoint, EndpointConfig, IdleTimeout, Runtime, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::DataError;
 use super::count::{CountingSocket, Tallies};
+use super::manners::Manners;
 use crate::net::identity::{Identity, crypto_provider};
 
 /// Asked of the system for the socket, each way; with less, bursts are lost.
@@ -34,6 +36,9 @@ const NOTICE_STREAMS_MAX: u32 = 16;
 /// A silent peer is given up after this long; the asker keeps its connections alive in between.
 const IDLE_MS: u32 = 20_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Over a WAN the asker puts an acknowledgement off for no longer than this: put off for 25 ms, as is
+/// usual, it would look like a queue.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 /// Handshakes that wait to be looked at.
 const INCOMING_MAX: usize = 256;
 
@@ -142,20 +147,38 @@ fn open_socket(listen: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-fn server_config(identity: &Identity) -> Result<ServerConfig, DataError> {
+/// For connections from whoever asks, near or not.
+pub(super) fn server_config(identity: &Identity) -> Result<ServerConfig, DataError> {
     let tls = identity.tls_server(DATA_ALPN);
     let quic = QuicServerConfig::try_from(tls).map_err(|e| DataError::Tls(e.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(quic));
+    config
+        .transport_config(Arc::new(asked_transport()))
+        .max_incoming(INCOMING_MAX);
+    Ok(config)
+}
+
+/// For one connection over a WAN.
+pub(super) fn over_wan(near: &ServerConfig, manners: Arc<Manners>) -> ServerConfig {
+    let mut prompt = AckFrequencyConfig::default();
+    prompt.max_ack_delay(Some(ACK_DELAY_MAX));
+    let mut transport = asked_transport();
+    transport
+        .congestion_controller_factory(manners)
+        .ack_frequency_config(Some(prompt));
+    let mut config = near.clone();
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+fn asked_transport() -> TransportConfig {
     let mut transport = transport();
     transport
         .max_concurrent_bidi_streams(STREAMS_PER_PEER_MAX.into())
         .max_concurrent_uni_streams(NOTICE_STREAMS_MAX.into())
         .stream_receive_window(ASKED_STREAM_WINDOW_BYTES.into())
         .receive_window(ASKED_WINDOW_BYTES.into());
-    config
-        .transport_config(Arc::new(transport))
-        .max_incoming(INCOMING_MAX);
-    Ok(config)
+    transport
 }
 
 /// For a connection to a node and no other.

@@ -3,7 +3,8 @@
 //! One quinn endpoint per node, bound to its own address, mutual TLS 1.3 without resumption. A
 //! bidirectional stream carries one [`protocol::wire::DataRequest`] and its reply; a unidirectional
 //! one carries one [`Notice`]. Every group is verified before it is written (`codec`). What leaves
-//! for a site is paced over all its nodes together (`pace`) and counted at the socket (`count`).
+//! for a site is paced over all its nodes together (`pace`), gives way to others on a WAN (`manners`) and
+//! is counted at the socket (`count`).
 //!
 //! What is not here: which peer to ask for what, and what to make of a failure. The brain knows.
 
@@ -13,6 +14,7 @@ mod count;
 mod doors;
 mod endpoint;
 mod fetch;
+mod manners;
 mod pace;
 mod peers;
 mod places;
@@ -29,6 +31,7 @@ use protocol::limits::FETCHES_MAX;
 use protocol::topology::Topology;
 use protocol::wire::{Class, Contact, Notice, Referral};
 use protocol::{NodeId, SiteId};
+use quinn::ServerConfig;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -82,6 +85,7 @@ pub struct DataPlane {
 struct Inner {
     config: DataConfig,
     local: SocketAddr,
+    server: ServerConfig,
     blobs: Blobs,
     sending: Buffers,
     receiving: Buffers,
@@ -216,6 +220,7 @@ impl DataPlane {
     ) -> Result<(DataPlane, mpsc::Receiver<DataEvent>), DataError> {
         let tallies = Arc::new(Tallies::default());
         let endpoint = endpoint::bind(config.listen, &identity, tallies.clone())?;
+        let server = endpoint::server_config(&identity)?;
         let address = config.listen;
         let local = endpoint
             .local_addr()
@@ -224,6 +229,7 @@ impl DataPlane {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let inner = Arc::new(Inner {
             local,
+            server,
             blobs,
             sending: Buffers::of(SENDING_BYTES),
             receiving: Buffers::of(RECEIVING_BYTES),

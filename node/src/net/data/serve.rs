@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use node_core::congestion::{End, Link};
 use protocol::NodeId;
 use protocol::limits::{PACED_WRITE_MAX_BYTES, SLOW_BYTES_PER_S};
 use protocol::wire::{Class, DataReply, DataRequest};
@@ -13,6 +14,8 @@ use tokio::time::timeout;
 
 use super::codec::{self, Gate};
 use super::doors::{self, Answer};
+use super::endpoint::over_wan;
+use super::manners::Manners;
 use super::pace::{Bucket, SitePace};
 use super::peers::{INCOMING_MAX, NOT_ADMITTED, node_of};
 use super::places::Place;
@@ -58,7 +61,14 @@ impl Drop for Room {
 }
 
 async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String> {
-    let connecting = incoming.accept().map_err(|e| e.to_string())?;
+    let own = incoming.local_ip().unwrap_or(inner.local.ip());
+    let link = link_between(&inner, own, incoming.remote_address().ip());
+    let manners = Manners::of(link);
+    let connecting = match link {
+        Link::Near => incoming.accept(),
+        Link::Far => incoming.accept_with(Arc::new(over_wan(&inner.server, manners.clone()))),
+    };
+    let connecting = connecting.map_err(|e| e.to_string())?;
     let handshake = timeout(inner.config.slow_after, connecting).await;
     let connection = handshake
         .map_err(|_| "the handshake took too long")?
@@ -70,18 +80,34 @@ async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String>
     inner.peers.make_room_for(&node);
     inner.peers.track(node, &connection);
     tokio::join!(
-        requests(&inner, &connection, node),
+        requests(&inner, &connection, node, &manners),
         notices(&inner, &connection, node)
     );
     Ok(())
 }
 
-async fn requests(inner: &Arc<Inner>, connection: &Connection, node: NodeId) {
+/// What lies between us and whoever asks, by the newest topology.
+fn link_between(inner: &Inner, own: IpAddr, remote: IpAddr) -> Link {
+    let tallies = [own, remote].map(|address| inner.tallies.of(address));
+    let [own, remote] = [(own, &tallies[0]), (remote, &tallies[1])].map(|(address, tally)| End {
+        address,
+        site: tally.site.as_ref(),
+    });
+    Link::between(own, remote)
+}
+
+async fn requests(
+    inner: &Arc<Inner>,
+    connection: &Connection,
+    node: NodeId,
+    manners: &Arc<Manners>,
+) {
     // quinn bounds how many of these streams are open at the same time.
     while let Ok((mut to, mut from)) = connection.accept_bi().await {
         let (inner, connection) = (inner.clone(), connection.clone());
+        let manners = manners.clone();
         tokio::spawn(async move {
-            match answer(&inner, &connection, node, &mut to, &mut from).await {
+            match answer(&inner, &connection, node, &manners, (&mut to, &mut from)).await {
                 Ok(()) => drop(to.finish()),
                 Err(error) => {
                     tracing::debug!(peer = %connection.remote_address(), %error, "a request was cut");
@@ -119,8 +145,8 @@ async fn answer(
     inner: &Arc<Inner>,
     connection: &Connection,
     node: NodeId,
-    to: &mut quinn::SendStream,
-    from: &mut quinn::RecvStream,
+    manners: &Arc<Manners>,
+    (to, from): (&mut quinn::SendStream, &mut quinn::RecvStream),
 ) -> Result<(), codec::ExchangeError> {
     let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
     let request = timeout(inner.config.slow_after, codec::read_request(from))
@@ -142,6 +168,7 @@ async fn answer(
         Ok(admitted) => admitted,
         Err(reply) => return Ok(codec::write_reply(to, reply).await?),
     };
+    let _serving = manners.serve(request.class);
     let _ = to.set_priority(match request.class {
         Class::Background => -1,
         Class::Normal => 0,
