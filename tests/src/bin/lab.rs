@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use tidegate_tests::lab::scenario::Scenario;
-use tidegate_tests::lab::{pretend, run, scenario};
+use tidegate_tests::lab::scenario::{Play, Scenario};
+use tidegate_tests::lab::{courtesy, pretend, run, scenario};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +37,13 @@ fn play(chosen: &Scenario, json: bool, compare: bool) -> Result<String> {
     if compare {
         // what cannot be compared is said before, and not after, the network has been built
         pretend::scenario(chosen)?;
+    }
+    if chosen.play == Play::Courtesy {
+        let courtesy = courtesy::run(chosen)?;
+        return match json {
+            true => Ok(format!("{}\n", serde_json::to_string(&courtesy)?)),
+            false => Ok(courtesy.to_text()),
+        };
     }
     let report = run(chosen)?;
     let compared = match compare {

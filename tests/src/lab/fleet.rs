@@ -102,7 +102,7 @@ impl Fleet {
             let s = number + 1;
             text += &format!("[[site]]\nid = \"site-{s}\"\nsubnets = [\"10.{s}.0.0/24\"]\n");
             for (key, rate) in [("wan_down", site.down), ("wan_up", site.up)] {
-                if let Some(bits) = rate {
+                if let Some(bits) = rate.filter(|_| site.capped) {
                     text += &format!("{key} = \"{}kbit\"\n", bits * CAP_PERCENT / 100_000);
                 }
             }

@@ -2,14 +2,14 @@
 //! `tc netem` would give where the kernel has it.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::inside::inside;
 
 /// Packets that can be on a line at once, each way; more are lost.
 const PACKETS_MAX: usize = 65_536;
@@ -51,18 +51,13 @@ pub fn lay(a: End<'_>, b: End<'_>, there: Way, back: Way) -> Result<()> {
     Ok(())
 }
 
-/// A namespace is a thread's, so a thread of its own goes there to open the device.
 fn open(end: End<'_>) -> Result<tun::Device> {
-    let (namespace, device) = (end.namespace.to_owned(), end.device.to_owned());
-    let opened = std::thread::spawn(move || -> Result<tun::Device> {
-        let path = format!("/run/netns/{namespace}");
-        let file = std::fs::File::open(&path).with_context(|| format!("failed to open {path}"))?;
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+    inside(end.namespace, || {
         let mut wanted = tun::Configuration::default();
-        wanted.tun_name(&device).mtu(MTU).up();
-        tun::create(&wanted).with_context(|| format!("failed to make the TUN device {device}"))
-    });
-    opened.join().expect("the thread does not panic")
+        wanted.tun_name(end.device).mtu(MTU).up();
+        tun::create(&wanted)
+            .with_context(|| format!("failed to make the TUN device {}", end.device))
+    })
 }
 
 fn carry(from: tun::Reader, to: tun::Writer, way: Way, seed: u64) {

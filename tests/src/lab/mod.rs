@@ -3,11 +3,15 @@
 //! [`Scenario`] names a network and a payload; [`Network`] builds it from namespaces, veth pairs,
 //! bridges and token buckets (`tbf`); [`Fleet`] runs `tidegate` and `tidegate-node` inside;
 //! [`watch`] notes when each node has every byte; [`Report`] holds all that against the lower bound
-//! [`bound::t_min`], and [`pretend`] against the same in the simulator. Needs root and iproute2. Whatever it makes carries the lab's process id in its
+//! [`bound::t_min`], and [`pretend`] against the same in the simulator. [`courtesy`] looks at those who
+//! share the link instead. Needs root and iproute2. Whatever it makes carries the lab's process id in its
 //! name, and goes when the lab ends.
 
 pub mod bound;
+pub mod courtesy;
 pub mod fleet;
+pub mod foreground;
+pub mod inside;
 pub mod interrupt;
 pub mod line;
 pub mod network;

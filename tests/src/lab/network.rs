@@ -157,6 +157,14 @@ impl Network {
         Ok(())
     }
 
+    /// Has the kernel's TCP in the namespace of this role remember nothing from one connection to the next.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn forget_paths(&self, role: &str) -> Result<()> {
+        set(&self.name(role), "tcp_no_metrics_save", "1")
+    }
+
     /// Processes that run in the namespace of this role.
     ///
     /// # Errors
@@ -238,8 +246,12 @@ fn end_all_in(name: &str) {
 }
 
 fn forward(name: &str) -> Result<()> {
-    let set = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-    output(Command::new("ip").args(["netns", "exec", name, "sh", "-c", set]))?;
+    set(name, "ip_forward", "1")
+}
+
+fn set(name: &str, key: &str, value: &str) -> Result<()> {
+    let set = format!("echo {value} > /proc/sys/net/ipv4/{key}");
+    output(Command::new("ip").args(["netns", "exec", name, "sh", "-c", &set]))?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::report::Report;
-use super::scenario::Scenario;
+use super::scenario::{Play, Scenario};
 
 /// Of a link's bits, so many of a hundred carry payload in QUIC's datagrams of 1,452 bytes: Ethernet,
 /// IP, UDP, QUIC and TLS take the rest, and acknowledgements a little. The simulator moves payload only.
@@ -43,6 +43,12 @@ pub fn scenario(scenario: &Scenario) -> Result<simulations::Scenario> {
     if scenario.owner_kills > 0 || scenario.cuts > 0 {
         bail!(
             "{}: the simulator's faults come by the clock, the lab's by the bytes; compare another",
+            scenario.name
+        );
+    }
+    if scenario.play != Play::Distribution {
+        bail!(
+            "{}: nobody else is on the simulator's links; compare another",
             scenario.name
         );
     }
@@ -163,7 +169,15 @@ mod tests {
 
     #[test]
     fn what_the_simulator_cannot_say_is_refused() {
-        for name in ["pair", "lan", "branch-kills", "thin", "lossy", "crowd"] {
+        for name in [
+            "pair",
+            "lan",
+            "branch-kills",
+            "thin",
+            "lossy",
+            "crowd",
+            "polite",
+        ] {
             let lab = named(name).expect("a scenario of the lab");
             assert!(scenario(&lab).is_err(), "{name}");
         }

@@ -7,6 +7,8 @@ pub struct Scenario {
     pub name: &'static str,
     /// One line for people.
     pub about: &'static str,
+    /// What is looked at.
+    pub play: Play,
     /// The sites.
     pub sites: Vec<Site>,
     /// The origin's uplink in bits a second; none: unshaped.
@@ -19,6 +21,15 @@ pub struct Scenario {
     pub cuts: u32,
     /// It must be over by then, in seconds.
     pub patience_s: u64,
+}
+
+/// What a scenario looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Play {
+    /// How soon and how cheaply every node has every byte.
+    Distribution,
+    /// How others on the first site's link fare.
+    Courtesy,
 }
 
 /// How long a WAN link is down when it is cut.
@@ -35,6 +46,8 @@ pub struct Site {
     pub up: Option<u64>,
     /// Each host's link, both ways, in bits a second; none: unshaped.
     pub lan: Option<u64>,
+    /// Whether the signed topology caps what its nodes take to the WAN's rate; else they find it out.
+    pub capped: bool,
     /// What the WAN link holds back at most, in milliseconds of its rate.
     pub buffer_ms: u32,
     /// A long WAN: one way takes so many milliseconds.
@@ -54,6 +67,7 @@ impl Site {
             down: None,
             up: None,
             lan: None,
+            capped: true,
             buffer_ms: 200,
             delay_ms: 0,
             loss_ppm: 0,
@@ -79,6 +93,7 @@ pub fn all() -> Vec<Scenario> {
     let calm = Scenario {
         name: "",
         about: "",
+        play: Play::Distribution,
         sites: Vec::new(),
         origin_up: None,
         payload_bytes: 64 * MIB,
@@ -88,6 +103,11 @@ pub fn all() -> Vec<Scenario> {
     };
     let rates = [(20, 5), (16, 4), (12, 3), (8, 2), (4, 1), (2, 1)];
     let offices = rates.map(|(down, up)| Site::branch(8, down * MBIT, up * MBIT));
+    let polite = Site {
+        capped: false,
+        buffer_ms: 1000,
+        ..Site::branch(1, 10 * MBIT, 10 * MBIT)
+    };
     vec![
         Scenario {
             name: "pair",
@@ -165,6 +185,25 @@ pub fn all() -> Vec<Scenario> {
                 ..Site::branch(4, 20 * MBIT, 5 * MBIT)
             }],
             payload_bytes: 32 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "polite",
+            about: "one node behind 10 Mbit/s with a buffer of a second and no cap, probes and a download beside it",
+            play: Play::Courtesy,
+            sites: vec![polite],
+            payload_bytes: 128 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "polite-far",
+            about: "as polite, 40 ms there and back",
+            play: Play::Courtesy,
+            sites: vec![Site {
+                delay_ms: 20,
+                ..polite
+            }],
+            payload_bytes: 128 * MIB,
             ..calm.clone()
         },
     ]
