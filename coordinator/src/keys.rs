@@ -12,6 +12,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use pkcs8::LineEnding;
 use protocol::limits;
 use protocol::{PublicKey, SiteId};
+use zeroize::Zeroizing;
 
 const ENCRYPTED_MARK: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
@@ -63,7 +64,7 @@ pub enum KeyError {
 
 /// A new key from the system's randomness.
 pub fn generate() -> SigningKey {
-    SigningKey::from_bytes(&random_32())
+    SigningKey::from_bytes(&Zeroizing::new(random_32()))
 }
 
 /// 32 bytes from the system's randomness: for keys, salts and secrets.
@@ -160,7 +161,8 @@ pub fn load(
             path: path.to_owned(),
             source,
         })?;
-        return SigningKey::from_pkcs8_encrypted_pem(&text, phrase)
+        let phrase = Zeroizing::new(phrase);
+        return SigningKey::from_pkcs8_encrypted_pem(&text, phrase.as_bytes())
             .map_err(|_| KeyError::Passphrase(path.to_owned()));
     }
     if mode & 0o077 != 0 {
@@ -191,7 +193,7 @@ pub fn load_public(path: &Path) -> Result<PublicKey, KeyError> {
 }
 
 /// The file's text and its permission bits, both of the same open file.
-fn read(path: &Path) -> Result<(String, u32), KeyError> {
+fn read(path: &Path) -> Result<(Zeroizing<String>, u32), KeyError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => KeyError::Missing(path.to_owned()),
         io::ErrorKind::InvalidData => KeyError::Malformed {
@@ -205,7 +207,7 @@ fn read(path: &Path) -> Result<(String, u32), KeyError> {
     };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::with_capacity(4096));
     file.take(limits::KEY_FILE_MAX_BYTES)
         .read_to_string(&mut text)
         .map_err(failed)?;

@@ -11,3 +11,4 @@ pub mod init;
 pub mod keys;
 pub mod ledger;
 pub mod serve;
+pub mod signing;

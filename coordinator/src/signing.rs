@@ -104,13 +104,19 @@ impl Signer {
         let signer: SignerFile =
             serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
         match signer {
-            SignerFile { spec_version: 1, ref command, .. } if !command.is_empty() => {
-                Ok(Signer::Command(signer))
-            }
-            SignerFile { spec_version: 1, .. } => Err(refuse("its command is empty".into())),
+            SignerFile {
+                spec_version: 1,
+                ref command,
+                ..
+            } if !command.is_empty() => Ok(Signer::Command(signer)),
+            SignerFile {
+                spec_version: 1, ..
+            } => Err(refuse("its command is empty".into())),
             other => {
                 let version = other.spec_version;
-                Err(refuse(format!("spec_version {version} is not known to this program")))
+                Err(refuse(format!(
+                    "spec_version {version} is not known to this program"
+                )))
             }
         }
     }

@@ -130,7 +130,13 @@ fn a_draft_of_another_version_is_refused_by_name() {
     let sign = || {
         let key = coordinator::keys::generate();
         let fleet = FleetId([1; 32]);
-        coordinator::cli::release::sign(dir.path(), &key, fleet, Some(1), Span::from_secs(60))
+        coordinator::cli::release::sign(
+            dir.path(),
+            &key.into(),
+            fleet,
+            Some(1),
+            Span::from_secs(60),
+        )
     };
     let error = sign().unwrap_err().to_string();
     assert!(error.contains("spec_version 2"), "{error}");

@@ -350,6 +350,7 @@ impl Fleet {
             revocations: None,
             rollouts: rollouts.iter().map(head).collect(),
             ledger_head: Hash([0; 32]),
+            ledger_entries: None,
             origins: vec![contact(9001)],
             coordinators: vec![contact(9000)],
         }

@@ -61,6 +61,8 @@ pub const SIGNATURES_MAX: usize = 32;
 pub const ROLE_KEYS_MAX: usize = 32;
 /// Root versions that are walked in one update.
 pub const ROOT_WALK_MAX: usize = 1024;
+/// What a signer's command may print: a signature of 64 bytes, in base64.
+pub const SIGNER_REPLY_MAX_BYTES: u64 = 256;
 /// A proof that an entry stands in the ledger.
 pub const AUDIT_PROOF_MAX_BYTES: usize = 2048;
 /// Sites in a topology.

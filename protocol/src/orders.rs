@@ -88,6 +88,10 @@ pub struct Bulletin {
     pub rollouts: Vec<RolloutHead>,
     /// Head of the coordinator's ledger.
     pub ledger_head: Hash,
+    /// Entries of the ledger up to that head, if the coordinator knows. Never falls: who remembers more,
+    /// or another head for as many, has seen a ledger that was cut, restored or written anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger_entries: Option<u64>,
     /// Nodes that hold every blob from the start.
     pub origins: Vec<Contact>,
     /// Where delegates report.

@@ -41,6 +41,7 @@ pub struct Conductor {
     pub(crate) feeds: Feeds,
     scouts: Scouts,
     ledger_head: Hash,
+    ledger_entries: Option<u64>,
     revocations: Option<Hash>,
     pub(crate) now: Now,
     actions: VecDeque<Action>,
@@ -61,6 +62,7 @@ impl Conductor {
             feeds: Feeds::default(),
             scouts: Scouts::default(),
             ledger_head: Hash([0; 32]),
+            ledger_entries: None,
             revocations: None,
             now: Now::default(),
             actions: VecDeque::new(),
@@ -119,7 +121,9 @@ impl Conductor {
                 self.config.plans_threshold = plans_threshold;
                 self.record(LedgerEvent::Rooted { envelope });
             }
-            Event::LedgerHead(head) => self.ledger_head = head,
+            Event::LedgerHead { head, entries } => {
+                (self.ledger_head, self.ledger_entries) = (head, Some(entries));
+            }
             Event::Revocations(list) => self.revocations = Some(list),
         }
         self.advance();
@@ -464,6 +468,7 @@ impl Conductor {
             revocations: self.revocations,
             rollouts: self.announced().map(head).collect(),
             ledger_head: self.ledger_head,
+            ledger_entries: self.ledger_entries,
             origins: self.config.origins.clone(),
             coordinators: self.config.coordinators.clone(),
         };

@@ -78,7 +78,12 @@ pub enum Event {
         envelope: Envelope,
     },
     /// The ledger's head after the last append.
-    LedgerHead(Hash),
+    LedgerHead {
+        /// Hash of the last entry.
+        head: Hash,
+        /// Entries up to it.
+        entries: u64,
+    },
     /// A new certificate revocation list with this digest is in force.
     Revocations(Hash),
 }

@@ -552,7 +552,10 @@ fn the_bulletin_is_renewed_at_half_of_its_life_and_with_news() {
             .count()
     };
     assert_eq!(bulletins(&bench), 1);
-    bench.handle(Event::LedgerHead(protocol::Hash::of(b"head")));
+    bench.handle(Event::LedgerHead {
+        head: protocol::Hash::of(b"head"),
+        entries: 9,
+    });
     bench.enrol(1);
     assert_eq!(bulletins(&bench), 1, "no news for nodes");
     bench.handle(Event::Revocations(protocol::Hash::of(b"list")));

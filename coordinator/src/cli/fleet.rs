@@ -74,7 +74,7 @@ fn site_name(site: Option<&SiteId>) -> String {
 pub async fn sites(ask: Sites) -> anyhow::Result<()> {
     let client = setup::client(&ask.at.dir)?;
     if let (Some(file), Some(key)) = (&ask.set, &ask.key) {
-        let key = setup::load_key(key)?;
+        let key = setup::load_signer(key)?;
         let fleet = Directory::new(&ask.at.dir).settings()?.fleet;
         let sites = read_sites(file).context("failed to read the sites")?;
         let held = client
@@ -89,7 +89,7 @@ pub async fn sites(ask: Sites) -> anyhow::Result<()> {
             .check()
             .map_err(|why| anyhow::anyhow!("failed to set the sites: {why}"))?;
         let mut envelope = topology.to_envelope();
-        envelope.sign(&key);
+        key.sign(&mut envelope).context("failed to set the sites")?;
         client
             .set_topology(&envelope)
             .await

@@ -18,6 +18,7 @@ use super::args::{Release, ReleaseBuild, ReleaseSign, Severity as SeverityArg};
 use super::{output, setup, units};
 use crate::api::Client;
 use crate::api::messages::{BlobPresence, ReleaseView};
+use crate::signing::Signer;
 
 /// What `release build` leaves for `release sign`: all of a manifest but what signing decides.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -221,7 +222,7 @@ pub fn fleet_of(root_file: &Path) -> anyhow::Result<FleetId> {
 }
 
 fn sign_from(ask: &ReleaseSign) -> anyhow::Result<(ReleaseManifest, usize)> {
-    let key = setup::load_key(&ask.key.key)?;
+    let key = setup::load_signer(&ask.key.key)?;
     let fleet = fleet_of(&ask.root).context("failed to read the fleet's root")?;
     sign(&ask.out, &key, fleet, ask.counter, ask.valid)
 }
@@ -232,7 +233,7 @@ fn sign_from(ask: &ReleaseSign) -> anyhow::Result<(ReleaseManifest, usize)> {
 /// When there is no build, or the manifest there is of another fleet.
 pub fn sign(
     out: &Path,
-    key: &ed25519_dalek::SigningKey,
+    key: &Signer,
     fleet: FleetId,
     counter: Option<u64>,
     valid: Span,
@@ -256,7 +257,7 @@ pub fn sign(
             fleet.short()
         );
     }
-    envelope.sign(key);
+    key.sign(&mut envelope).context("failed to sign")?;
     write_durably(&path, &envelope.to_json(), 0o644).context("failed to write the manifest")?;
     Ok((manifest, envelope.signatures.len()))
 }

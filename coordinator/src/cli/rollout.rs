@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use coordinator_core::contract::{RolloutState, RolloutView};
 use coordinator_core::forecast::Question;
-use ed25519_dalek::SigningKey;
 use protocol::envelope::Envelope;
 use protocol::feed::StageCounts;
 use protocol::plan::{
@@ -22,6 +21,7 @@ use super::{output, release, setup, simulate, units};
 use crate::api::Client;
 use crate::api::messages::{ProblemReport, Progress};
 use crate::directory::Directory;
+use crate::signing::Signer;
 
 /// `tidegate rollout …`
 ///
@@ -88,14 +88,10 @@ pub(super) fn fleet(dir: &std::path::Path) -> anyhow::Result<FleetId> {
     Ok(Directory::new(dir).settings()?.fleet)
 }
 
-fn public(key: &SigningKey) -> PublicKey {
-    PublicKey(key.verifying_key().to_bytes())
-}
-
 async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
     let client = setup::client(&ask.at.dir)?;
-    let key = setup::load_key(&ask.key.key)?;
-    let proposal = draft(&client, fleet(&ask.at.dir)?, ask.shape, public(&key)).await?;
+    let key = setup::load_signer(&ask.key.key)?;
+    let proposal = draft(&client, fleet(&ask.at.dir)?, ask.shape, key.public()).await?;
     let id = &proposal.rollout;
     let plan = propose(&client, &proposal, &key).await?;
     if ask.json {
@@ -169,10 +165,10 @@ pub async fn draft(
 pub async fn propose(
     client: &Client,
     proposal: &Proposal,
-    key: &SigningKey,
+    key: &Signer,
 ) -> anyhow::Result<RolloutPlan> {
     let mut envelope = proposal.to_envelope();
-    envelope.sign(key);
+    key.sign(&mut envelope).context("failed to propose")?;
     let detail = client
         .propose(&envelope)
         .await
@@ -183,7 +179,7 @@ pub async fn propose(
 async fn approve_from(ask: RolloutSigned) -> anyhow::Result<()> {
     let client = setup::client(&ask.named.at.dir)?;
     let fleet = fleet(&ask.named.at.dir)?;
-    let key = setup::load_key(&ask.key.key)?;
+    let key = setup::load_signer(&ask.key.key)?;
     let (plan, progress) = approve(&client, fleet, &ask.named.rollout, &key).await?;
     describe(&plan)?;
     output::line(&format!("approved: {} of {}", progress.have, progress.need))?;
@@ -204,7 +200,7 @@ pub async fn approve(
     client: &Client,
     fleet: FleetId,
     id: &RolloutId,
-    key: &SigningKey,
+    key: &Signer,
 ) -> anyhow::Result<(RolloutPlan, Progress)> {
     let detail = client.rollout(id).await.context("failed to approve")?;
     let mut envelope = detail.plan;
@@ -218,12 +214,12 @@ pub async fn approve(
     }
     plan.check()
         .map_err(|why| anyhow::anyhow!("failed to approve: {why}"))?;
-    if plan.proposer == public(key) {
+    if plan.proposer == key.public() {
         bail!(
             "failed to approve: this key proposed {id}, and a proposer's approval does not count; another operator must sign"
         );
     }
-    envelope.sign(key);
+    key.sign(&mut envelope).context("failed to approve")?;
     let progress = client
         .approve(id, &envelope)
         .await
@@ -234,7 +230,7 @@ pub async fn approve(
 async fn recall_from(ask: RolloutRecall) -> anyhow::Result<()> {
     let named = ask.signed.named;
     let client = setup::client(&named.at.dir)?;
-    let key = setup::load_key(&ask.signed.key.key)?;
+    let key = setup::load_signer(&ask.signed.key.key)?;
     let progress = recall(
         &client,
         fleet(&named.at.dir)?,
@@ -257,7 +253,7 @@ pub async fn recall(
     client: &Client,
     fleet: FleetId,
     id: &RolloutId,
-    key: &SigningKey,
+    key: &Signer,
     reason: &str,
 ) -> anyhow::Result<Progress> {
     let mut envelope: Envelope = match client
@@ -282,14 +278,14 @@ pub async fn recall(
                 fleet,
                 rollout: id.clone(),
                 plan: detail.plan.digest(),
-                proposer: public(key),
+                proposer: key.public(),
                 reason: reason.to_owned(),
                 created: units::wall_now(),
             }
             .to_envelope()
         }
     };
-    envelope.sign(key);
+    key.sign(&mut envelope).context("failed to recall")?;
     client
         .recall(id, &envelope)
         .await

@@ -226,8 +226,8 @@ fn sign(request: &Path, key: &Path, root_file: &Path, out: Option<PathBuf>) -> a
             trust.root().version
         );
     }
-    let key = setup::load_key(key)?;
-    let public = keys::public(&key);
+    let key = setup::load_signer(key)?;
+    let public = key.public();
     let holds = |root: &Root| {
         root.role(Role::Root)
             .is_some_and(|r| r.keys.contains(&public))
@@ -240,7 +240,7 @@ fn sign(request: &Path, key: &Path, root_file: &Path, out: Option<PathBuf>) -> a
     }
     differences(trust.root(), &next)?;
     envelope.signatures.clear();
-    envelope.sign(&key);
+    key.sign(&mut envelope)?;
     let out = out.unwrap_or_else(|| {
         let mut name = request.as_os_str().to_owned();
         name.push(format!(".{}.sig", public.short()));

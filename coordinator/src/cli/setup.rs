@@ -14,6 +14,7 @@ use crate::api::messages::NewToken;
 use crate::init::{KeySpec, Options, init as make_fleet};
 use crate::keys;
 use crate::serve::{OriginMode, ServeOptions, start};
+use crate::signing::Signer;
 
 /// `tidegate init`
 ///
@@ -183,21 +184,39 @@ pub fn client(dir: &Path) -> anyhow::Result<Client> {
     Client::from_dir(dir).context("failed to find the coordinator")
 }
 
-/// Loads a signing key, asking for its passphrase if it is encrypted. `TIDEGATE_PASSPHRASE` answers
-/// instead of a person.
+/// Who signs: the command of a `.signer` file, or a key file, whose passphrase is asked for if it is
+/// encrypted. `TIDEGATE_PASSPHRASE` or the file that `TIDEGATE_PASSPHRASE_FILE` names answers instead of
+/// a person.
 ///
 /// # Errors
 /// When the file is no key, exposed, or the passphrase is wrong.
-pub fn load_key(path: &Path) -> anyhow::Result<ed25519_dalek::SigningKey> {
-    let ask = || match std::env::var("TIDEGATE_PASSPHRASE") {
-        Ok(passphrase) => Ok(passphrase),
-        Err(_) => rpassword::prompt_password(format!("passphrase of {}: ", path.display())),
+pub fn load_signer(path: &Path) -> anyhow::Result<Signer> {
+    if path.extension().is_some_and(|e| e == "signer") {
+        return Signer::from_file(path).context("failed to load the key");
+    }
+    let ask = || match given_passphrase()? {
+        Some(passphrase) => Ok(passphrase),
+        None => rpassword::prompt_password(format!("passphrase of {}: ", path.display())),
     };
-    keys::load(path, ask).context("failed to load the key")
+    let key = keys::load(path, ask).context("failed to load the key")?;
+    Ok(key.into())
+}
+
+/// The passphrase of the environment, or of the file that it names, without its line's end.
+fn given_passphrase() -> std::io::Result<Option<String>> {
+    if let Ok(passphrase) = std::env::var("TIDEGATE_PASSPHRASE") {
+        return Ok(Some(passphrase));
+    }
+    let Some(path) = std::env::var_os("TIDEGATE_PASSPHRASE_FILE") else {
+        return Ok(None);
+    };
+    let mut text = std::fs::read_to_string(path)?;
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(Some(text))
 }
 
 fn new_passphrase(name: &str) -> anyhow::Result<String> {
-    if let Ok(passphrase) = std::env::var("TIDEGATE_PASSPHRASE") {
+    if let Some(passphrase) = given_passphrase().context("failed to read the passphrase's file")? {
         return Ok(passphrase);
     }
     let ask = |what: String| {

@@ -361,7 +361,9 @@ impl Desk {
         for event in happened {
             self.parts.certificates.take_in(event, now.wall);
         }
-        self.parts.conductor.handle(now, Event::LedgerHead(head));
+        let entries = self.parts.ledger.entries();
+        let told = Event::LedgerHead { head, entries };
+        self.parts.conductor.handle(now, told);
         if happened
             .iter()
             .any(|event| matches!(event, LedgerEvent::Revoked { .. }))

@@ -23,6 +23,8 @@ pub(crate) struct Orders {
     kept: BTreeMap<Subject, Verified<Order>>,
     recalls: BTreeMap<RolloutId, Verified<Recall>>,
     head: Seq,
+    /// Entries and head of the coordinator's ledger, of the newest bulletin that told both.
+    ledger: Option<(u64, Hash)>,
 }
 
 /// What became of an order.
@@ -41,11 +43,13 @@ impl Orders {
             kept: BTreeMap::new(),
             recalls: BTreeMap::new(),
             head,
+            ledger: None,
         }
     }
 
     /// An order that was remembered.
     pub(crate) fn restore(&mut self, order: Verified<Order>) {
+        self.ledger = ledger_of(&order.body).or(self.ledger);
         self.kept.insert(order.body.subject(), order);
     }
 
@@ -92,6 +96,7 @@ impl Orders {
             };
             self.keep_recall(recall, out);
         }
+        self.watch_ledger(&order.body, out);
         out.remember(Record::Order(order.clone()));
         if order.seq == self.head.next() {
             self.head = order.seq;
@@ -264,6 +269,22 @@ impl Orders {
         }
     }
 
+    /// A ledger only grows. The bulletin counts all the same: what it orders stands under its own rules.
+    fn watch_ledger(&mut self, body: &OrderBody, out: &mut Outbox) {
+        let Some((entries, head)) = ledger_of(body) else {
+            return;
+        };
+        if let Some((seen, before)) = self.ledger
+            && (entries < seen || entries == seen && head != before)
+        {
+            let line = format!(
+                "the ledger has {entries} entries and head {head}, after {seen} and {before}: it was cut, restored or written anew"
+            );
+            out.note("fork", line);
+        }
+        self.ledger = Some((entries, head));
+    }
+
     fn keep_within_limit(&mut self, out: &mut Outbox) {
         while self.kept.len() > ORDERS_MAX {
             let others = self.kept.iter().filter(|(s, _)| **s != Subject::Bulletin);
@@ -273,6 +294,13 @@ impl Orders {
             self.kept.remove(&oldest);
             out.forget(RecordKey::Order(oldest));
         }
+    }
+}
+
+fn ledger_of(body: &OrderBody) -> Option<(u64, Hash)> {
+    match body {
+        OrderBody::Bulletin(b) => Some((b.ledger_entries?, b.ledger_head)),
+        _ => None,
     }
 }
 

@@ -262,6 +262,8 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
     };
     let topology = fleet.topology(3, 2);
     let bulletin = fleet.bulletin(Some(&fleet.verified(&topology)), &[(&verified, 4)]);
+    let mut counted = bulletin.clone();
+    counted.ledger_entries = Some(9);
     let receipt = Receipt {
         spec_version: 1,
         fleet: fleet.id(),
@@ -298,6 +300,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         ),
         order(".recall", recall_order),
         order(".bulletin", OrderBody::Bulletin(bulletin)),
+        order(".bulletin-counted", OrderBody::Bulletin(counted)),
     ]
 }
 

@@ -185,3 +185,34 @@ fn attack_10_endless_orders() {
     let most = protocol::limits::ORDERS_MAX + 8;
     assert!(kept.len() <= most, "{} records are kept", kept.len());
 }
+
+/// Nodes see each bulletin's count of ledger entries and its head; a ledger that does not only grow is told.
+#[test]
+fn attack_30_ledger_contradicts_a_gossiped_head() {
+    let fleet = Fleet::new(1);
+    let mut machine = Machine::new(fleet.trust());
+    let mut mutations = Mutations::new(230);
+    let mut seen: Option<(u64, Hash)> = None;
+    for n in 1..=CASES as u64 {
+        let entries = mutations.below(6) as u64;
+        let ledger_head = Hash::of(&[mutations.below(2) as u8]);
+        let body = OrderBody::Bulletin(Bulletin {
+            ledger_head,
+            ledger_entries: (mutations.below(4) > 0).then_some(entries),
+            ..fleet.bulletin(None, &[])
+        });
+        let told = match &body {
+            OrderBody::Bulletin(b) => b.ledger_entries.map(|e| (e, ledger_head)),
+            _ => None,
+        };
+        let notes = machine.order(&fleet, n, body);
+        let forked = |(e, h): (u64, Hash)| seen.is_some_and(|(s, b)| e < s || e == s && h != b);
+        let expected: &[&str] = if told.is_some_and(forked) {
+            &["fork"]
+        } else {
+            &[]
+        };
+        assert_eq!(notes, expected, "case {n}: {told:?} after {seen:?}");
+        seen = told.or(seen);
+    }
+}

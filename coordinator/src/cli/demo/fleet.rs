@@ -6,7 +6,6 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use ed25519_dalek::SigningKey;
 use node::config::ListenAsked;
 use node::enroll::{EnrollOptions, enroll};
 use protocol::topology::Site;
@@ -22,6 +21,7 @@ use crate::cli::fleet::topology;
 use crate::directory::Directory;
 use crate::init::{Options, init};
 use crate::keys;
+use crate::signing::Signer;
 
 /// A process gets so long to end after it was asked to.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -93,7 +93,7 @@ impl Fleet {
             coordinator,
         };
         let mut envelope = topology(id, 1, sites.clone()).to_envelope();
-        envelope.sign(&fleet.operator("alice")?);
+        fleet.operator("alice")?.sign(&mut envelope)?;
         fleet
             .client
             .set_topology(&envelope)
@@ -167,9 +167,9 @@ impl Fleet {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn operator(&self, name: &str) -> anyhow::Result<SigningKey> {
+    pub fn operator(&self, name: &str) -> anyhow::Result<Signer> {
         let path = self.home().keys_dir().join(format!("{name}.pem"));
-        Ok(keys::load(&path, || Ok(String::new()))?)
+        Ok(keys::load(&path, || Ok(String::new()))?.into())
     }
 
     /// Waits until the coordinator has heard of every node.

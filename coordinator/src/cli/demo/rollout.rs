@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use coordinator_core::contract::{NodeView, RolloutState, RolloutView, StatusView};
 use protocol::plan::{Gate, Priority, Proposal, Selector, Targets};
 use protocol::status::State;
-use protocol::{NodeId, PublicKey, RolloutId, SiteId, Span};
+use protocol::{NodeId, RolloutId, SiteId, Span};
 
 use super::fleet::Fleet;
 use super::live::Live;
@@ -91,7 +91,7 @@ pub async fn carry_out(
         fleet: fleet.id,
         rollout: id.clone(),
         release: published.digest,
-        proposer: PublicKey(alice.verifying_key().to_bytes()),
+        proposer: alice.public(),
         priority: Priority::Medium,
         targets: Targets {
             sites: vec![],
