@@ -3,7 +3,8 @@
 //! A piece is an aligned run of groups: a power of two between 256 KiB and 4 MiB, about 1/256 of the
 //! blob. Both numbers follow from the blob's length alone, so every node cuts alike.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 use crate::limits::{GROUP_BYTES, PIECE_MAX_BYTES, PIECE_MIN_BYTES, PIECES_AIM};
 
@@ -86,11 +87,24 @@ impl Geometry {
     }
 }
 
+/// The bits, 64 to a word. A coarse cut needs no memory of its own.
+type Words = SmallVec<[u64; 2]>;
+
 /// A set of pieces (or groups) of one blob, as a bitmap.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PieceSet {
     len: u32,
-    words: Vec<u64>,
+    #[serde(serialize_with = "as_list", deserialize_with = "from_list")]
+    words: Words,
+}
+
+fn as_list<S: Serializer>(words: &Words, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(words)
+}
+
+// By way of a `Vec`, which takes no more room at once than bytes came, whatever length they claim.
+fn from_list<'de, D: Deserializer<'de>>(from: D) -> Result<Words, D::Error> {
+    Vec::<u64>::deserialize(from).map(|words| Words::from_slice(&words))
 }
 
 impl PieceSet {
@@ -98,7 +112,7 @@ impl PieceSet {
     pub fn empty(len: u32) -> PieceSet {
         PieceSet {
             len,
-            words: vec![0; len.div_ceil(64) as usize],
+            words: Words::from_elem(0, len.div_ceil(64) as usize),
         }
     }
 
@@ -106,7 +120,7 @@ impl PieceSet {
     pub fn full(len: u32) -> PieceSet {
         let mut set = PieceSet {
             len,
-            words: vec![u64::MAX; len.div_ceil(64) as usize],
+            words: Words::from_elem(u64::MAX, len.div_ceil(64) as usize),
         };
         if let (Some(last), rest @ 1..) = (set.words.last_mut(), len % 64) {
             *last = (1 << rest) - 1;

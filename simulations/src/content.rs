@@ -33,7 +33,7 @@ pub struct Content {
     /// What the index says.
     pub checked: Arc<CheckedIndex>,
     /// Where the carrier's frames lie.
-    pub frames: FrameMap,
+    pub frames: Arc<FrameMap>,
     /// How its blobs are cut.
     pub grain: Grain,
 }
@@ -96,10 +96,10 @@ impl Content {
             pack,
             carrier,
             checked: Arc::new(index.check()?),
-            frames: FrameMap {
+            frames: Arc::new(FrameMap {
                 coded: ranges.iter().map(|r| (r.start, r.end)).collect(),
                 frame_plain: table.frame_plain,
-            },
+            }),
             grain: grain.grain(),
         })
     }

@@ -62,7 +62,7 @@ impl Island {
         };
         self.doors.knocks.insert((slot, ticket), knock);
         self.doors.tickets.insert((slot, asker), ticket);
-        self.tell(slot, Event::Wanted(wanted));
+        self.tell(slot, Event::Wanted(Box::new(wanted)));
         let waits = self.doors.knocks.get(&(slot, ticket));
         if waits.is_some_and(|knock| knock.waits) {
             self.after(TOLD_EVERY, Happening::Waits(slot, ticket));
@@ -141,7 +141,7 @@ impl Island {
     }
 
     /// Whoever asked is sent to somebody else.
-    pub(crate) fn referred_far(&mut self, asker: Asker, referral: Referral) {
+    pub(crate) fn referred_far(&mut self, asker: Asker, referral: Box<Referral>) {
         let (n, ticket) = (asker.place.slot, asker.ticket);
         let machine = &mut self.machines[n];
         if machine.is_process(asker.process) && machine.fetches.remove(&ticket).is_some() {

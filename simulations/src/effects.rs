@@ -33,7 +33,7 @@ impl Island {
         let process = self.machines[n].process();
         self.after(
             Span(millis + jitter),
-            Happening::Effect(n, process, ticket, effect),
+            Happening::Effect(n, process, ticket, Box::new(effect)),
         );
     }
 

@@ -27,7 +27,7 @@ pub const BEGINNING: Time = Time::from_secs(1_800_000_000);
 pub const EXPIRES: Time = Time::from_secs(1_900_000_000);
 
 /// Verified statuses that one part of the world keeps.
-const STATUSES_KEPT: usize = 4096;
+const STATUSES_KEPT: usize = 128;
 
 /// The fleet's keys and what was believed so far.
 pub struct Fleet {

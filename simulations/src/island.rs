@@ -40,7 +40,7 @@ pub(crate) enum Happening {
     /// A brain is told something, if it is still the same process.
     Tell(usize, u32, Box<Event>),
     /// An effect of a node comes to its end.
-    Effect(usize, u32, Ticket, Effect),
+    Effect(usize, u32, Ticket, Box<Effect>),
     /// Gossip arrives at all who are so many hops away.
     Gossip { to: Vec<u32>, event: Arc<Event> },
     /// A connection is made.
@@ -281,7 +281,7 @@ impl Island {
             }
             Happening::Effect(n, process, ticket, effect) => {
                 if self.machines[n].is_process(process) {
-                    self.effect_ends(n, ticket, effect);
+                    self.effect_ends(n, ticket, *effect);
                 }
             }
             Happening::Gossip { to, event } => {
@@ -315,10 +315,10 @@ impl Island {
 
     fn open_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Request { from, to, request } => self.request_arrives(from, &to, *request),
+            Mail::Request { from, to, request } => self.request_arrives(from, &to, request),
             Mail::Answer { to, reply } => {
                 if self.machines[to.place.slot].is_process(to.process) {
-                    self.answer_arrives(to.place.slot, to.ticket, reply.map(|r| *r));
+                    self.answer_arrives(to.place.slot, to.ticket, reply);
                 }
             }
             Mail::Document { to, found } => self.document_arrives(to, found),
@@ -342,7 +342,7 @@ impl Island {
                 cap,
             } => self.begin_far(asker, pace, share, cap),
             Mail::Queued { asker } => self.queued_far(asker),
-            Mail::Referred { asker, referral } => self.referred_far(asker, *referral),
+            Mail::Referred { asker, referral } => self.referred_far(asker, referral),
             Mail::Close { slot, asker } => {
                 self.served.remove(slot, asker);
                 self.goes(slot, asker);

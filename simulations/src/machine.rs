@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use node_core::Brain;
 use node_core::contract::{
     Action, Config, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey, Step,
@@ -74,7 +75,7 @@ pub struct Machine {
     /// Control connections.
     pub links: BTreeSet<usize>,
     /// Documents that it verified.
-    pub documents: BTreeMap<Hash, Arc<Document>>,
+    pub documents: LiteMap<Hash, Arc<Document>>,
     pub(crate) brain: Option<Brain>,
     /// As a source, what it gives to all nodes of a site together, bytes a second.
     pub(crate) paces: BTreeMap<usize, f64>,
@@ -85,9 +86,9 @@ pub struct Machine {
     /// World time, in milliseconds, at which its boot clock stood at 0.
     boot_zero: i64,
     boots: u32,
-    records: BTreeMap<RecordKey, Record>,
-    pub(crate) disk: BTreeMap<BlobRef, Stored>,
-    pub(crate) fetches: BTreeMap<Ticket, Fetch>,
+    records: BTreeMap<RecordKey, Box<Record>>,
+    pub(crate) disk: LiteMap<BlobRef, Stored>,
+    pub(crate) fetches: LiteMap<Ticket, Fetch>,
     wake: Option<Time>,
     spins: u32,
 }
@@ -138,7 +139,7 @@ impl Machine {
             asking: BTreeSet::new(),
             topic: None,
             links: BTreeSet::new(),
-            documents: BTreeMap::new(),
+            documents: LiteMap::new(),
             brain: None,
             paces: BTreeMap::new(),
             keeps_door: false,
@@ -147,8 +148,8 @@ impl Machine {
             boot_zero: -(below(boots, 100_000_000) as i64),
             boots: 0,
             records: BTreeMap::new(),
-            disk: BTreeMap::new(),
-            fetches: BTreeMap::new(),
+            disk: LiteMap::new(),
+            fetches: LiteMap::new(),
             wake: None,
             spins: 0,
         }
@@ -271,7 +272,7 @@ impl Island {
         machine.wake = None;
         let now = machine.clock(time);
         let memory = Memory {
-            records: machine.records.values().cloned().collect(),
+            records: machine.records.values().map(|r| (**r).clone()).collect(),
         };
         machine.brain = Some(Brain::new(machine.config.clone(), memory, now));
         self.watch.came_up(time, n, rebooted);
@@ -379,7 +380,7 @@ impl Island {
         match action {
             Action::Remember(record) => {
                 self.watch.remembered(self.time(), n, &record);
-                self.machines[n].records.insert(record.key(), *record);
+                self.machines[n].records.insert(record.key(), record);
             }
             Action::Forget(key) => {
                 self.machines[n].records.remove(&key);
@@ -401,7 +402,7 @@ impl Island {
             } => {
                 self.ask(n, ticket, to.node, request, &own_statuses);
             }
-            Action::Reply { ticket, reply } => self.replied(n, ticket, reply),
+            Action::Reply { ticket, reply } => self.replied(n, ticket, *reply),
             Action::Notify { to, notice } => self.notify(n, &to.node, notice),
             Action::OpenBlob { ticket, blob } => self.takes(n, ticket, 2, Effect::Open(blob)),
             Action::DropBlob(blob) => {

@@ -199,12 +199,12 @@ impl Island {
         n: usize,
         ticket: Ticket,
         to: NodeId,
-        mut request: ControlRequest,
+        mut request: Box<ControlRequest>,
         own: &[NodeStatus],
     ) {
         let (number, fleet) = (self.machines[n].number, &self.shared.fleet);
         let own = own.iter().map(|status| fleet.sign_status(number, status));
-        match &mut request {
+        match &mut *request {
             ControlRequest::Uplink {
                 statuses, stages, ..
             } => {
@@ -241,18 +241,22 @@ impl Island {
                 );
             }
         };
-        let request = Box::new(request);
         self.send(part, Span(0), Mail::Request { from, to, request });
     }
 
-    pub(crate) fn request_arrives(&mut self, from: Asker, to: &NodeId, request: ControlRequest) {
+    pub(crate) fn request_arrives(
+        &mut self,
+        from: Asker,
+        to: &NodeId,
+        request: Box<ControlRequest>,
+    ) {
         let Some(peer) = self.slot_of(to) else {
             return self.reply(from, None);
         };
         if self.machines[peer].brain.is_none() {
             return self.reply(from, None);
         }
-        match &request {
+        match &*request {
             ControlRequest::PullDocument { digest } => {
                 let found = self.machines[peer].documents.get(digest).cloned();
                 let to = from.place.part;
@@ -262,7 +266,7 @@ impl Island {
                 self.reply(from, Some(ControlReply::Document(None)));
             }
             _ => {
-                if let ControlRequest::Report { statuses } = &request {
+                if let ControlRequest::Report { statuses } = &*request {
                     for signed in statuses {
                         let status = self.beliefs.status(&self.shared.fleet, signed);
                         status
@@ -315,13 +319,18 @@ impl Island {
     }
 
     /// An answer came, or does not come any more.
-    pub(crate) fn answer_arrives(&mut self, n: usize, ticket: Ticket, reply: Option<ControlReply>) {
+    pub(crate) fn answer_arrives(
+        &mut self,
+        n: usize,
+        ticket: Ticket,
+        reply: Option<Box<ControlReply>>,
+    ) {
         let brought = self.brought.remove(&(n, ticket)).unwrap_or_default();
         if !self.machines[n].asking.remove(&ticket) {
             return;
         }
         let fleet = &self.shared.fleet;
-        let receipt = match &reply {
+        let receipt = match reply.as_deref() {
             Some(ControlReply::Uplink {
                 receipt: Some(seal),
                 ..
@@ -329,7 +338,9 @@ impl Island {
             Some(ControlReply::Receipt(receipt)) => fleet.receipt(receipt),
             _ => None,
         };
-        if let Some(ControlReply::Orders(orders) | ControlReply::Uplink { orders, .. }) = &reply {
+        if let Some(ControlReply::Orders(orders) | ControlReply::Uplink { orders, .. }) =
+            reply.as_deref()
+        {
             self.orders_arrive(n, orders);
         }
         receipt.into_iter().for_each(|event| self.tell(n, event));
@@ -349,7 +360,7 @@ impl Island {
             documents.insert(found.digest, found.clone());
             self.tell(n, found.event.clone());
         }
-        let reply = Some(ControlReply::Document(found.map(|_| Vec::new())));
+        let reply = Some(Box::new(ControlReply::Document(found.map(|_| Vec::new()))));
         self.tell(n, Event::Answered { ticket, reply });
     }
 
@@ -361,9 +372,9 @@ impl Island {
         self.orders_arrive(n, std::slice::from_ref(order));
         let ticket = self.new_ticket();
         let from = self.shared.coordinator.node;
-        let request = ControlRequest::Push {
+        let request = Box::new(ControlRequest::Push {
             orders: vec![order.clone()],
-        };
+        });
         let event = Event::Asked {
             ticket,
             from,

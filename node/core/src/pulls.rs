@@ -178,7 +178,7 @@ impl Pulls {
             out.push(Action::Ask {
                 ticket,
                 to,
-                request,
+                request: Box::new(request),
                 own_statuses: Vec::new(),
             });
         }

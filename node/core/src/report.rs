@@ -183,7 +183,7 @@ impl Reports {
                     // Gossip drops what it has seen before.
                     own.record.status.seq = counters.draw(out);
                     out.remember(Record::Status(own.record.clone()));
-                    out.push(Action::GossipStatus(own.record.status.clone()));
+                    out.push(Action::GossipStatus(Box::new(own.record.status.clone())));
                 }
             }
             // The first delegate counts its own by itself.
@@ -213,9 +213,9 @@ impl Reports {
                 out.push(Action::Ask {
                     ticket,
                     to: to.clone(),
-                    request: ControlRequest::Report {
+                    request: Box::new(ControlRequest::Report {
                         statuses: Vec::new(),
-                    },
+                    }),
                     own_statuses: vec![own.record.status.clone()],
                 });
             }

@@ -160,13 +160,13 @@ impl Uplink {
         let ticket = out.ticket();
         out.push(Action::Ask {
             ticket,
-            request: ControlRequest::Uplink {
+            request: Box::new(ControlRequest::Uplink {
                 me: introduce.then(|| me.clone()),
                 roster,
                 statuses: Batch::of(fleet, statuses),
                 stages,
                 after,
-            },
+            }),
             own_statuses,
             to: to.clone(),
         });

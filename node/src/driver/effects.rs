@@ -43,7 +43,7 @@ impl Driver {
                 to,
                 request,
                 own_statuses,
-            } => self.ask(ticket, to, request, &own_statuses),
+            } => self.ask(ticket, to, *request, &own_statuses),
             Action::Reply { ticket, reply } => {
                 if let Some(sender) = self.asked.remove(&ticket) {
                     answer(sender, &reply);
@@ -253,7 +253,10 @@ impl Driver {
                 Ok(FetchEnd {
                     referral: Some(referral),
                     ..
-                }) => Event::FetchReferred { ticket, referral },
+                }) => {
+                    let referral = Box::new(referral);
+                    Event::FetchReferred { ticket, referral }
+                }
                 end => {
                     let outcome = end.map_or(FetchOutcome::Broken, |end| end.outcome);
                     Event::FetchEnded { ticket, outcome }

@@ -272,6 +272,7 @@ impl Driver {
             } => {
                 let reply = reply.map(|reply| self.intake.answer(from, question, reply));
                 self.tell_believed();
+                let reply = reply.map(Box::new);
                 self.tell(Event::Answered { ticket, reply });
             }
         }
@@ -281,7 +282,7 @@ impl Driver {
         match event {
             DataEvent::Notice(from, _) if self.is_banned(from) => {}
             DataEvent::Notice(from, notice) => self.tell(Event::Notice(from, notice)),
-            DataEvent::Wanted(wanted) => self.tell(Event::Wanted(wanted)),
+            DataEvent::Wanted(wanted) => self.tell(Event::Wanted(Box::new(wanted))),
             DataEvent::Left(ticket) => self.tell(Event::Left(ticket)),
         }
     }
@@ -340,7 +341,7 @@ impl Driver {
                 self.tell(Event::Asked {
                     ticket,
                     from,
-                    request,
+                    request: Box::new(request),
                 });
             }
         }

@@ -136,7 +136,7 @@ impl Shelf {
             .await;
         Event::FramesRead {
             ticket,
-            frames: read.flatten(),
+            frames: read.flatten().map(Arc::new),
         }
     }
 

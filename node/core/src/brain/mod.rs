@@ -232,12 +232,12 @@ impl Brain {
                     self.uplink.begin();
                 }
             }
-            Event::Answered { ticket, reply } => self.answered(ticket, reply, now),
+            Event::Answered { ticket, reply } => self.answered(ticket, reply.map(|r| *r), now),
             Event::Asked {
                 ticket,
                 from,
                 request,
-            } => self.asked(ticket, from, request, now),
+            } => self.asked(ticket, from, *request, now),
             Event::StepEnded { ticket, outcome } => {
                 self.with_rooms(now, |rollouts, _, rooms| {
                     rollouts.step_ended(ticket, &outcome, rooms)
@@ -245,7 +245,7 @@ impl Brain {
                 self.news.rollouts = true;
             }
             Event::Wanted(wanted) => {
-                self.asked_from_afar(now, wanted);
+                self.asked_from_afar(now, *wanted);
                 return;
             }
             Event::Left(ticket) => {

@@ -112,6 +112,7 @@ impl Brain {
                 ControlReply::Refused("not held here".into())
             }
         };
+        let reply = Box::new(reply);
         self.out.push(Action::Reply { ticket, reply });
     }
 }

@@ -30,7 +30,7 @@ pub enum Action {
     /// Gossip it in the site.
     Gossip(SiteMessage),
     /// Sign and gossip this node's own status in the site.
-    GossipStatus(NodeStatus),
+    GossipStatus(Box<NodeStatus>),
     /// Take part in the gossip of this site only (or of none).
     JoinSite(Option<SiteId>),
     /// Have a control connection to this contact.
@@ -44,7 +44,7 @@ pub enum Action {
         /// Whom.
         to: Contact,
         /// What.
-        request: ControlRequest,
+        request: Box<ControlRequest>,
         /// This node's own statuses to sign and put into an uplink.
         own_statuses: Vec<NodeStatus>,
     },
@@ -53,7 +53,7 @@ pub enum Action {
         /// The request's ticket.
         ticket: Ticket,
         /// The answer.
-        reply: ControlReply,
+        reply: Box<ControlReply>,
     },
     /// Send a notice on the data plane.
     Notify {

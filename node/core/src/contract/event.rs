@@ -93,7 +93,7 @@ pub enum Event {
         /// The question.
         ticket: Ticket,
         /// The answer; `None` if there was none.
-        reply: Option<ControlReply>,
+        reply: Option<Box<ControlReply>>,
     },
     /// A peer pulls orders: answer with [`super::Action::Reply`].
     Asked {
@@ -102,7 +102,7 @@ pub enum Event {
         /// Who asks.
         from: NodeId,
         /// What is asked. Documents and roots are answered by the body from its store.
-        request: ControlRequest,
+        request: Box<ControlRequest>,
     },
 
     /// A blob's files are open.
@@ -131,11 +131,11 @@ pub enum Event {
         /// The fetch.
         ticket: Ticket,
         /// To whom.
-        referral: Referral,
+        referral: Box<Referral>,
     },
     /// A node of another site asks for pieces: answer with [`super::Action::Serve`]. Comes only after
     /// [`super::Action::Doorkeep`].
-    Wanted(Wanted),
+    Wanted(Box<Wanted>),
     /// Who asked is gone, or has what it was given.
     Left(Ticket),
     /// The index was read and checked.
@@ -159,7 +159,7 @@ pub enum Event {
         /// The question.
         ticket: Ticket,
         /// Carrier bytes of each frame; `None` if the table broke its rules.
-        frames: Option<FrameMap>,
+        frames: Option<Arc<FrameMap>>,
     },
     /// The decoding of a frame ended.
     FrameDecoded {

@@ -144,7 +144,7 @@ impl Membership {
         around.out.push(Action::Ask {
             ticket,
             to,
-            request: ControlRequest::Locate { me },
+            request: Box::new(ControlRequest::Locate { me }),
             own_statuses: Vec::new(),
         });
         ticket

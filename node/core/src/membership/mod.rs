@@ -13,6 +13,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use protocol::limits::{
     CONTACT_ADDRESS_MAX_BYTES, CONTACT_ADDRESSES_MAX, CONTROL_MAX_BYTES, MEMBERS_MAX, SPEAK_AFTER,
 };
@@ -85,7 +86,7 @@ pub(crate) struct Membership {
     addresses: Vec<IpAddr>,
     site: Option<SiteId>,
     roaming: bool,
-    members: BTreeMap<NodeId, Member>,
+    members: LiteMap<NodeId, Member>,
     /// Exclusive or of the members' fingerprints.
     prints: u64,
     /// This node's own fingerprint.
@@ -121,7 +122,7 @@ impl Membership {
             addresses: Vec::new(),
             site: None,
             roaming: false,
-            members: BTreeMap::new(),
+            members: LiteMap::new(),
             prints: 0,
             my_print: print(&config.contact, false),
             changes: BTreeSet::new(),
@@ -147,7 +148,7 @@ impl Membership {
     }
 
     /// Others in view.
-    pub(crate) fn members(&self) -> &BTreeMap<NodeId, Member> {
+    pub(crate) fn members(&self) -> &LiteMap<NodeId, Member> {
         &self.members
     }
 

@@ -3,8 +3,9 @@
 //! A node watches the two next to it on the ring of ids and a few by rank. Views that agree make the
 //! ring mutual, so everyone is watched by two nodes at the least.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use litemap::LiteMap;
 use protocol::limits::{DELEGATES, LINKS_MAX, MISSING_AFTER, UNREACHED_AFTER};
 use protocol::positions::rank;
 use protocol::wire::SiteMessage;
@@ -38,7 +39,7 @@ pub(super) struct Neighbours {
     /// The last of the delegates: who ranks before it is one too.
     last_delegate: Option<(bool, u64, NodeId)>,
     /// Chosen and not connected.
-    dials: BTreeMap<NodeId, Dial>,
+    dials: LiteMap<NodeId, Dial>,
     /// Whom the body dials until it is told otherwise.
     kept: BTreeSet<NodeId>,
     /// Connections may have become too many.
@@ -65,7 +66,7 @@ impl Neighbours {
             chosen: BTreeSet::new(),
             delegates: Vec::new(),
             last_delegate: None,
-            dials: BTreeMap::new(),
+            dials: LiteMap::new(),
             kept: BTreeSet::new(),
             crowded: false,
         }
@@ -111,7 +112,7 @@ impl Neighbours {
         dials.or(self.crowded.then_some(Time(0)))
     }
 
-    fn choose(&mut self, members: &BTreeMap<NodeId, Member>, roaming: bool) {
+    fn choose(&mut self, members: &LiteMap<NodeId, Member>, roaming: bool) {
         let key = |(node, m): (&NodeId, &Member)| (m.presence.roaming, m.delegate_rank, *node);
         let mut ranked: Vec<_> = members.iter().map(key).collect();
         ranked.push((roaming, self.my_rank, self.me));
@@ -122,12 +123,10 @@ impl Neighbours {
         let delegates: Vec<_> = eligible.take(DELEGATES).collect();
         self.last_delegate = delegates.last().copied();
         self.delegates = delegates.into_iter().map(|(_, _, node)| node).collect();
-        let after = members
-            .range(self.me..)
-            .next()
-            .or(members.first_key_value());
-        let before = members.range(..self.me).next_back();
-        let before = before.or(members.last_key_value());
+        let (Ok(place) | Err(place)) = members.find_index(&self.me);
+        let after = members.get_indexed(place).or(members.first());
+        let before = place.checked_sub(1).and_then(|n| members.get_indexed(n));
+        let before = before.or(members.last());
         self.ring = before.zip(after).map(|(b, a)| (*b.0, *a.0));
         let mut by_rank: Vec<_> = members
             .iter()

@@ -124,7 +124,7 @@ impl Membership {
         around.out.push(Action::Ask {
             ticket,
             to,
-            request,
+            request: Box::new(request),
             own_statuses: Vec::new(),
         });
     }

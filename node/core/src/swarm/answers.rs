@@ -21,7 +21,7 @@ impl Swarm {
             Input::BlobOpened(ticket, have) => self.blob_opened(now, ticket, have),
             Input::FetchProgress(ticket, bytes) => self.fetch_progress(now, ticket, bytes),
             Input::FetchEnded(ticket, outcome) => self.fetch_ended(now, ticket, outcome),
-            Input::FetchReferred(ticket, referral) => self.referred(now, ticket, referral),
+            Input::FetchReferred(ticket, referral) => self.referred(now, ticket, *referral),
             Input::IndexRead(ticket, index) => {
                 let sound = index.is_some();
                 self.desk.content_changed = true;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use litemap::LiteMap;
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::wire::Class;
 use protocol::{BlobRef, NodeId, Time};
@@ -78,7 +79,7 @@ pub(super) struct Blob {
     /// Who is told of new pieces.
     pub interested: BTreeSet<NodeId>,
     /// Whom I told of my interest.
-    pub asked: BTreeMap<NodeId, Asked>,
+    pub asked: LiteMap<NodeId, Asked>,
     /// To whom I turn; `None` when the members changed.
     pub near: Option<Circle>,
     /// From then on I may judge what my neighbours have.
@@ -130,7 +131,7 @@ impl Blob {
             holders: Holders::new(pieces),
             owners: Owners::new(name.root, pieces),
             interested: BTreeSet::new(),
-            asked: BTreeMap::new(),
+            asked: LiteMap::new(),
             near: None,
             met_at: None,
             met: false,

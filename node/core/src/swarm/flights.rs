@@ -1,7 +1,6 @@
 //! Fetches that are under way.
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use protocol::{BlobRef, NodeId, Time};
 
 use crate::contract::{FetchReason, Ticket};
@@ -27,7 +26,7 @@ pub(super) struct Flight {
 
 /// All of them, by ticket.
 #[derive(Default)]
-pub(super) struct Flights(BTreeMap<Ticket, Flight>);
+pub(super) struct Flights(LiteMap<Ticket, Flight>);
 
 impl Flights {
     pub fn insert(&mut self, ticket: Ticket, flight: Flight) {

@@ -1,14 +1,13 @@
 //! Who in the site holds which pieces of one blob, as they said themselves.
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use protocol::NodeId;
 use protocol::limits::HOLDERS_MAX;
 use protocol::pieces::PieceSet;
 
 /// The sets of the peers, and how often each piece is held.
 pub(super) struct Holders {
-    sets: BTreeMap<NodeId, PieceSet>,
+    sets: LiteMap<NodeId, PieceSet>,
     counts: Vec<u16>,
     any: PieceSet,
 }
@@ -16,7 +15,7 @@ pub(super) struct Holders {
 impl Holders {
     pub fn new(pieces: u32) -> Holders {
         Holders {
-            sets: BTreeMap::new(),
+            sets: LiteMap::new(),
             counts: vec![0; pieces as usize],
             any: PieceSet::empty(pieces),
         }

@@ -8,7 +8,9 @@
 //! get out of step; whoever waits for a time says so at each of its turns.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use litemap::LiteMap;
 use protocol::index::CheckedIndex;
 use protocol::limits::{MEMBERS_MAX, SWARM_BLOBS_MAX};
 use protocol::manifest::Artifact;
@@ -108,13 +110,13 @@ pub enum Input {
     /// See [`Event::FetchEnded`].
     FetchEnded(Ticket, FetchOutcome),
     /// See [`Event::FetchReferred`].
-    FetchReferred(Ticket, Referral),
+    FetchReferred(Ticket, Box<Referral>),
     /// See [`Event::IndexRead`].
-    IndexRead(Ticket, Option<std::sync::Arc<CheckedIndex>>),
+    IndexRead(Ticket, Option<Arc<CheckedIndex>>),
     /// See [`Event::Reused`].
     Reused(Ticket, PieceSet, u64),
     /// See [`Event::FramesRead`].
-    FramesRead(Ticket, Option<FrameMap>),
+    FramesRead(Ticket, Option<Arc<FrameMap>>),
     /// See [`Event::FrameDecoded`].
     FrameDecoded(Ticket, FrameOutcome),
     /// Somebody else decided that this peer is not to be talked to any more.
@@ -210,7 +212,7 @@ impl Swarm {
         if id != self.desk.site.id {
             self.desk.site.id = id;
             self.desk.site.since = now.boot;
-            self.take_members(now.boot, BTreeMap::new());
+            self.take_members(now.boot, LiteMap::new());
         }
         self.look_anew();
         self.pass(now.boot);
@@ -227,7 +229,7 @@ impl Swarm {
     /// The site's members without this node. Those who are missing are gone. Without a site there
     /// are none.
     pub fn set_members(&mut self, now: Now, members: impl Iterator<Item = (NodeId, Member)>) {
-        let mut new = BTreeMap::new();
+        let mut new = LiteMap::new();
         if self.desk.site.id.is_some() {
             let others = members.filter(|(node, _)| *node != self.desk.me());
             new.extend(others.take(MEMBERS_MAX));
@@ -496,7 +498,7 @@ impl Swarm {
         self.desk.content_changed = true;
     }
 
-    fn take_members(&mut self, now: Time, members: BTreeMap<NodeId, Member>) {
+    fn take_members(&mut self, now: Time, members: LiteMap<NodeId, Member>) {
         let before = std::mem::replace(&mut self.desk.site.members, members);
         for node in before.keys() {
             if !self.desk.site.serves(node) {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pick::tie;
+use litemap::LiteMap;
 use protocol::limits::{FETCHERS_MAX, MEMBERS_MAX, SINGLE_FETCHER_BELOW_BYTES_PER_S};
 use protocol::pieces::PieceSet;
 use protocol::positions::rank;
@@ -108,8 +109,8 @@ pub(super) enum Mine {
 pub(super) struct Owners {
     root: Hash,
     pieces: u32,
-    others: BTreeMap<NodeId, Sign>,
-    stalled: BTreeMap<NodeId, Stall>,
+    others: LiteMap<NodeId, Sign>,
+    stalled: LiteMap<NodeId, Stall>,
     /// Everyone eligible in fetcher order; the first `count` are the fetchers.
     ranked: Vec<NodeId>,
     count: usize,
@@ -122,9 +123,9 @@ pub(super) struct Owners {
     /// Owners by rank, of the pieces that were asked about since the last ranking.
     natural: Vec<Natural>,
     claims: BTreeMap<u32, NodeId>,
-    declined: BTreeMap<NodeId, PieceSet>,
+    declined: LiteMap<NodeId, PieceSet>,
     lapsed: BTreeSet<u32>,
-    expected: BTreeMap<NodeId, Time>,
+    expected: LiteMap<NodeId, Time>,
     mine: BTreeMap<u32, Mine>,
 }
 
@@ -133,8 +134,8 @@ impl Owners {
         Owners {
             root,
             pieces,
-            others: BTreeMap::new(),
-            stalled: BTreeMap::new(),
+            others: LiteMap::new(),
+            stalled: LiteMap::new(),
             ranked: Vec::new(),
             count: 1,
             stale: true,
@@ -142,9 +143,9 @@ impl Owners {
             my_places: None,
             natural: vec![Natural::Unknown; pieces as usize],
             claims: BTreeMap::new(),
-            declined: BTreeMap::new(),
+            declined: LiteMap::new(),
             lapsed: BTreeSet::new(),
-            expected: BTreeMap::new(),
+            expected: LiteMap::new(),
             mine: BTreeMap::new(),
         }
     }

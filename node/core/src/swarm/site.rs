@@ -1,8 +1,9 @@
 //! Who is around: the site as this node sees it, and what it may ask of its WAN.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use protocol::limits::FETCHERS_MAX;
 use protocol::positions::rank;
 use protocol::wire::{Contact, Presence};
@@ -56,7 +57,7 @@ pub(super) struct Site {
     pub cap: Option<u64>,
     /// Since when I am in it.
     pub since: Time,
-    pub members: BTreeMap<NodeId, Member>,
+    pub members: LiteMap<NodeId, Member>,
     pub origins: Vec<Contact>,
     /// The origins refer this site to others, and others to it.
     pub relay: bool,
@@ -70,7 +71,7 @@ impl Site {
             id: None,
             cap: None,
             since: Time(0),
-            members: BTreeMap::new(),
+            members: LiteMap::new(),
             origins: Vec::new(),
             relay: false,
         }

@@ -1,6 +1,7 @@
 //! One release on its way to disk: index, reuse, frame table, frames, done.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use protocol::limits::{STORAGE_PATIENCE, STORAGE_RETRY_MAX};
 use protocol::manifest::Artifact;
@@ -40,7 +41,7 @@ pub(super) struct Staging {
     pub end: End,
     index: Step<()>,
     reuse: Step<()>,
-    table: Step<FrameMap>,
+    table: Step<Arc<FrameMap>>,
     decoding: Option<(Ticket, u32)>,
     /// Decodes in a row that were wrong, and when the next may be tried.
     decode_fails: u32,
@@ -349,7 +350,7 @@ impl Staging {
         &mut self,
         desk: &mut Desk,
         ticket: Ticket,
-        frames: Option<&FrameMap>,
+        frames: Option<&Arc<FrameMap>>,
     ) -> bool {
         let mine = self.table == Step::Asked(ticket);
         if mine {
