@@ -26,12 +26,18 @@ pub(super) struct Form {
 }
 
 impl Holding<'_> {
-    /// Bytes that these pieces cost inside the site beyond what is here, on its way or `chosen`
-    /// already; `None` if the site lacks some.
-    fn cost(&self, chosen: &PieceSet, pieces: impl Iterator<Item = u32>) -> Option<u64> {
+    /// What costs nothing (any more): what is here or on its way.
+    fn paid(&self) -> PieceSet {
+        let mut paid = self.have.clone();
+        paid.union(self.flying);
+        paid
+    }
+
+    /// Bytes that these pieces cost inside the site beyond what is `paid`; `None` if the site lacks
+    /// some.
+    fn cost(&self, paid: &PieceSet, pieces: impl Iterator<Item = u32>) -> Option<u64> {
         let mut bytes = 0;
-        let sets = [self.have, self.flying, chosen];
-        for piece in pieces.filter(|piece| !sets.iter().any(|set| set.contains(*piece))) {
+        for piece in pieces.filter(|piece| !paid.contains(*piece)) {
             if !self.near.contains(piece) {
                 return None;
             }
@@ -79,21 +85,25 @@ pub(super) fn by_frame(frames: &FrameMap, carrier: Holding<'_>, pack: Holding<'_
         carrier: PieceSet::empty(carrier.have.len()),
         pack: PieceSet::empty(pack.have.len()),
     };
+    // What is chosen for one frame costs the next nothing.
+    let (mut carrier_paid, mut pack_paid) = (carrier.paid(), pack.paid());
     for frame in 0..frames.coded.len() {
         let plain = pack_pieces(frames, frame, pack.cut);
         if plain.clone().all(|piece| pack.have.contains(piece)) {
             continue;
         }
         let coded = carrier_pieces(frames, frame, carrier.cut);
-        let as_pack = pack.cost(&form.pack, plain.clone());
-        let as_carrier = carrier.cost(&form.carrier, coded.clone());
+        let as_pack = pack.cost(&pack_paid, plain.clone());
+        let as_carrier = carrier.cost(&carrier_paid, coded.clone());
         if as_pack.is_some_and(|bytes| as_carrier.is_none_or(|coded| bytes < coded)) {
             plain.for_each(|piece| {
                 form.pack.insert(piece);
+                pack_paid.insert(piece);
             });
         } else {
             coded.for_each(|piece| {
                 form.carrier.insert(piece);
+                carrier_paid.insert(piece);
             });
         }
     }
@@ -104,9 +114,8 @@ pub(super) fn by_frame(frames: &FrameMap, carrier: Holding<'_>, pack: Holding<'_
 /// carrier is wanted; else only what shows the table.
 pub(super) fn without_table(carrier: Holding<'_>, pack: Holding<'_>, eager: bool) -> Form {
     let (coded, plain) = (carrier.have.len(), pack.have.len());
-    let none = PieceSet::empty;
-    let as_pack = pack.cost(&none(plain), 0..plain);
-    let as_carrier = carrier.cost(&none(coded), 0..coded);
+    let as_pack = pack.cost(&pack.paid(), 0..plain);
+    let as_carrier = carrier.cost(&carrier.paid(), 0..coded);
     if as_pack.is_some_and(|bytes| as_carrier.is_none_or(|coded| bytes < coded)) {
         return Form {
             carrier: PieceSet::empty(coded),
