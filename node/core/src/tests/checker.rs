@@ -155,7 +155,7 @@ impl Checker {
                 let Some(Record::Status(kept)) = kept else {
                     panic!("said before remembered")
                 };
-                assert_eq!(kept.status, *status, "what is said is what is remembered");
+                assert_eq!(kept.status, **status, "what is said is what is remembered");
                 let last = self.last_status.insert(status.rollout.clone(), status.seq);
                 assert!(
                     last.is_none_or(|last| last < status.seq),

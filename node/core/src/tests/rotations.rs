@@ -76,12 +76,13 @@ fn an_order_under_an_unknown_key_makes_a_node_ask_for_the_next_root() {
             world.now.boot = Time(world.now.boot.0 + 100);
             world.brain.handle_timeout(world.now);
             while let Some(action) = world.brain.poll_action() {
-                if let Action::Ask {
-                    ticket,
-                    request: ControlRequest::PullRoot { version },
-                    ..
+                let Action::Ask {
+                    ticket, request, ..
                 } = action
-                {
+                else {
+                    continue;
+                };
+                if let ControlRequest::PullRoot { version } = *request {
                     asked = Some((ticket, version));
                 }
             }
@@ -92,7 +93,7 @@ fn an_order_under_an_unknown_key_makes_a_node_ask_for_the_next_root() {
     world.tell(Event::Unbelieved);
     let (ticket, version) = asks(&mut world).expect("it asks");
     assert_eq!(version, 2);
-    let reply = Some(ControlReply::Document(None));
+    let reply = Some(Box::new(ControlReply::Document(None)));
     world.tell(Event::Answered { ticket, reply });
     assert_eq!(asks(&mut world), None, "the coordinator has none");
 }

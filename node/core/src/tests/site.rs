@@ -172,6 +172,7 @@ impl Site {
                 .expect("an order of the coordinator");
             self.send(to, order);
         }
+        let reply = reply.map(Box::new);
         self.send(to, Event::Answered { ticket, reply });
     }
 
@@ -289,7 +290,7 @@ impl Site {
             Event::Asked {
                 ticket: question,
                 from,
-                request,
+                request: Box::new(request),
             },
         );
     }
@@ -339,7 +340,7 @@ impl Site {
                 request,
                 own_statuses,
             } if to.node == node(9000) => {
-                self.ask_coordinator(id, ticket, request, own_statuses);
+                self.ask_coordinator(id, ticket, *request, own_statuses);
             }
             Action::Ask {
                 ticket,
@@ -347,15 +348,15 @@ impl Site {
                 mut request,
                 own_statuses,
             } => {
-                if let ControlRequest::Report { statuses } = &mut request {
+                if let ControlRequest::Report { statuses } = &mut *request {
                     let key = &member.key;
                     statuses.extend(own_statuses.iter().map(|s| s.sign(key)));
                 }
-                self.ask(id, to.node, ticket, request);
+                self.ask(id, to.node, ticket, *request);
             }
             Action::Reply { ticket, reply } => {
                 let (asker, question) = self.questions.remove(&ticket).expect("a question");
-                self.answer(asker, question, Some(reply));
+                self.answer(asker, question, Some(*reply));
             }
             Action::Step { ticket, .. } => {
                 self.send(

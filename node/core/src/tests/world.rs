@@ -282,7 +282,7 @@ impl World {
         };
         self.answers.push_back(Event::Answered {
             ticket,
-            reply: Some(reply),
+            reply: Some(Box::new(reply)),
         });
     }
 
@@ -365,7 +365,7 @@ impl World {
                 request,
                 own_statuses,
                 ..
-            } => match request {
+            } => match *request {
                 ControlRequest::Uplink { after, .. } => self.uplink(ticket, after.n, own_statuses),
                 ControlRequest::PullDocument { digest } => {
                     let document = self
@@ -377,7 +377,7 @@ impl World {
                     self.answers.extend(document);
                     self.answers.push_back(Event::Answered {
                         ticket,
-                        reply: Some(reply),
+                        reply: Some(Box::new(reply)),
                     });
                 }
                 _ => self.answers.push_back(Event::Answered {

@@ -297,7 +297,7 @@ impl World {
                     to,
                     request,
                     ..
-                } => self.ask(n, ticket, to.node, request),
+                } => self.ask(n, ticket, to.node, *request),
                 Action::Remember(record) => {
                     if let Record::Peers(peers) = *record {
                         self.records.insert(n, peers);

@@ -116,7 +116,7 @@ impl World {
                     self.nodes[n].disk[&carrier].have.contains(0),
                     "a table is read before it is here"
                 );
-                let frames = self.of_pack(&pack).frames.clone();
+                let frames = self.of_pack(&pack).frames.clone().into();
                 self.answer(soon, n, Input::FramesRead(ticket, Some(frames)));
             }
             Action::Decode {

@@ -346,7 +346,7 @@ impl Running {
                 self.post(5, What::Tell(n, Input::IndexRead(ticket, index)));
             }
             Action::ReadFrames { ticket, .. } => {
-                let frames = Some(self.release.frames.clone());
+                let frames = Some(self.release.frames.clone().into());
                 self.post(2, What::Tell(n, Input::FramesRead(ticket, frames)));
             }
             Action::Decode {
