@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use node_core::contract::Wish;
+use protocol::{RolloutId, Span};
 use serde_json::Value;
 
 use crate::config::ListenAsked;
-use crate::driver::status;
+use crate::driver::{status, wishes};
 use crate::enroll::{self, InstallerFile};
 use crate::inventory;
 use crate::run::{self, RunOptions};
@@ -46,6 +48,27 @@ enum Command {
     Why(Asked),
     /// What the node knows of its machine.
     Inventory(Asked),
+    /// Put an installation off, as far as its plan lets the user
+    Defer {
+        /// The node and the rollout.
+        #[command(flatten)]
+        about: About,
+        /// For so long, such as 4h or 2d; a day otherwise.
+        #[arg(long = "for", value_name = "TIME", value_parser = span)]
+        length: Option<Span>,
+    },
+    /// Do not wait for the user any more; windows and orders still hold
+    InstallNow(About),
+}
+
+/// What a wish is about.
+#[derive(Args)]
+struct About {
+    /// The node's directory.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The rollout, if more than one can be meant.
+    rollout: Option<RolloutId>,
 }
 
 #[derive(Args)]
@@ -146,6 +169,8 @@ async fn perform(command: Command) -> (&'static str, Result<(), String>) {
         Command::Status(asked) => ("read the status", show_status(&asked).await),
         Command::Why(asked) => ("say why", show_why(&asked).await),
         Command::Inventory(asked) => ("take the inventory", show_inventory(&asked)),
+        Command::Defer { about, length } => ("put it off", wish(about, Wish::Defer(length)).await),
+        Command::InstallNow(about) => ("install now", wish(about, Wish::InstallNow).await),
     }
 }
 
@@ -215,6 +240,13 @@ fn show_inventory(asked: &Asked) -> Result<(), String> {
     print_json(&serde_json::to_value(taken).map_err(line)?)
 }
 
+async fn wish(about: About, wish: Wish) -> Result<(), String> {
+    crate::config::NodeConfig::load(&about.dir).map_err(line)?;
+    let answer = wishes::wish(&about.dir, about.rollout, wish).await;
+    println!("{}", answer.map_err(line)??);
+    Ok(())
+}
+
 async fn ask(dir: &Path) -> Result<Value, String> {
     // A directory that is no node's says so; it has no socket to fail on.
     crate::config::NodeConfig::load(dir).map_err(line)?;
@@ -259,6 +291,21 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn span(text: &str) -> Result<Span, String> {
+    let wrong = || format!("{text:?} is no length of time such as 30m, 4h or 2d");
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(wrong)?;
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Span::from_secs(u64::from(number) * seconds))
+}
+
 fn listen(text: &str) -> Result<SocketAddr, String> {
     let whole = text.parse::<SocketAddr>().ok();
     whole
@@ -283,5 +330,12 @@ mod tests {
         assert!(listen("here").is_err());
         assert_eq!(label("a=b=c").unwrap(), ("a".into(), "b=c".into()));
         assert!(label("=x").is_err() && label("x").is_err());
+        assert_eq!(span("4h").unwrap(), Span::from_secs(4 * 3600));
+        assert_eq!(span("30m").unwrap(), Span::from_secs(1800));
+        assert!(
+            ["", "4", "h", "-1d", "4ü", "9999999999d"]
+                .iter()
+                .all(|t| span(t).is_err())
+        );
     }
 }

@@ -44,6 +44,15 @@ pub struct NodeConfig {
     pub epoch: u32,
     /// Wall time of the enrolment, by this machine's clock.
     pub enrolled: Time,
+    /// Its IANA zone, if that is another than the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Whether its link is paid by the byte, if anybody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metered: Option<bool>,
+    /// Program and arguments that show a line to the machine's user; the line is added as the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
 }
 
 /// What a node is for, as it is written.
@@ -286,6 +295,9 @@ mod tests {
             origins: Vec::new(),
             epoch: 0,
             enrolled: Time::from_secs(1),
+            zone: None,
+            metered: None,
+            notify: Vec::new(),
         };
         config.store(dir).unwrap();
         config
@@ -326,12 +338,19 @@ mod tests {
             epoch: 3,
             ..least.clone()
         };
+        let laptop = NodeConfig {
+            zone: Some("Europe/Berlin".into()),
+            metered: Some(true),
+            notify: vec!["notify-send".into(), "Tidegate".into()],
+            ..least.clone()
+        };
         let write = |config: &NodeConfig| {
             config.store(dir.path()).unwrap();
             fs::read(NodeConfig::path(dir.path())).unwrap()
         };
         let samples = [
             ("endpoint.json".into(), write(&least)),
+            ("laptop.json".into(), write(&laptop)),
             ("origin.json".into(), write(&whole)),
         ];
         crate::golden::check("node-config", &samples, |bytes| {

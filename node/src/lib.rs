@@ -9,6 +9,7 @@ pub mod config;
 pub mod content;
 pub mod driver;
 pub mod enroll;
+pub mod facts;
 pub mod install;
 pub mod inventory;
 pub mod net;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{ConfigError, NodeConfig, Role};
 use crate::driver::status::{self, StatusError};
 use crate::driver::{self, Clock, Driver, Intake, Parts, Shelf};
+use crate::facts::Facts;
 use crate::install::Installer;
 use crate::net::control::{Control, ControlConfig, StartError};
 use crate::net::data::{DataConfig, DataError, DataPlane};
@@ -190,6 +191,8 @@ pub async fn run_until(
         config: brain,
         memory: loaded.memory,
         reach,
+        facts: Facts::of(dir, &config),
+        notify: config.notify.clone(),
         revocations,
         intake: Intake::new(trust, admission, clock.clone(), revocations),
         clock,
@@ -202,7 +205,7 @@ pub async fn run_until(
     };
 
     let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
-    let mut helpers = Helpers(vec![status::serve(dir, ask)?]);
+    let mut helpers = Helpers(status::serve(dir, ask)?.into());
     if config.role == Role::Origin {
         let incoming = driver::incoming_directory(dir);
         fs::create_dir_all(&incoming).map_err(|source| RunError::Directory {

@@ -264,6 +264,7 @@ impl Fleet {
                 wave("rest", Members::Rest),
             ],
             test: None,
+            constraints: Default::default(),
             lease_ttl: Span::from_secs(60),
             created: CREATED,
             not_after: EXPIRES,

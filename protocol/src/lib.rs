@@ -9,11 +9,13 @@
 pub mod audit;
 pub mod blob;
 pub mod carrier;
+pub mod constraints;
 pub mod enroll;
 pub mod envelope;
 pub mod feed;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
+pub mod hours;
 pub mod ids;
 pub mod index;
 pub mod limits;
@@ -30,6 +32,7 @@ pub mod topology;
 pub mod trust;
 pub mod versioned;
 pub mod wire;
+pub mod zones;
 
 pub use blob::BlobRef;
 pub use ids::{FleetId, Hash, NodeId, PublicKey, RolloutId, Seq, SiteId};

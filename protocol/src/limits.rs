@@ -71,6 +71,10 @@ pub const SITES_MAX: usize = 20_000;
 pub const WAVES_MAX: usize = 256;
 /// Cohorts that a plan may declare; each is a bit of a node's word.
 pub const COHORTS_MAX: usize = 16;
+/// Windows of a plan; as many blackouts, and as many quiet hours.
+pub const HOURS_MAX: usize = 32;
+/// Change freezes of a plan.
+pub const FREEZES_MAX: usize = 32;
 /// A node that had leave to start for so long and did not is not waited for by its wave's gate: long
 /// enough for a maintenance window a day.
 pub const ABSENT_AFTER: Span = Span::from_secs(25 * 3600);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraints::Constraints;
 use crate::ids::{FleetId, Hash, NodeId, PublicKey, RolloutId, SiteId};
 use crate::limits::{COHORTS_MAX, PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
 use crate::positions::position;
@@ -44,6 +45,9 @@ pub struct RolloutPlan {
     /// Judges the outcomes of all waves together, beside each wave's own gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<SequentialTest>,
+    /// When its nodes may start, beside waves and leases.
+    #[serde(default, skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
     /// A go-lease lives so long on the boot clock from its receipt.
     pub lease_ttl: Span,
     /// Resolved at.
@@ -243,6 +247,7 @@ impl Statement for RolloutPlan {
             ));
         }
         self.test.iter().try_for_each(SequentialTest::check)?;
+        self.constraints.check()?;
         if self.lease_ttl == Span::ZERO {
             return Err("a lease must live for some time".into());
         }
@@ -287,6 +292,9 @@ pub struct Proposal {
     /// See [`RolloutPlan::test`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<SequentialTest>,
+    /// See [`RolloutPlan::constraints`].
+    #[serde(default, skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
     /// See [`RolloutPlan::lease_ttl`].
     pub lease_ttl: Span,
     /// See [`RolloutPlan::not_after`].
@@ -342,7 +350,8 @@ impl Statement for Proposal {
         if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
             return Err(format!("a proposal has 1 to {WAVES_MAX} waves"));
         }
-        self.test.iter().try_for_each(SequentialTest::check)
+        self.test.iter().try_for_each(SequentialTest::check)?;
+        self.constraints.check()
     }
 }
 

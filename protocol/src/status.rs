@@ -125,6 +125,17 @@ pub enum WaitingFor {
     Expired,
 }
 
+impl WaitingFor {
+    /// Whether only the node itself can know of it: its clock, its user, its machine.
+    pub fn is_of_the_node(self) -> bool {
+        use WaitingFor as W;
+        matches!(
+            self,
+            W::Window | W::Freeze | W::Deferral | W::Disk | W::Power | W::Link
+        )
+    }
+}
+
 /// Whether the coordinator hears of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Reachability {

@@ -487,6 +487,8 @@ impl Island {
                         .banned(self.time(), n, (peer, lies.is_some()), event);
                 }
             }
+            // These machines have no users.
+            Action::GiveNotice { .. } | Action::Granted { .. } => {}
             Action::Note { event, line } => {
                 let line = format!("{}: {line}", self.machines[n].node().short());
                 self.note(event, line);

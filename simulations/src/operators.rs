@@ -99,6 +99,7 @@ impl Hub {
             },
             waves: shared.scenario.drafts(spec, self.clock().wall)?,
             test: None,
+            constraints: Default::default(),
             lease_ttl: Span::from_secs(self.shared.scenario.rollout.lease_ttl_s),
             not_after: EXPIRES,
         };

@@ -340,7 +340,21 @@ impl World {
     /// # Panics
     /// When a command fails.
     pub fn roll_out(&self, version: &str, waves: &[&str]) -> RolloutId {
-        let id = self.propose(version, waves);
+        self.roll_out_as(&format!("app-{version}"), version, waves, &[])
+    }
+
+    /// The same under a name of its own, with `more` said about it.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn roll_out_as(
+        &self,
+        name: &str,
+        version: &str,
+        waves: &[&str],
+        more: &[&str],
+    ) -> RolloutId {
+        let id = self.propose_as(name, version, waves, more);
         for operator in ["op2", "op3"] {
             self.tidegate(&[
                 "rollout",
@@ -359,20 +373,21 @@ impl World {
     /// # Panics
     /// When the command fails.
     pub fn propose(&self, version: &str, waves: &[&str]) -> RolloutId {
-        let (release, id, key) = (
-            format!("app@{version}"),
-            format!("app-{version}"),
-            self.key("op1"),
-        );
+        self.propose_as(&format!("app-{version}"), version, waves, &[])
+    }
+
+    fn propose_as(&self, name: &str, version: &str, waves: &[&str], more: &[&str]) -> RolloutId {
+        let (release, key) = (format!("app@{version}"), self.key("op1"));
         let mut propose = vec![
-            "rollout", "propose", &release, "--id", &id, "--key", &key, "--preset", "fast",
+            "rollout", "propose", &release, "--id", name, "--key", &key, "--preset", "fast",
             "--soak", "200ms", "--lease", "20s",
         ];
+        propose.extend(more);
         for wave in waves {
             propose.extend(["--wave", wave]);
         }
         self.tidegate(&propose);
-        id.parse().expect("a rollout's name")
+        name.parse().expect("a rollout's name")
     }
 
     /// The coordinator's view of a rollout; `None` while it does not answer.

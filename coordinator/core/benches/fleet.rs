@@ -153,6 +153,7 @@ impl Bench {
             },
             waves: Preset::Normal.waves(CREATED),
             test: None,
+            constraints: Default::default(),
             lease_ttl: Span::from_secs(600),
             not_after: EXPIRES,
         };

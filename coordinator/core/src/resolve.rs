@@ -41,6 +41,11 @@ pub(crate) fn resolve(
             release.product, release.version
         ));
     }
+    if let Some(zone) = proposal.constraints.unknown_zones().first() {
+        return Err(format!(
+            "the IANA database has no zone {zone}; zones are written like Europe/Berlin"
+        ));
+    }
     check_sites(proposal, fleet)?;
     let all = candidates(proposal, &salt, fleet);
     if all.is_empty() {
@@ -86,6 +91,7 @@ pub(crate) fn resolve(
         targets: proposal.targets.clone(),
         waves,
         test: proposal.test.clone(),
+        constraints: proposal.constraints.clone(),
         lease_ttl: proposal.lease_ttl,
         created: now.wall,
         not_after: proposal.not_after,

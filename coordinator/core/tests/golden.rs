@@ -88,6 +88,7 @@ fn events() -> Vec<(String, LedgerEvent)> {
             },
         }],
         test: None,
+        constraints: Default::default(),
         lease_ttl: Span::from_secs(60),
         not_after: EXPIRES,
     };

@@ -7,6 +7,7 @@ use coordinator_core::presets::Preset;
 use protocol::plan::{Priority, Selector};
 use protocol::{NodeId, RolloutId, SiteId, Span};
 
+use super::terms::Terms;
 use super::units::{self, Rate};
 
 pub mod trust;
@@ -394,9 +395,6 @@ pub struct RolloutSimulate {
     /// It would start so long from now [default: now]
     #[arg(long, value_parser = units::span, value_name = "TIME")]
     pub start_in: Option<Span>,
-    /// Every node should have it so long after the start [default: when the plan ends]
-    #[arg(long, value_parser = units::span, value_name = "TIME")]
-    pub deadline: Option<Span>,
     /// What the origin sends to all sites together [default: no limit]
     #[arg(long, value_parser = units::rate, value_name = "RATE")]
     pub origin_rate: Option<Rate>,
@@ -444,6 +442,9 @@ pub struct RolloutShape {
     /// Our priority
     #[arg(long, value_enum, default_value = "medium")]
     pub priority: PriorityArg,
+    /// When nodes may start.
+    #[command(flatten)]
+    pub terms: Terms,
     /// A go-lease lives so long without renewal
     #[arg(long, default_value = "60s", value_parser = units::span)]
     pub lease: Span,

@@ -17,7 +17,7 @@ use protocol::{FleetId, PublicKey, RolloutId};
 use super::args::{
     Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutShape, RolloutSigned,
 };
-use super::{output, release, setup, simulate, units};
+use super::{output, release, setup, simulate, terms, units};
 use crate::api::Client;
 use crate::api::messages::{ProblemReport, Progress};
 use crate::directory::Directory;
@@ -153,6 +153,7 @@ pub async fn draft(
         },
         waves: units::drafts(&selectors, now, &gate),
         test: Some(test),
+        constraints: ask.terms.constraints(now),
         lease_ttl: ask.lease,
         not_after: now + ask.valid,
     })
@@ -489,6 +490,9 @@ fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
         if !cohorts.is_empty() {
             output::line(&format!("cohorts  {}", cohorts.join(", ")))?;
         }
+    }
+    for line in terms::described(&plan.constraints) {
+        output::line(&format!("when     {line}"))?;
     }
     Ok(())
 }

@@ -18,13 +18,14 @@ const SITES_SHOWN: usize = 10;
 pub async fn run(ask: RolloutSimulate) -> anyhow::Result<()> {
     let client = setup::client(&ask.at.dir)?;
     let fleet = rollout::fleet(&ask.at.dir)?;
+    let deadline = ask.shape.terms.deadline;
     // nobody proposes it
     let proposal = rollout::draft(&client, fleet, ask.shape, PublicKey([0; 32])).await?;
     let usual = Assumptions::default();
     let start = units::wall_now() + ask.start_in.unwrap_or(Span::ZERO);
     let question = Question {
         start: Some(start),
-        deadline: ask.deadline.map(|deadline| start + deadline),
+        deadline: deadline.map(|deadline| start + deadline),
         assumptions: Assumptions {
             origin_bytes_per_s: ask.origin_rate.and_then(|rate| rate.0),
             install: ask.install.unwrap_or(usual.install),

@@ -312,6 +312,7 @@ impl Install {
     /// The last look before the switch: no lease, no switch.
     fn switch_with_leave(mut self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         let attempt = self.journal.attempt;
+        task.give_notice(rooms);
         if let Err(wait) = task.permission(rooms) {
             task.say(wait.on, &wait.why, attempt, rooms);
             return self.with(Awaits::Leave);

@@ -14,6 +14,7 @@ mod installed;
 mod lease;
 mod library;
 mod membership;
+mod offers;
 mod orders;
 mod outbox;
 mod precedence;

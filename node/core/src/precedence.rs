@@ -7,10 +7,14 @@
 //! 4. the wave: its floor `not_before`, which no online key can move, and its opening;
 //! 5. the lease;
 //! 6. a safeguard that holds the node's cohort, and the node's place among those whom the lease lets start
-//!    before the release has proved itself ([`turn`]).
+//!    before the release has proved itself ([`turn`]);
+//! 7. what the plan lays down about times, user and machine, in the order of
+//!    [`protocol::constraints`]: freeze, blackout, window, quiet hours, user, space, power, link ([`times`]);
+//! 8. another installation on this machine.
 //!
 //! The same question is asked when an installation starts and again right before its switch.
 
+use protocol::constraints::Case;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
@@ -21,6 +25,7 @@ use protocol::{Now, Time, Verified};
 use crate::contract::Config;
 use crate::lease::{LeaseState, Leases};
 use crate::library::Library;
+use crate::offers::Offers;
 use crate::orders::Orders;
 
 /// Why not now.
@@ -147,6 +152,28 @@ pub(crate) fn turn(
             format!("others of wave {wave} go first"),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Whether times, user and machine are as the plan wants them, and until which boot time that surely
+/// stays so.
+pub(crate) fn times(
+    plan: &Verified<RolloutPlan>,
+    offers: &Offers,
+    now: Now,
+) -> Result<Option<Time>, Wait> {
+    let case = Case {
+        priority: plan.priority,
+        machine: offers.machine(),
+        offer: offers.of(&plan.rollout),
+    };
+    match plan.constraints.admits(now.wall, case) {
+        Ok(until) => Ok(until.map(|until| boot_of(until, now))),
+        Err(held) => Err(Wait {
+            on: State::Waiting(held.by.waiting_for()),
+            why: held.why,
+            until: held.until.map(|until| boot_of(until, now)),
+        }),
     }
 }
 

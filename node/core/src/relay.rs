@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::feed::StageCounts;
 use protocol::limits::{FEED_GATHER, FEED_STARTED, FEED_URGENT, STATUSES_MAX};
 use protocol::orders::{Mark, Receipt};
-use protocol::status::{Bucket, Milestone, NodeStatus, Reachability, SignedStatus, bucket};
+use protocol::status::{Bucket, Milestone, NodeStatus, Reachability, SignedStatus, State, bucket};
 use protocol::{NodeId, RolloutId, Seq, Span, Time, Verified};
 
 use crate::outbox::Outbox;
@@ -52,7 +52,9 @@ impl Due {
 
     /// Whether `new` says nothing upward that `old` did not.
     pub(crate) fn covers(old: &NodeStatus, new: &NodeStatus, handful: bool) -> bool {
-        let same = if handful {
+        // That a window or a person holds a node back is known nowhere else, and is told once.
+        let constrained = matches!(new.state, State::Waiting(on) if on.is_of_the_node());
+        let same = if handful || constrained {
             old.state == new.state
         } else {
             old.state.milestone() == new.state.milestone()

@@ -83,6 +83,12 @@ impl Rollout {
         };
     }
 
+    /// Whether its user may still say something about it.
+    pub(crate) fn may_be_wished(&self) -> bool {
+        let asks = self.task.plan.constraints.user.is_some();
+        asks && (self.is_waiting() || self.awaits_leave())
+    }
+
     /// Whether nothing was begun, so that the plan may be exchanged or the node leave it.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Waiting)
@@ -194,6 +200,7 @@ impl Rollout {
             self.task
                 .say(State::Staged, "every byte is here and verified", 1, rooms);
         }
+        self.task.give_notice(rooms);
         match self.task.permission(rooms) {
             Ok(leave) if rooms.busy => {
                 self.wake = Some(leave.until);

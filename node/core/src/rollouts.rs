@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::status::State;
 use protocol::{Hash, RolloutId, SiteId, Span, Time};
 
-use crate::contract::{Failure, JournalRecord, RecordKey, Standing, StepOutcome, Ticket};
+use crate::contract::{Failure, JournalRecord, RecordKey, Standing, StepOutcome, Ticket, Wish};
 use crate::library::Library;
+use crate::offers::wished;
 use crate::orders::Orders;
 use crate::report::Reports;
 use crate::rollout::Rollout;
@@ -141,6 +142,37 @@ impl Rollouts {
                 rollout.give_way(rooms);
             }
         }
+    }
+
+    /// Does what the machine's user wishes, and says what came of it.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(crate) fn wished(
+        &self,
+        rollout: Option<&RolloutId>,
+        wish: Wish,
+        rooms: &mut Rooms<'_>,
+    ) -> Result<String, String> {
+        let open: Vec<&Rollout> = self.all().filter(|r| r.may_be_wished()).collect();
+        let meant = match rollout {
+            Some(id) => open.into_iter().find(|r| r.task.rollout() == id),
+            None if open.len() > 1 => {
+                let names: Vec<_> = open.iter().map(|r| r.task.rollout().as_str()).collect();
+                return Err(format!("which of {} is meant?", names.join(", ")));
+            }
+            None => open.into_iter().next(),
+        };
+        let Some(meant) = meant else {
+            return Err("no rollout waits for a word of this machine's user".into());
+        };
+        let (task, now) = (&meant.task, rooms.now);
+        let line = format!("{}: the user wishes to {}", task.rollout(), wished(wish));
+        rooms.out.note("wish", line);
+        let constraints = &task.plan.constraints;
+        rooms
+            .offers
+            .grant(task.rollout(), wish, constraints, now, rooms.out)
     }
 
     /// When time alone may move something on.

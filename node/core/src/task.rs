@@ -12,9 +12,10 @@ use crate::counters::Counters;
 use crate::installed::Installed;
 use crate::lease::Leases;
 use crate::library::Library;
+use crate::offers::Offers;
 use crate::orders::Orders;
 use crate::outbox::Outbox;
-use crate::precedence::{Leave, Wait, permission, turn};
+use crate::precedence::{Leave, Wait, permission, times, turn};
 use crate::report::Reports;
 use crate::swarm::Swarm;
 
@@ -26,6 +27,7 @@ pub(crate) struct Rooms<'a> {
     pub(crate) leases: &'a Leases,
     pub(crate) library: &'a Library,
     pub(crate) installed: &'a mut Installed,
+    pub(crate) offers: &'a mut Offers,
     pub(crate) counters: &'a mut Counters,
     pub(crate) reports: &'a mut Reports,
     pub(crate) swarm: &'a mut Swarm,
@@ -94,6 +96,26 @@ impl Task {
 
     /// Whether an install may start or switch now.
     pub(crate) fn permission(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
+        let leave = self.ordered(rooms)?;
+        let until = times(&self.plan, rooms.offers, rooms.now)?;
+        Ok(Leave {
+            until: until.map_or(leave.until, |until| until.min(leave.until)),
+        })
+    }
+
+    /// Tells the user once that the node's turn has come, if the plan asks for that.
+    pub(crate) fn give_notice(&self, rooms: &mut Rooms<'_>) {
+        let (id, plan) = (self.rollout(), &self.plan);
+        let due = plan.constraints.user.is_some() && rooms.offers.of(id).is_none();
+        if due && self.ordered(rooms).is_ok() {
+            let (now, out) = (rooms.now, &mut *rooms.out);
+            let offers = &mut *rooms.offers;
+            offers.give_notice(id, &self.name(), &plan.constraints, now, out);
+        }
+    }
+
+    /// Whether orders and metadata let it start: it is the node's turn.
+    fn ordered(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
         let leave = permission(
             rooms.orders,
             rooms.leases,

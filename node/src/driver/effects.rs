@@ -124,6 +124,17 @@ impl Driver {
             }
             Action::Ban { peer, event } => self.ban(peer, event),
             Action::Pace { site, bytes_per_s } => self.data.set_pace(site, bytes_per_s),
+            Action::GiveNotice { rollout, line } => {
+                tracing::info!(event = "notice", "{rollout}: {line}");
+                self.tasks
+                    .spawn(crate::install::show(self.notify.clone(), line));
+            }
+            Action::Granted { ticket, answer } => {
+                if let Some(reply) = self.wishes.remove(&ticket) {
+                    // Whoever wished may have gone.
+                    let _ = reply.send(answer);
+                }
+            }
             Action::Note { event, line } => tracing::info!(event, "{line}"),
         }
     }

@@ -13,6 +13,7 @@ mod intake;
 mod notes;
 mod shelf;
 pub mod status;
+pub mod wishes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,13 +32,14 @@ pub use incoming::{directory as incoming_directory, watch as watch_incoming};
 pub use intake::{Intake, Question, issuing_cas};
 pub use shelf::Shelf;
 
+use crate::facts::Facts;
 use crate::net::control::{Control, ControlEvent};
 use crate::net::data::{DataEvent, DataPlane, FetchHandle};
 use crate::net::identity::Identity;
 use crate::reach::Reach;
 use crate::store::records::{Change, Records, RecordsError};
 use notes::Notes;
-use status::{Report, StatusRequest};
+use status::{Report, Request};
 
 /// Results of effects that wait for the loop; an effect that finds the channel full waits.
 const INPUTS_MAX: usize = 1024;
@@ -70,6 +72,10 @@ pub struct Parts {
     pub memory: Memory,
     /// Finds this machine's addresses.
     pub reach: Reach,
+    /// Reads what the machine is like.
+    pub facts: Facts,
+    /// Program and arguments that show a line to the machine's user; none: nobody is told.
+    pub notify: Vec<String>,
     /// The revocation list that is in force already.
     pub revocations: Option<Hash>,
     /// What believes statements.
@@ -109,6 +115,9 @@ pub struct Driver {
     identity: Arc<Identity>,
     config: Config,
     reach: Reach,
+    facts: Facts,
+    notify: Vec<String>,
+    wishes: BTreeMap<Ticket, oneshot::Sender<Result<String, String>>>,
     looked: Time,
     intake: Intake,
     clock: Arc<Clock>,
@@ -150,11 +159,15 @@ impl Driver {
         }
         let addresses = parts.reach.addresses(&parts.control.listen_addrs());
         brain.handle(now, Event::Addresses(addresses));
+        brain.handle(now, Event::Machine(parts.facts.read()));
         Driver {
             brain,
             identity: parts.identity,
             config: parts.config,
             reach: parts.reach,
+            facts: parts.facts,
+            notify: parts.notify,
+            wishes: BTreeMap::new(),
             looked: now.boot,
             intake: parts.intake,
             floor_kept: parts.clock.floor(),
@@ -187,7 +200,7 @@ impl Driver {
     /// When the disk refuses to remember and the node is told to stop meanwhile.
     pub async fn drive(
         mut self,
-        mut questions: mpsc::Receiver<StatusRequest>,
+        mut requests: mpsc::Receiver<Request>,
     ) -> Result<(), RecordsError> {
         let mut stop = self.stop.clone();
         self.perform().await?;
@@ -195,9 +208,7 @@ impl Driver {
             let wake = self.wake();
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                Some(question) = questions.recv() => {
-                    let _ = question.send(self.report());
-                }
+                Some(request) = requests.recv() => self.requested(request),
                 Some(input) = self.inputs.recv() => self.take(input),
                 Some(event) = self.control_events.recv() => self.heard(event),
                 Some(event) = self.data_events.recv() => self.asked_for_data(event),
@@ -231,8 +242,28 @@ impl Driver {
         }
     }
 
-    /// A machine that moved says so.
+    fn requested(&mut self, request: Request) {
+        match request {
+            Request::Report(reply) => {
+                let _ = reply.send(self.report());
+            }
+            Request::Wish(rollout, wish, reply) => {
+                let ticket = Ticket(self.asked_next);
+                self.asked_next += 1;
+                // Answered before the loop goes on, so there is never more than one.
+                self.wishes.insert(ticket, reply);
+                self.tell(Event::Wished {
+                    ticket,
+                    rollout,
+                    wish,
+                });
+            }
+        }
+    }
+
+    /// A machine that moved or changed says so.
     fn look_around(&mut self) {
+        self.tell(Event::Machine(self.facts.read()));
         let listening = self.control.listen_addrs();
         let contact = self.reach.contact(&listening);
         if contact != self.config.contact && contact.data.is_some() {

@@ -1,4 +1,5 @@
-//! The status socket: whoever may open `DIR/run/status.sock` gets one JSON object and an end.
+//! The status socket: whoever may open `DIR/run/status.sock` gets one JSON object and an end. Beside it stands the
+//! socket for wishes ([`super::wishes`]).
 
 use std::fs;
 use std::io;
@@ -6,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_core::contract::Snapshot;
+use node_core::contract::{Snapshot, Wish};
 use protocol::wire::Contact;
-use protocol::{FleetId, Hash, NodeId, SiteId, Time};
+use protocol::{FleetId, Hash, NodeId, RolloutId, SiteId, Time};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,8 +26,17 @@ const REPORT_MAX_BYTES: u64 = 64 << 20;
 /// A Unix socket's path fits about so much; a longer one is opened through its directory.
 const SOCKET_PATH_MAX: usize = 100;
 
-/// Asks the loop for a report.
-pub type StatusRequest = oneshot::Sender<Report>;
+/// What is asked of the loop on its sockets.
+pub enum Request {
+    /// A report.
+    Report(oneshot::Sender<Report>),
+    /// A wish of the machine's user, about a rollout or the one that can be meant.
+    Wish(
+        Option<RolloutId>,
+        Wish,
+        oneshot::Sender<Result<String, String>>,
+    ),
+}
 
 /// Where a node stands.
 #[derive(Clone, Debug, Serialize)]
@@ -136,16 +146,30 @@ fn door(path: &Path) -> io::Result<Door> {
     })
 }
 
-/// Opens the socket and serves it until the returned task is aborted.
+/// Opens both sockets and serves them until the returned tasks are aborted.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When a socket cannot be made.
 pub fn serve(
     dir: &Path,
-    questions: mpsc::Sender<StatusRequest>,
+    requests: mpsc::Sender<Request>,
+) -> Result<[tokio::task::JoinHandle<()>; 2], StatusError> {
+    let wishes = requests.clone();
+    Ok([
+        listen(socket_path(dir), move |stream| {
+            report(stream, requests.clone())
+        })?,
+        listen(super::wishes::socket_path(dir), move |stream| {
+            super::wishes::serve(stream, wishes.clone())
+        })?,
+    ])
+}
+
+fn listen<F: Future<Output = Option<()>> + Send + 'static>(
+    path: PathBuf,
+    serve: impl Fn(UnixStream) -> F + Send + 'static,
 ) -> Result<tokio::task::JoinHandle<()>, StatusError> {
     use std::os::unix::fs::PermissionsExt;
-    let path = socket_path(dir);
     let refuse = |source| StatusError::Socket {
         path: path.clone(),
         source,
@@ -168,18 +192,18 @@ pub fn serve(
             let Ok(room) = askers.clone().try_acquire_owned() else {
                 continue;
             };
-            let questions = questions.clone();
+            let served = serve(stream);
             tokio::spawn(async move {
-                let _ = tokio::time::timeout(PATIENCE, report(stream, questions)).await;
+                let _ = tokio::time::timeout(PATIENCE, served).await;
                 drop(room);
             });
         }
     }))
 }
 
-async fn report(mut stream: UnixStream, questions: mpsc::Sender<StatusRequest>) -> Option<()> {
+async fn report(mut stream: UnixStream, requests: mpsc::Sender<Request>) -> Option<()> {
     let (ask, answer) = oneshot::channel();
-    questions.send(ask).await.ok()?;
+    requests.send(Request::Report(ask)).await.ok()?;
     let json = serde_json::to_vec(&answer.await.ok()?).ok()?;
     stream.write_all(&json).await.ok()?;
     stream.shutdown().await.ok()
@@ -196,24 +220,39 @@ pub async fn read(dir: &Path) -> Result<serde_json::Value, StatusError> {
         source,
     };
     let ask = async {
-        let door = door(&path)?;
-        let stream = UnixStream::connect(&door.path).await?;
+        let stream = connect(&path).await?;
         let mut json = Vec::new();
         stream.take(REPORT_MAX_BYTES).read_to_end(&mut json).await?;
-        Ok(json)
+        io::Result::Ok(json)
     };
-    let json = match tokio::time::timeout(PATIENCE, ask).await {
-        Ok(Ok(json)) => json,
-        Ok(Err(e)) => {
-            let e: io::Error = e;
-            return Err(match e.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    StatusError::NotRunning(dir.to_owned())
-                }
-                _ => refuse(e),
-            });
-        }
-        Err(_) => return Err(refuse(io::ErrorKind::TimedOut.into())),
-    };
+    let json = patiently(dir, &path, PATIENCE, ask).await?;
     serde_json::from_slice(&json).map_err(|_| refuse(io::ErrorKind::UnexpectedEof.into()))
+}
+
+pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let door = door(path)?;
+    UnixStream::connect(&door.path).await
+}
+
+/// Waits for an exchange with the node of `dir`, and says whose fault it is when nothing comes of it.
+pub(super) async fn patiently<T>(
+    dir: &Path,
+    path: &Path,
+    patience: Duration,
+    exchange: impl Future<Output = io::Result<T>>,
+) -> Result<T, StatusError> {
+    let refuse = |source| StatusError::Socket {
+        path: path.to_owned(),
+        source,
+    };
+    match tokio::time::timeout(patience, exchange).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(e)) => Err(match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                StatusError::NotRunning(dir.to_owned())
+            }
+            _ => refuse(e),
+        }),
+        Err(_) => Err(refuse(io::ErrorKind::TimedOut.into())),
+    }
 }

@@ -225,6 +225,9 @@ pub fn adopt(
         origins: reply.origins.clone(),
         epoch: reply.epoch,
         enrolled: system_time(),
+        zone: None,
+        metered: None,
+        notify: Vec::new(),
     };
     make_directory(dir)?;
     // What an enrolment that was cut short left behind belongs to no node.

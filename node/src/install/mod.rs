@@ -17,6 +17,7 @@
 //! `TIDEGATE_PREVIOUS` (the version that was installed before, or nothing).
 
 mod command;
+mod notice;
 mod process;
 mod slots;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use protocol::{Hash, Verified};
 
 use crate::content::tree::UnpackError;
 use crate::store::blobs::Blob;
+pub use notice::show;
 use process::Run;
 use slots::Places;
 

@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use node_core::contract::{
-    CountersRecord, InstalledRecord, JournalRecord, LeaseRecord, Memory, PeersRecord, Record,
-    RecordKey, StatusRecord,
+    CountersRecord, InstalledRecord, JournalRecord, LeaseRecord, Memory, OfferRecord, PeersRecord,
+    Record, RecordKey, StatusRecord,
 };
 use protocol::envelope::Envelope;
 use protocol::limits::ENVELOPE_MAX_BYTES;
@@ -104,6 +104,7 @@ enum Stored {
     Status(StatusRecord),
     Counters(CountersRecord),
     Peers(PeersRecord),
+    Offer(OfferRecord),
 }
 
 impl Versioned for Stored {
@@ -358,6 +359,7 @@ fn stored(record: &Record) -> Vec<u8> {
         Record::Status(r) => Stored::Status(r.clone()),
         Record::Counters(r) => Stored::Counters(r.clone()),
         Record::Peers(r) => Stored::Peers(r.clone()),
+        Record::Offer(r) => Stored::Offer(r.clone()),
     }
     .to_bytes()
 }
@@ -387,6 +389,7 @@ fn restore(bytes: &[u8], trust: &Trust) -> Result<Record, (&'static str, String)
         Stored::Status(record) => Record::Status(record),
         Stored::Counters(record) => Record::Counters(record),
         Stored::Peers(record) => Record::Peers(record),
+        Stored::Offer(record) => Record::Offer(record),
     })
 }
 

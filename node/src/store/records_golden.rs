@@ -10,9 +10,9 @@ use crate::golden;
 use protocol::fixtures::{Fleet, rollout, site};
 
 golden::variants!(every_record_of of Record: Topology, Plan, Release, Order, Recall, Lease, Journal,
-    Installed, Status, Counters, Peers);
+    Installed, Status, Counters, Peers, Offer);
 golden::variants!(every_key_of of RecordKey: Topology, Plan, Release, Order, Recall, Lease, Journal,
-    Installed, Status, Counters, Peers);
+    Installed, Status, Counters, Peers, Offer);
 golden::variants!(every_subject_of of Subject: Lease, Hold, Recall, Bulletin);
 golden::variants!(every_boundary_of of Boundary: Claimed, StagedVerified, PreHook, SlotWritten,
     SwitchIntent, Switched, RestartArmed, Healthy, Committed, Reported, RollingBack, RolledBack);
@@ -179,6 +179,7 @@ fn every_key_is_written_as_ever() {
         RecordKey::Status(id()),
         RecordKey::Counters,
         RecordKey::Peers,
+        RecordKey::Offer(id()),
     ];
     every_key_of(&keys);
     every_subject_of(keys.iter().filter_map(|key| match key {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use node_core::contract::{Boundary, Failure};
 use protocol::Seq;
+use protocol::constraints::Offer;
 use protocol::fixtures::{self, Fleet};
 use protocol::status::{NodeStatus, State};
 use protocol::wire::Presence;
@@ -89,6 +90,15 @@ pub(super) fn everything(fleet: &Fleet) -> Vec<Record> {
                 leaving: false,
             })],
         }),
+        Record::Offer(OfferRecord {
+            rollout: fixtures::rollout("r1"),
+            offer: Offer {
+                made: Time(5),
+                not_before: Time(6),
+                deferrals: 1,
+                now: true,
+            },
+        }),
         Record::Plan(plan),
         Record::Release(release),
     ]
@@ -154,6 +164,7 @@ fn a_statement_whose_keys_lost_their_role_is_dropped_by_name() {
             | Record::Status(_)
             | Record::Counters(_)
             | Record::Peers(_)
+            | Record::Offer(_)
     )));
     assert_eq!(loaded.dropped.len(), 6);
     assert!(loaded.dropped.iter().all(|(event, _)| *event == "scope"));

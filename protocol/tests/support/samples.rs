@@ -8,10 +8,12 @@ use tidegate_protocol as protocol;
 
 use protocol::audit::AuditEntry;
 use protocol::carrier::{Coding, FrameTable};
+use protocol::constraints::{Constraints, Freeze, Needs, PastDeadline, UserRules};
 use protocol::enroll::{EnrollReply, EnrollRequest, Token};
 use protocol::envelope::Envelope;
 use protocol::feed::{Batch, Roster, Seal, SignedStages, StageCounts, Stages};
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
+use protocol::hours::Hours;
 use protocol::index::{Chunk, Entry, EntryKind, Index};
 use protocol::limits::{ENVELOPE_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
@@ -28,6 +30,7 @@ use protocol::wire::{
     Beat, Claim, Class, ControlReply, ControlRequest, DataRequest, Notice, Presence, Referral,
     SiteMessage,
 };
+use protocol::zones::Zone;
 use protocol::{BlobRef, Hash, Span};
 
 /// Reads bytes and writes them again; an error for people otherwise.
@@ -224,6 +227,10 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
     waves.waves[0].members = Members::Site(site("s1"));
     waves.waves[1].members = Members::PositionBelow(u64::MAX / 4);
     let verified = fleet.verified(&plan);
+    let constrained = RolloutPlan {
+        constraints: constraints(),
+        ..plan.clone()
+    };
     let (recall_order, recall) = fleet.recall(&verified);
     let gate = Gate {
         min_success_ppm: 990_000,
@@ -257,6 +264,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         targets: plan.targets.clone(),
         waves: selectors.into_iter().map(draft).collect(),
         test: None,
+        constraints: Default::default(),
         lease_ttl: Span::from_secs(60),
         not_after: EXPIRES,
     };
@@ -284,6 +292,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".command", &command),
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),
+        statement(fleet, ".constraints", &constrained),
         statement(fleet, "", &proposal),
         statement(fleet, "", &*recall),
         statement(fleet, "", &topology),
@@ -332,6 +341,38 @@ fn audit_proof(fleet: &Fleet) -> Sample {
         }
     };
     binary_and("", &proof, check)
+}
+
+/// One of each.
+fn constraints() -> Constraints {
+    let hours = |text: &str| vec![text.parse::<Hours>().unwrap()];
+    let freeze = Freeze {
+        name: "year end".into(),
+        from: "2026-12-20T00:00".parse().unwrap(),
+        to: "2027-01-02T00:00".parse().unwrap(),
+        zone: Zone::Local,
+        exempt: Some(Priority::Emergency),
+    };
+    Constraints {
+        zone: Zone::Named("Europe/Berlin".into()),
+        windows: hours("sat,sun 22:00-04:00"),
+        blackouts: hours("mon-fri 08:00-18:00"),
+        freezes: vec![freeze],
+        deadline: Some(EXPIRES),
+        past_deadline: PastDeadline::OverrideWindows,
+        quiet: hours("daily 23:30-07:00"),
+        user: Some(UserRules {
+            optional: false,
+            notice: Span::from_secs(900),
+            max_deferrals: 3,
+            grace: Span::from_secs(7 * 86_400),
+        }),
+        needs: Needs {
+            free_disk_bytes: Some(1 << 30),
+            mains: true,
+            unmetered: true,
+        },
+    }
 }
 
 fn root(fleet: &Fleet) -> Sample {

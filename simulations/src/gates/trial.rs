@@ -201,6 +201,7 @@ impl Stage {
             },
             waves: rules.waves(BEGIN),
             test: rules.test(),
+            constraints: Default::default(),
             lease_ttl: Span::from_secs(3600),
             not_after: EXPIRES,
         };

@@ -253,6 +253,7 @@ impl Bench {
             },
             waves,
             test: None,
+            constraints: Default::default(),
             lease_ttl: Span::from_secs(60),
             not_after: EXPIRES,
         }

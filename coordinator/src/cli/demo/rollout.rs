@@ -99,6 +99,7 @@ pub async fn carry_out(
         },
         waves: units::drafts(&waves, now, &gate),
         test: None,
+        constraints: Default::default(),
         lease_ttl: Span::from_secs(30),
         not_after: now + Span::from_secs(86_400),
     };

@@ -159,6 +159,7 @@ impl Town {
             },
             waves: vec![wave],
             test: None,
+            constraints: Default::default(),
             lease_ttl: Span::from_secs(60),
             not_after: now() + Span::from_secs(86_400),
         }

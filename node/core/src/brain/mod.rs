@@ -19,6 +19,7 @@ use crate::installed::Installed;
 use crate::lease::Leases;
 use crate::library::Library;
 use crate::membership::{Membership, Surroundings, Word};
+use crate::offers::Offers;
 use crate::orders::{Orders, Taken, encoded_bytes};
 use crate::outbox::Outbox;
 use crate::pulls::{Pulls, Wanted};
@@ -47,6 +48,7 @@ pub struct Brain {
     installed: Installed,
     reports: Reports,
     rollouts: Rollouts,
+    offers: Offers,
     membership: Membership,
     pulls: Pulls,
     uplink: Uplink,
@@ -99,6 +101,7 @@ impl Brain {
             installed: Installed::default(),
             reports,
             rollouts: Rollouts::default(),
+            offers: Offers::default(),
             membership: Membership::new(&config, peers),
             pulls: Pulls::new(config.seed),
             uplink: Uplink::new(config.tempo),
@@ -132,6 +135,7 @@ impl Brain {
                 Record::Lease(lease) => brain.leases.restore(lease),
                 Record::Journal(journal) => brain.rollouts.restore(journal),
                 Record::Installed(installed) => brain.installed.restore(installed),
+                Record::Offer(offer) => brain.offers.restore(offer),
                 Record::Status(_) | Record::Counters(_) | Record::Peers(_) => {}
                 document => brain.library.restore(&document),
             }
@@ -201,6 +205,23 @@ impl Brain {
                 self.news = News::ALL;
             }
             Event::Moved(contact) => self.membership.set_contact(contact),
+            Event::Machine(machine) => {
+                if !self.offers.set_machine(machine) {
+                    return;
+                }
+                self.news.rollouts = true;
+            }
+            Event::Wished {
+                ticket,
+                rollout,
+                wish,
+            } => {
+                let answer = self.with_rooms(now, |rollouts, _, rooms| {
+                    rollouts.wished(rollout.as_ref(), wish, rooms)
+                });
+                self.out.push(Action::Granted { ticket, answer });
+                self.news.rollouts = true;
+            }
             Event::Roaming(roaming) => {
                 self.membership.set_roaming(roaming);
                 self.swarm.set_roaming(now, roaming);

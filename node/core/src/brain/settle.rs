@@ -321,6 +321,7 @@ impl Brain {
             self.tidied = None;
             self.orders.forget(&rollout, &mut self.out);
             self.leases.forget(&rollout, &mut self.out);
+            self.offers.forget(&rollout, &mut self.out);
             self.news.lacks = true;
         }
         self.tidy(now);
@@ -353,6 +354,7 @@ impl Brain {
             leases: &self.leases,
             library: &self.library,
             installed: &mut self.installed,
+            offers: &mut self.offers,
             counters: &mut self.counters,
             reports: &mut self.reports,
             swarm: &mut self.swarm,

@@ -6,6 +6,7 @@ use super::Ticket;
 use protocol::BlobRef;
 use protocol::Hash;
 use protocol::NodeId;
+use protocol::RolloutId;
 use protocol::SiteId;
 use protocol::Verified;
 use protocol::manifest::ReleaseManifest;
@@ -173,6 +174,20 @@ pub enum Action {
         site: SiteId,
         /// Bytes a second at the socket.
         bytes_per_s: Option<u64>,
+    },
+    /// Tell the machine's user, if there is a way to: what comes when, and what may be wished.
+    GiveNotice {
+        /// Of which rollout.
+        rollout: RolloutId,
+        /// One line.
+        line: String,
+    },
+    /// Answer [`super::Event::Wished`].
+    Granted {
+        /// The wish.
+        ticket: Ticket,
+        /// What came of it, or why it cannot be; one line.
+        answer: Result<String, String>,
     },
     /// A typed event for the log: a short name, and one line.
     Note {

@@ -6,9 +6,12 @@ use core::net::IpAddr;
 use protocol::BlobRef;
 use protocol::Hash;
 use protocol::NodeId;
+use protocol::RolloutId;
 use protocol::Seq;
 use protocol::SiteId;
+use protocol::Span;
 use protocol::Verified;
+use protocol::constraints::Machine;
 use protocol::index::CheckedIndex;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::Order;
@@ -28,6 +31,15 @@ use protocol::wire::Notice;
 use protocol::wire::Presence;
 use protocol::wire::Referral;
 use std::sync::Arc;
+
+/// What a user can wish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Put the installation off, for so long or as the plan has it.
+    Defer(Option<Span>),
+    /// Do not wait for the user any more.
+    InstallNow,
+}
 
 /// What the body tells the brain.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +70,17 @@ pub enum Event {
     Moved(Contact),
     /// Battery, metered or VPN links: the node owns nothing and serves nobody while true.
     Roaming(bool),
+    /// What the machine is like: at the start, and when it is another.
+    Machine(Machine),
+    /// The machine's user wishes something: answer with [`super::Action::Granted`].
+    Wished {
+        /// Ties the answer to the wish.
+        ticket: Ticket,
+        /// About which rollout; none: the one that can be meant.
+        rollout: Option<RolloutId>,
+        /// What.
+        wish: Wish,
+    },
     /// The process is about to end: the last chance to say so to the site.
     Leaving,
 

@@ -18,9 +18,9 @@ mod standing;
 
 pub use action::{Action, FetchReason, Service, Step};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
-pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome, Wanted};
+pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome, Wanted, Wish};
 pub use record::{
     Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory,
-    PeersRecord, Record, RecordKey, StatusRecord,
+    OfferRecord, PeersRecord, Record, RecordKey, StatusRecord,
 };
 pub use standing::{Snapshot, Standing};

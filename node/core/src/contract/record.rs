@@ -6,6 +6,7 @@ use protocol::Seq;
 use protocol::SiteId;
 use protocol::Time;
 use protocol::Verified;
+use protocol::constraints::Offer;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::Order;
 use protocol::orders::Subject;
@@ -45,6 +46,8 @@ pub enum Record {
     Counters(CountersRecord),
     /// Members of the site that were seen last, to find it again without the coordinator.
     Peers(PeersRecord),
+    /// What the user was told and said about a rollout.
+    Offer(OfferRecord),
 }
 
 /// Under which key a record is kept; a new record replaces the old one of the same key.
@@ -72,6 +75,8 @@ pub enum RecordKey {
     Counters,
     /// See [`Record::Peers`].
     Peers,
+    /// By rollout.
+    Offer(RolloutId),
 }
 
 impl Record {
@@ -89,6 +94,7 @@ impl Record {
             Record::Status(status) => RecordKey::Status(status.status.rollout.clone()),
             Record::Counters(_) => RecordKey::Counters,
             Record::Peers(_) => RecordKey::Peers,
+            Record::Offer(offer) => RecordKey::Offer(offer.rollout.clone()),
         }
     }
 }
@@ -216,6 +222,15 @@ pub struct PeersRecord {
     pub site: SiteId,
     /// What each of them said last, the ones to ask first in front.
     pub members: Vec<Arc<Presence>>,
+}
+
+/// A rollout that was offered to the user.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OfferRecord {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// What the user was told and said.
+    pub offer: Offer,
 }
 
 /// Everything that was remembered.

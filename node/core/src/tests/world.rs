@@ -36,6 +36,10 @@ pub(crate) struct World {
     pub(crate) actions_left: Option<usize>,
     pub(crate) actions_done: usize,
     pub(crate) notes: Vec<&'static str>,
+    /// Lines that the user was shown.
+    pub(crate) shown: Vec<String>,
+    /// What came of the user's wishes.
+    pub(crate) granted: Vec<Result<String, String>>,
     pub(crate) dropped: Vec<BlobRef>,
     // the machine
     pub(crate) installed: Option<Hash>,
@@ -144,6 +148,8 @@ impl World {
             actions_left: None,
             actions_done: 0,
             notes: Vec::new(),
+            shown: Vec::new(),
+            granted: Vec::new(),
             dropped: Vec::new(),
             installed: Some(old.digest()),
             slots: BTreeSet::from([old.digest()]),
@@ -401,6 +407,8 @@ impl World {
                 let index = Some(Arc::new(index));
                 self.answers.push_back(Event::IndexRead { ticket, index });
             }
+            Action::GiveNotice { line, .. } => self.shown.push(line),
+            Action::Granted { answer, .. } => self.granted.push(answer),
             Action::Note { event, .. } => self.notes.push(event),
             _ => {}
         }
