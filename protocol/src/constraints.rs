@@ -55,6 +55,10 @@ pub struct Constraints {
     pub user: Option<UserRules>,
     /// What the machine must have.
     pub needs: Needs,
+    /// The starts of each wave that is not named node by node are spread evenly over so long. The
+    /// coordinator's leases see to it.
+    #[serde(skip_serializing_if = "Span::is_zero")]
+    pub spread: Span,
 }
 
 /// Days or weeks in which nothing is changed.
@@ -353,7 +357,7 @@ impl Constraints {
         if !self.windows.is_empty() {
             let ends = self.past_deadline == PastDeadline::OverrideWindows;
             let (open, until) = of(&self.windows);
-            let shut = answer(Cause::Window, !open && !(overdue && ends), until);
+            let shut = answer(Cause::Window, !(open || overdue && ends), until);
             answers.push(self.until_deadline(at, ends, shut));
         }
         if !case.offer.is_some_and(|offer| offer.now) {

@@ -248,6 +248,9 @@ impl Statement for RolloutPlan {
         }
         self.test.iter().try_for_each(SequentialTest::check)?;
         self.constraints.check()?;
+        if self.test.is_none() && !self.constraints.spread.is_zero() {
+            return Err("starts are spread by a plan's sequential test, and it has none".into());
+        }
         if self.lease_ttl == Span::ZERO {
             return Err("a lease must live for some time".into());
         }

@@ -56,6 +56,11 @@ impl Span {
         self.0
     }
 
+    /// Whether it is no time at all.
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// As the standard library's duration, for bodies that wait.
     pub const fn as_duration(self) -> core::time::Duration {
         core::time::Duration::from_millis(self.0)

@@ -195,7 +195,7 @@ impl Story {
             deadline: self.deadline.map(Time),
             past_deadline: self.past_deadline,
             user: self.user.clone(),
-            needs: Needs::default(),
+            ..Constraints::default()
         }
     }
 

@@ -4,7 +4,7 @@
 //! then a wave passes or the next one opens; last come leases.
 
 use protocol::limits::LEDGERED_NODES_MAX;
-use protocol::{NodeId, Now, Time};
+use protocol::{NodeId, Now, Span, Time};
 
 use crate::contract::{RolloutState, Verdict};
 use crate::evidence::{Evidence, Ruling};
@@ -14,6 +14,17 @@ use crate::tally::Tally;
 
 /// A window moves on when so much of it is free, as a divisor.
 const LEASE_STEPS: u32 = 4;
+
+/// Leave of a wave whose starts are spread is given in so many steps at least, and a step is no shorter
+/// than [`SPREAD_STEP_MIN`].
+const SPREAD_STEPS: u64 = 200;
+/// See [`SPREAD_STEPS`].
+const SPREAD_STEP_MIN: Span = Span::from_secs(1);
+
+/// The time from one step of a spread to the next.
+pub(crate) fn spread_step(spread: Span) -> Span {
+    Span(spread.0 / SPREAD_STEPS).max(SPREAD_STEP_MIN)
+}
 
 /// What a rollout wants to do next.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,9 +121,25 @@ impl Rollout {
         let free = most.saturating_sub(busy);
         // every lease goes to every site, so room is given by the quarter
         let enough = free >= (most / LEASE_STEPS).max(1) || (busy == 0 && free > 0);
+        let (free, enough) = match self.spread(wave) {
+            None => (free, enough),
+            Some(spread) => {
+                let opened = self.waves[wave as usize].opened_at.unwrap_or(now.wall);
+                // up to the middle of the next step: as often too many as too few have leave
+                let open = now.wall.since(opened).0 + spread_step(spread).0 / 2;
+                let due = free.min(self.window.paced(Span(open), spread));
+                (due, due > 0 && self.spread_due <= now.boot)
+            }
+        };
         let more = !self.window.is_open() && enough;
         let below = self.window.bound(free);
         (due || more).then_some(Move::Lease { wave, below })
+    }
+
+    /// Over how long the starts of a wave are spread, if they are.
+    fn spread(&self, wave: u32) -> Option<Span> {
+        let spread = self.plan.constraints.spread;
+        (!spread.is_zero() && !self.plan.is_handful(wave)).then_some(spread)
     }
 
     fn judge(&mut self, now: Now) -> Option<Move> {
@@ -222,7 +249,9 @@ impl Rollout {
         });
         let lease = runs.then_some(self.lease_due);
         let room = self.window.wakes_at().filter(|_| runs);
-        let wakes = [Some(ends), silence, self.spent_at(), lease, room]
+        let spread = self.newest_open().and_then(|wave| self.spread(wave));
+        let step = (runs && spread.is_some() && !self.window.is_open()).then_some(self.spread_due);
+        let wakes = [Some(ends), silence, self.spent_at(), lease, room, step]
             .into_iter()
             .flatten();
         // what is past waits for something else than time

@@ -17,6 +17,7 @@ use crate::contract::{RolloutState, Verdict};
 use crate::evidence::{Evidence, Traits};
 use crate::fleet::Node;
 use crate::gate;
+use crate::moves::spread_step;
 use crate::roster::Roster;
 use crate::tally::{Tally, Target, has_failed};
 use crate::window::Window;
@@ -56,6 +57,8 @@ pub(crate) struct Rollout {
     pub waves: Vec<WaveStand>,
     /// Boot time at which the lease is renewed.
     pub(crate) lease_due: Time,
+    /// Boot time from which more of a wave whose starts are spread may get leave.
+    pub(crate) spread_due: Time,
     /// Nodes that reported a start, by the boot time at which their silence counts as failure.
     pub(crate) awaited: BTreeSet<(Time, NodeId)>,
     /// Boot time since which nothing more is to come.
@@ -89,6 +92,7 @@ impl Rollout {
             targets: BTreeMap::new(),
             failed: BTreeSet::new(),
             lease_due: Time(0),
+            spread_due: Time(0),
             awaited: BTreeSet::new(),
             settled_since: None,
         }
@@ -412,7 +416,7 @@ impl Rollout {
 
     /// After a replay: soak, silence and renewal count from here.
     pub fn restart_clocks(&mut self, boot: Time) {
-        self.lease_due = boot;
+        (self.lease_due, self.spread_due) = (boot, boot);
         self.settled_since = None;
         self.awaited.clear();
         for wave in &mut self.waves {
@@ -429,6 +433,7 @@ impl Rollout {
     /// A lease was given: the next is due after a third of its life.
     pub fn lease_given(&mut self, boot: Time) {
         self.lease_due = boot + Span((self.plan.lease_ttl.0 / 3).max(1));
+        self.spread_due = boot + spread_step(self.plan.constraints.spread);
     }
 
     /// The next lease is due then.

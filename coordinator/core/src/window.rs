@@ -18,6 +18,8 @@ pub(crate) struct Window {
     /// With leave and not started, by the boot time until which they are expected.
     expected: BTreeSet<(Time, NodeId)>,
     until: BTreeMap<NodeId, Time>,
+    /// How many leases gave leave to.
+    given: u32,
 }
 
 impl Window {
@@ -64,6 +66,7 @@ impl Window {
         self.below = below;
         let left = below.map(|below| self.ahead.split_off(&(below, NodeId([0; 32]))));
         let given = std::mem::replace(&mut self.ahead, left.unwrap_or_default());
+        self.given += given.len() as u32;
         given
             .into_iter()
             .for_each(|(_, node)| self.expect(node, until));
@@ -96,6 +99,14 @@ impl Window {
     /// Nodes that have leave and are expected to start.
     pub fn expected(&self) -> u32 {
         self.expected.len() as u32
+    }
+
+    /// How many may still get leave once the wave has been open for `open`, if its starts are spread evenly
+    /// over `spread`.
+    pub fn paced(&self, open: Span, spread: Span) -> u32 {
+        let all = u64::from(self.given) + self.ahead.len() as u64;
+        let due = u128::from(all) * u128::from(open.0.min(spread.0)) / u128::from(spread.0.max(1));
+        (due as u64).saturating_sub(u64::from(self.given)) as u32
     }
 
     /// Whether all have leave.

@@ -271,9 +271,9 @@ pub struct ReleaseSign {
 #[derive(Subcommand, Debug)]
 pub enum Rollout {
     /// Propose a rollout; the coordinator resolves it to a plan
-    Propose(RolloutPropose),
+    Propose(Box<RolloutPropose>),
     /// Say what a proposal would come to; nothing is recorded
-    Simulate(RolloutSimulate),
+    Simulate(Box<RolloutSimulate>),
     /// Look at a plan and sign it here
     Approve(RolloutSigned),
     /// Open the first wave of an approved rollout

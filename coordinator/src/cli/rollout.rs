@@ -29,8 +29,8 @@ use crate::signing::Signer;
 /// One line each.
 pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
     match command {
-        Rollout::Propose(ask) => propose_from(ask).await?,
-        Rollout::Simulate(ask) => simulate::run(ask).await?,
+        Rollout::Propose(ask) => propose_from(*ask).await?,
+        Rollout::Simulate(ask) => simulate::run(*ask).await?,
         Rollout::Approve(ask) => approve_from(ask).await?,
         Rollout::Start(ask) => {
             setup::client(&ask.at.dir)?

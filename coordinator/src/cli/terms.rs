@@ -49,6 +49,9 @@ pub struct Terms {
     /// The node's user has notice so long before the start
     #[arg(long, value_parser = units::span, value_name = "TIME")]
     pub notice: Option<Span>,
+    /// Spread the starts of each wave evenly over so long
+    #[arg(long, value_parser = units::span, value_name = "TIME")]
+    pub spread: Option<Span>,
     /// Start only with so many bytes free on the node's disk
     #[arg(long, value_name = "BYTES")]
     pub need_disk: Option<u64>,
@@ -103,6 +106,7 @@ impl Terms {
                 mains: self.need_mains,
                 unmetered: self.need_unmetered,
             },
+            spread: self.spread.unwrap_or(Span::ZERO),
         }
     }
 }
@@ -182,6 +186,12 @@ pub fn described(constraints: &Constraints) -> Vec<String> {
             (false, n) => format!("they may put it off {n} times within {hours} hours"),
         };
         lines.push(format!("users have notice {minutes} minutes before; {may}"));
+    }
+    if !c.spread.is_zero() {
+        let minutes = c.spread.0 / 60_000;
+        lines.push(format!(
+            "the starts of a wave are spread over {minutes} minutes"
+        ));
     }
     if let Some(bytes) = c.needs.free_disk_bytes {
         lines.push(format!("needs {bytes} bytes free"));

@@ -21,7 +21,7 @@ use protocol::merkle::{self, AuditProof, LedgerHead};
 use protocol::orders::{Mark, OrderBody, Receipt};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{
-    Gate, Members, Priority, Proposal, RolloutPlan, Selector, Targets, WaveDraft,
+    Gate, Members, Priority, Proposal, RolloutPlan, Selector, SequentialTest, Targets, WaveDraft,
 };
 use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
 use protocol::trust::{Root, Statement, Trust};
@@ -228,6 +228,14 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
     waves.waves[1].members = Members::PositionBelow(u64::MAX / 4);
     let verified = fleet.verified(&plan);
     let constrained = RolloutPlan {
+        test: Some(SequentialTest {
+            expected_ppm: 10_000,
+            unacceptable_ppm: 30_000,
+            false_halt_ppm: 100,
+            missed_ppm: 1000,
+            in_flight_max: 50,
+            cohorts: Vec::new(),
+        }),
         constraints: constraints(),
         ..plan.clone()
     };
@@ -372,6 +380,7 @@ fn constraints() -> Constraints {
             mains: true,
             unmetered: true,
         },
+        spread: Span::from_secs(7200),
     }
 }
 
