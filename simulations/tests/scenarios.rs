@@ -7,6 +7,7 @@ const THREE_SITES: &str = include_str!("../scenarios/three-sites.toml");
 const BAD_RELEASE: &str = include_str!("../scenarios/bad-release.toml");
 const RECALL: &str = include_str!("../scenarios/recall.toml");
 const ROUGH: &str = include_str!("../scenarios/rough.toml");
+const THIN: &str = include_str!("../scenarios/thin.toml");
 const GLOBAL_ROUGH: &str = include_str!("../scenarios/global-rough.toml");
 
 fn played(text: &str, seed: u64, nodes: Option<u32>) -> Report {
@@ -146,6 +147,16 @@ fn losses_cost_few_copies() {
         let copies = &report.wan_copies;
         let few = copies.mean <= 1.02 && copies.worst <= 1.05;
         assert!(few, "seed {seed}: {copies:?}");
+    }
+}
+
+#[test]
+fn a_thin_line_that_is_cut_carries_nothing_twice() {
+    for seed in 1..=4 {
+        let report = played(THIN, seed, None);
+        all_succeeded(&report);
+        let copies = &report.wan_copies;
+        assert!(copies.worst <= 1.01, "seed {seed}: {copies:?}");
     }
 }
 

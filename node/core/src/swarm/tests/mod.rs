@@ -7,4 +7,5 @@ mod office;
 mod rules;
 mod site;
 mod stallers;
+mod views;
 mod world;

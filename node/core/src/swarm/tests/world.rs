@@ -93,6 +93,8 @@ pub struct World {
     pub releases: Vec<Release>,
     pub site: Option<&'static str>,
     pub tempo: Tempo,
+    /// The first does not see the second.
+    pub blind: BTreeSet<(usize, usize)>,
     pub(super) visible: BTreeSet<usize>,
     pub(super) transfers: Vec<Transfer>,
     pub(super) mail: Vec<(Time, u64, usize, u64, Mail)>,
@@ -207,6 +209,7 @@ impl World {
             releases: Vec::new(),
             site: Some("berlin"),
             tempo: Tempo::default(),
+            blind: BTreeSet::new(),
             visible: BTreeSet::new(),
             transfers: Vec::new(),
             mail: Vec::new(),
@@ -254,6 +257,17 @@ impl World {
         self.visible.remove(&n);
         self.transfers.retain(|t| t.to != n);
         self.views_change(Span(5_000));
+    }
+
+    /// From now on each node misses so many in a hundred of the others.
+    pub fn blur_views(&mut self, percent: u64) {
+        for from in 0..self.nodes.len() {
+            for to in (0..self.nodes.len()).filter(|to| *to != from) {
+                if self.rng.next_u64() % 100 < percent {
+                    self.blind.insert((from, to));
+                }
+            }
+        }
     }
 
     fn views_change(&mut self, after: Span) {
@@ -413,7 +427,7 @@ impl World {
         let others = self
             .visible
             .iter()
-            .filter(|other| **other != n)
+            .filter(|other| **other != n && !self.blind.contains(&(n, **other)))
             .map(|other| &self.nodes[*other]);
         others
             .map(|node| (node.id, member(node.id, node.roaming)))
