@@ -17,7 +17,6 @@ use protocol::wire::{Contact, ControlReply, ControlRequest};
 use protocol::{FleetId, Seq, Span, Time};
 
 use crate::checks::findings::Rule;
-use crate::fleet::Beliefs;
 use crate::hub::{Happening, Hub};
 use crate::mail::{Asker, Mail};
 use crate::series::Sums;
@@ -48,7 +47,6 @@ pub struct Desk {
     /// Pushes that were not answered yet: to whom, what, how often.
     pushed: BTreeMap<u64, (Place, Arc<Envelope>, u32)>,
     pushes: u64,
-    beliefs: Beliefs,
     /// What it heard and said.
     pub traffic: Traffic,
     wake: Option<Time>,
@@ -80,7 +78,6 @@ impl Desk {
             feed: BTreeMap::new(),
             pushed: BTreeMap::new(),
             pushes: 0,
-            beliefs: Beliefs::default(),
             traffic: Traffic::default(),
             wake: None,
         }
@@ -378,11 +375,11 @@ impl Hub {
                 let ticket = self.desk.ticket();
                 let node = self.shared.fleet.node(self.shared.number(from.place));
                 self.desk.feed.insert(from.place, roster.is_some());
-                let (fleet, beliefs) = (&self.shared.fleet, &mut self.desk.beliefs);
+                let fleet = &self.shared.fleet;
                 let statuses: Vec<Option<_>> = batch
                     .unpack(fleet.id(), UPLINK_STATUSES_MAX)
                     .into_iter()
-                    .map(|signed| beliefs.status(fleet, &signed?))
+                    .map(|signed| fleet.status(&signed?))
                     .collect();
                 let marks: Vec<Option<Mark>> = statuses
                     .iter()

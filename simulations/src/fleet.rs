@@ -4,7 +4,7 @@
 //! would come to the same verdict.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::Result;
 use ed25519_dalek::SigningKey;
@@ -26,8 +26,11 @@ pub const BEGINNING: Time = Time::from_secs(1_800_000_000);
 /// Wall time at which all metadata expires.
 pub const EXPIRES: Time = Time::from_secs(1_900_000_000);
 
-/// Verified statuses that one part of the world keeps.
-const STATUSES_KEPT: usize = 128;
+/// Shelves of verified statuses, so that parts of the world seldom wait for one another.
+const SHELVES: usize = 64;
+/// Verified statuses on a shelf. A status is heard in its site and a little later by the coordinator;
+/// what is heard later yet is verified again.
+const SHELF_MAX: usize = 1024;
 
 /// The fleet's keys and what was believed so far.
 pub struct Fleet {
@@ -37,6 +40,7 @@ pub struct Fleet {
     // every part of the world reads these, and each verdict is the same whoever comes to it first
     orders: RwLock<BTreeMap<Hash, Event>>,
     documents: RwLock<BTreeMap<Hash, Arc<Document>>>,
+    statuses: Vec<Mutex<BTreeMap<Hash, Verified<NodeStatus>>>>,
 }
 
 /// A signed document that was believed.
@@ -47,12 +51,6 @@ pub struct Document {
     pub bytes: usize,
     /// What it says.
     pub event: Event,
-}
-
-/// What one part of the world verified of its nodes' words.
-#[derive(Default)]
-pub struct Beliefs {
-    statuses: BTreeMap<Hash, Verified<NodeStatus>>,
 }
 
 fn key(seed: u64, label: &str, number: u32) -> SigningKey {
@@ -110,6 +108,7 @@ impl Fleet {
             nodes: (0..nodes).map(|n| key(seed, "node", n)).collect(),
             orders: RwLock::default(),
             documents: RwLock::default(),
+            statuses: (0..SHELVES).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -184,6 +183,23 @@ impl Fleet {
         })
     }
 
+    /// A status, if it is believed.
+    pub fn status(&self, signed: &SignedStatus) -> Option<Verified<NodeStatus>> {
+        let digest = Hash::of(&signed.body);
+        let shelf = &self.statuses[usize::from(digest.0[0]) % SHELVES];
+        let held = || shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = held().get(&digest) {
+            return Some(status.clone());
+        }
+        let status = signed.verify(self.id()).ok()?;
+        let mut held = held();
+        if held.len() >= SHELF_MAX {
+            held.clear();
+        }
+        held.insert(digest, status.clone());
+        Some(status)
+    }
+
     /// A node signs its status.
     pub fn sign_status(&self, number: usize, status: &NodeStatus) -> SignedStatus {
         status.sign(&self.nodes[number])
@@ -210,21 +226,4 @@ fn once<T: Clone>(
     let mut write = held.write().unwrap_or_else(PoisonError::into_inner);
     write.insert(digest, found.clone());
     Some(found)
-}
-
-impl Beliefs {
-    /// A status, if it is believed.
-    pub fn status(&mut self, fleet: &Fleet, signed: &SignedStatus) -> Option<Verified<NodeStatus>> {
-        let digest = Hash::of(&signed.body);
-        if let Some(status) = self.statuses.get(&digest) {
-            return Some(status.clone());
-        }
-        let status = signed.verify(fleet.id()).ok()?;
-        // old words are not said again for long
-        if self.statuses.len() >= STATUSES_KEPT {
-            self.statuses.clear();
-        }
-        self.statuses.insert(digest, status.clone());
-        Some(status)
-    }
 }

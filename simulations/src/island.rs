@@ -16,7 +16,7 @@ use crate::doors::Doors;
 use crate::effects::Effect;
 use crate::faults::Mishap;
 use crate::fetches::Served;
-use crate::fleet::{BEGINNING, Beliefs};
+use crate::fleet::BEGINNING;
 use crate::flows::{Flows, Link};
 use crate::losses::Losses;
 use crate::machine::Machine;
@@ -79,7 +79,6 @@ pub struct Island {
     pub events: u64,
     /// What the brains noted: milliseconds, event, line.
     pub notes: Vec<(u64, &'static str, String)>,
-    pub(crate) beliefs: Beliefs,
     pub(crate) asked: BTreeMap<(usize, Ticket), Asker>,
     /// The registers that uplinks under way have brought.
     pub(crate) brought: BTreeMap<(usize, Ticket), Vec<Option<Mark>>>,
@@ -132,7 +131,6 @@ impl Island {
             tally: Tally::new(count, shared.contents.len()),
             events: 0,
             notes: Vec::new(),
-            beliefs: Beliefs::default(),
             asked: BTreeMap::new(),
             brought: BTreeMap::new(),
             served: Served::default(),

@@ -87,7 +87,7 @@ impl Island {
         match message {
             SiteMessage::Presence(p) => (p.contact.node == sender).then_some(Event::Presence(p)),
             SiteMessage::Claim(c) => (c.node == sender).then_some(Event::Claim(c)),
-            SiteMessage::Status(signed) => self.beliefs.status(fleet, &signed).map(Event::Status),
+            SiteMessage::Status(signed) => fleet.status(&signed).map(Event::Status),
             SiteMessage::Order(envelope) => fleet.order(&envelope),
             SiteMessage::Receipt(envelope) => fleet.receipt(&envelope),
             SiteMessage::Missing { node, seq } => Some(Event::Missing {
@@ -268,7 +268,7 @@ impl Island {
             _ => {
                 if let ControlRequest::Report { statuses } = &*request {
                     for signed in statuses {
-                        let status = self.beliefs.status(&self.shared.fleet, signed);
+                        let status = self.shared.fleet.status(signed);
                         status
                             .into_iter()
                             .for_each(|s| self.tell(peer, Event::Status(s)));

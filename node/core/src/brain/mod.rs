@@ -28,7 +28,7 @@ use crate::report::Reports;
 use crate::rollouts::Rollouts;
 use crate::swarm::{self, Swarm};
 use crate::uplink::Uplink;
-use settle::News;
+use settle::{News, Rest};
 
 /// Everything that a node decides.
 ///
@@ -76,6 +76,9 @@ pub struct Brain {
     doubts_root: bool,
     /// What the rooms have not looked at yet.
     news: News,
+    /// When a room beside the swarm has something to do, as long as nothing but the swarm was told
+    /// anything since that was looked at.
+    rest: Option<Rest>,
 }
 
 impl Brain {
@@ -125,6 +128,7 @@ impl Brain {
             guides: None,
             doubts_root: false,
             news: News::ALL,
+            rest: None,
             counters,
             config,
         };
@@ -146,6 +150,7 @@ impl Brain {
 
     /// Takes in what happened.
     pub fn handle(&mut self, now: Now, event: Event) {
+        let rest = self.rest.take();
         match event {
             Event::Root(root) => {
                 let retired = self.library.set_root(&root);
@@ -277,9 +282,13 @@ impl Brain {
                 if self.brought(now, from, &notice) {
                     return;
                 }
-                self.tell_swarm(now, Event::Notice(from, notice));
+                self.tell_swarm(now, Event::Notice(from, notice), rest);
+                return;
             }
-            event => self.tell_swarm(now, event),
+            event => {
+                self.tell_swarm(now, event, rest);
+                return;
+            }
         }
         self.settle(now);
     }
@@ -292,7 +301,7 @@ impl Brain {
         if self.referrals.timeout().is_some_and(|at| at <= now.boot) {
             self.referrals.tick(now.boot, &mut self.out);
         }
-        self.settle(now);
+        self.settle_swarm(now);
     }
 
     /// The next thing that the body shall do.
@@ -305,7 +314,7 @@ impl Brain {
         let due = [
             self.swarm.poll_timeout(),
             self.referrals.timeout(),
-            self.settle_timeout(),
+            self.rest_ends(),
         ];
         due.into_iter().flatten().min()
     }
@@ -405,10 +414,13 @@ impl Brain {
         true
     }
 
-    fn tell_swarm(&mut self, now: Now, event: Event) {
+    /// Most of what comes concerns the swarm alone: the other rooms keep their `rest`.
+    fn tell_swarm(&mut self, now: Now, event: Event, rest: Option<Rest>) {
         if let Some(input) = swarm::Input::of(event) {
             self.swarm.handle(now, input);
         }
+        self.rest = rest;
+        self.settle_swarm(now);
     }
 }
 

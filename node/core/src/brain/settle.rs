@@ -41,7 +41,20 @@ impl News {
     };
 }
 
+/// Until when the rooms beside the swarm have nothing to do; `None`: until they are told something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest(Option<Time>);
+
 impl Brain {
+    /// Brings the swarm to rest, and the other rooms if they have anything to do.
+    pub(super) fn settle_swarm(&mut self, now: Now) {
+        self.drain_swarm();
+        let due = self.rest_ends();
+        if self.rest.is_none() || due.is_some_and(|at| at <= now.boot) {
+            self.settle(now);
+        }
+    }
+
     /// Brings everything to rest: whatever is due and allowed now is said and done.
     pub(super) fn settle(&mut self, now: Now) {
         self.drain_swarm();
@@ -63,16 +76,24 @@ impl Brain {
             }
         }
         self.counters.flush(&mut self.out);
+        self.rest = Some(Rest(self.rooms_due()));
     }
 
     /// When [`Brain::settle`] has something to do, apart from the swarm.
-    pub(super) fn settle_timeout(&self) -> Option<Time> {
+    pub(super) fn rest_ends(&self) -> Option<Time> {
         if !self.addressed {
             return None;
         }
         if self.news != News::default() {
             return Some(Time(0));
         }
+        match self.rest {
+            Some(Rest(until)) => until,
+            None => self.rooms_due(),
+        }
+    }
+
+    fn rooms_due(&self) -> Option<Time> {
         let carries = self.membership.carries();
         let uplink = self
             .membership

@@ -154,10 +154,8 @@ fn follow_more(desk: &mut Desk, now: Time, blob: &mut Blob, fetchers: &[NodeId],
     }
 }
 
+/// Whoever was asked is a member: a member that goes is struck from the list.
 fn keep_asking(desk: &mut Desk, now: Time, blob: &mut Blob, node: &NodeId, follow: bool) {
-    if !desk.site.members.contains_key(node) {
-        return;
-    }
     match blob.asked.get(node) {
         Some(asked) if asked.follow || !follow => {
             let again = asked.at + Span(INTEREST_AGAIN.0 << (2 * (asked.times - 1).min(3)));
@@ -168,6 +166,7 @@ fn keep_asking(desk: &mut Desk, now: Time, blob: &mut Blob, node: &NodeId, follo
                 ask(desk, now, blob, node, follow);
             }
         }
+        _ if !desk.site.members.contains_key(node) => {}
         _ => ask(desk, now, blob, node, follow),
     }
 }
