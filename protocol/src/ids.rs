@@ -28,6 +28,13 @@ fn bad(what: &'static str, text: &str) -> ParseIdError {
     }
 }
 
+/// What follows the first eight bytes, as numbers in the order of the bytes.
+#[inline]
+fn tail(bytes: &[u8; 32]) -> [u64; 3] {
+    let word = |n: usize| bytes[8 * n..].first_chunk::<8>().copied();
+    [1, 2, 3].map(|n| u64::from_be_bytes(word(n).unwrap_or_default()))
+}
+
 macro_rules! bytes32 {
     ($(#[$doc:meta])* $name:ident, $what:literal, $to:expr, $from:expr) => {
         $(#[$doc])*
@@ -40,13 +47,13 @@ macro_rules! bytes32 {
                 Some(self.cmp(other))
             }
         }
-        // Byte by byte, as arrays are ordered. Keys of ordered maps are compared all the time, and the
-        // first eight bytes nearly always decide.
+        // Byte by byte, as arrays are ordered, eight at a time. Keys of ordered maps are compared all the
+        // time: the first eight bytes nearly always decide, and else the keys are nearly always equal.
         impl Ord for $name {
             #[inline]
             fn cmp(&self, other: &Self) -> Ordering {
                 let heads = self.head().cmp(&other.head());
-                heads.then_with(|| self.0[8..].cmp(&other.0[8..]))
+                heads.then_with(|| tail(&self.0).cmp(&tail(&other.0)))
             }
         }
         impl $name {
