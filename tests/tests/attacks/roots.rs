@@ -1,5 +1,7 @@
 //! Rows about the chain of roots: it is walked step by step, and nobody skips a step.
 
+use std::path::PathBuf;
+
 use node::driver::Question;
 use node_core::contract::Event;
 use protocol::Time;
@@ -92,33 +94,22 @@ fn attack_17_root_version_skipped() {
 
 /// Rotates by the commands that an operator types; gives what `publish` printed.
 pub fn rotate(world: &World, name: &str, changes: &[&str]) -> String {
+    let (request, signature) = sign_next(world, name, changes);
+    world.tidegate(&["root", "publish", text(&request), text(&signature)])
+}
+
+/// A next root with these changes, and its signature, as two files.
+fn sign_next(world: &World, name: &str, changes: &[&str]) -> (PathBuf, PathBuf) {
     let root = world.home().join("root.json");
     let (request, signature) = (world.path(name), world.path(&format!("{name}.sig")));
-    let mut ask = vec![
-        "root",
-        "rotate",
-        "--root",
-        text(&root),
-        "--out",
-        text(&request),
-    ];
-    ask.extend(changes);
+    let ask = ["root", "rotate", "--root", text(&root), "--out"];
+    let ask = [&ask[..], &[text(&request)], changes].concat();
     success("tidegate", &ask);
     let key = world.key("root");
-    let sign = [
-        "root",
-        "sign",
-        text(&request),
-        "--key",
-        &key,
-        "--root",
-        text(&root),
-    ];
-    success(
-        "tidegate",
-        &[&sign[..], &["--out", text(&signature)]].concat(),
-    );
-    world.tidegate(&["root", "publish", text(&request), text(&signature)])
+    let sign = ["root", "sign", text(&request), "--key", &key, "--root"];
+    let sign = [&sign[..], &[text(&root), "--out", text(&signature)]].concat();
+    success("tidegate", &sign);
+    (request, signature)
 }
 
 /// Gives the coordinator a new online key, and takes the old one away.
@@ -217,8 +208,6 @@ fn attack_17_root_without_its_threshold_is_refused_by_the_coordinator() {
     // A root that names another online key than lies at the coordinator would silence it.
     let stranger = world.path("stranger.pub");
     std::fs::copy(home.join("keys/op1.pub"), &stranger).expect("copied");
-    let request = world.path("stranger.json");
-    let signature = world.path("stranger.sig");
     let shown = success(
         "tidegate",
         &["root", "show", "--json", "--root", text(&root)],
@@ -229,32 +218,8 @@ fn attack_17_root_without_its_threshold_is_refused_by_the_coordinator() {
         format!("coordinator={}", text(&stranger)),
         format!("coordinator={old}"),
     );
-    let ask = [
-        "root",
-        "rotate",
-        "--root",
-        text(&root),
-        "--out",
-        text(&request),
-    ];
-    success(
-        "tidegate",
-        &[&ask[..], &["--add", &add, "--remove", &remove]].concat(),
-    );
-    let key = world.key("root");
-    let sign = [
-        "root",
-        "sign",
-        text(&request),
-        "--key",
-        &key,
-        "--root",
-        text(&root),
-    ];
-    success(
-        "tidegate",
-        &[&sign[..], &["--out", text(&signature)]].concat(),
-    );
+    let changes = ["--add", &add, "--remove", &remove];
+    let (request, signature) = sign_next(&world, "stranger.json", &changes);
     let publish = [
         "root",
         "publish",
