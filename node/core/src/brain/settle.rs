@@ -49,8 +49,7 @@ impl Brain {
     /// Brings the swarm to rest, and the other rooms if they have anything to do.
     pub(super) fn settle_swarm(&mut self, now: Now) {
         self.drain_swarm();
-        let due = self.rest_ends();
-        if self.rest.is_none() || due.is_some_and(|at| at <= now.boot) {
+        if self.rest.is_none() || self.rest_ends().is_some_and(|at| at <= now.boot) {
             self.settle(now);
         }
     }
