@@ -9,7 +9,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::zones::{DAY_MS, Reading};
+use crate::zones::{DAY_MS, Reading, written_as_text};
 
 /// Minutes of a day.
 const DAY_MINUTES: u16 = 1440;
@@ -165,18 +165,7 @@ impl FromStr for Hours {
     }
 }
 
-impl TryFrom<String> for Hours {
-    type Error = String;
-    fn try_from(text: String) -> Result<Hours, String> {
-        text.parse()
-    }
-}
-
-impl From<Hours> for String {
-    fn from(hours: Hours) -> String {
-        hours.to_string()
-    }
-}
+written_as_text!(Hours);
 
 fn days_of(text: &str) -> Option<u8> {
     if text == "daily" {

@@ -25,6 +25,25 @@ pub const DAY_MS: i64 = 1440 * MINUTE_MS;
 /// No name of a zone is longer.
 const NAME_MAX_BYTES: usize = 64;
 
+/// A type that is stored and sent as the text in which people write it.
+macro_rules! written_as_text {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<$name, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(written: $name) -> String {
+                written.to_string()
+            }
+        }
+    };
+}
+pub(crate) use written_as_text;
+
 /// Whose clock a rule means.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -61,18 +80,7 @@ impl FromStr for Zone {
     }
 }
 
-impl TryFrom<String> for Zone {
-    type Error = String;
-    fn try_from(text: String) -> Result<Zone, String> {
-        text.parse()
-    }
-}
-
-impl From<Zone> for String {
-    fn from(zone: Zone) -> String {
-        zone.to_string()
-    }
-}
+written_as_text!(Zone);
 
 /// What a clock on the wall shows: milliseconds since 1970-01-01 00:00 as if all days had 24 hours.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -125,18 +133,7 @@ impl fmt::Display for Civil {
     }
 }
 
-impl TryFrom<String> for Civil {
-    type Error = String;
-    fn try_from(text: String) -> Result<Civil, String> {
-        text.parse()
-    }
-}
-
-impl From<Civil> for String {
-    fn from(civil: Civil) -> String {
-        civil.to_string()
-    }
-}
+written_as_text!(Civil);
 
 /// The clock on the wall of one zone.
 #[derive(Clone, Debug)]
