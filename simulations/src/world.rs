@@ -120,7 +120,7 @@ impl World {
     }
 }
 
-fn go(hub: &mut Hub, shared: &Arc<Shared>, crew: &mut Crew, mut uplinks: Uplinks) {
+fn go(hub: &mut Hub, shared: &Arc<Shared>, crew: &mut Crew<'_>, mut uplinks: Uplinks) {
     let end = Time::from_secs(shared.scenario.duration_s) + Span(1);
     let mut look = Time(0);
     let mut grants = Vec::new();
@@ -163,7 +163,10 @@ fn go(hub: &mut Hub, shared: &Arc<Shared>, crew: &mut Crew, mut uplinks: Uplinks
         });
         hub.take(to_hub);
         letters = hub.run(reach.of(shared, shared.hub()).min(end));
-        let done = crew.report();
+        // a thread that panicked is joined where the crew disbands
+        let Some(done) = crew.report() else {
+            return;
+        };
         letters.extend(done.letters);
         (crew_next, crew_reach) = (done.next, done.reach);
         if looks {
