@@ -10,6 +10,8 @@ use crate::shared::Shared;
 const TALK_S: f64 = 180.0;
 /// A disk writes and decodes so many bytes a second at the least.
 const DISK_BYTES_PER_S: f64 = 50e6;
+/// Hours of the day come again within a week.
+const HOURS: Span = Span::from_secs(7 * 86_400);
 /// The bytes may take so many times what the links allow.
 const SLACK: f64 = 3.0;
 
@@ -21,11 +23,16 @@ impl Shared {
 
     /// How long a node of a part may take for a rollout, from the moment in which it can be reached
     /// and its wave is open: what the scenario says, else three times what its links need for every
-    /// release that is rolled out, and the steps of the installation.
+    /// release that is rolled out, and the steps of the installation; and a week if it may have to wait
+    /// for hours of the day.
     pub fn converges_in(&self, part: usize, plan: &RolloutPlan) -> Span {
         if let Some(seconds) = self.scenario.converge_s {
             return Span::from_secs(seconds);
         }
+        let hours = match self.scenario.rollout.constraints.waits() {
+            true => HOURS,
+            false => Span(0),
+        };
         let Some(site) = self.sites.get(part) else {
             return Span::from_secs(TALK_S as u64);
         };
@@ -46,6 +53,6 @@ impl Shared {
         let steps = spec.map_or(0.0, |spec| {
             spec.health_soak_s as f64 + longest(spec.install_s) + longest(spec.restart_s)
         });
-        Span(((TALK_S + all.sum::<f64>() + steps) * 1000.0) as u64)
+        Span(((TALK_S + all.sum::<f64>() + steps) * 1000.0) as u64 + hours.0)
     }
 }

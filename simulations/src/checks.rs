@@ -11,6 +11,7 @@ pub mod counts;
 pub mod findings;
 pub mod gates;
 pub mod halts;
+pub mod hours;
 pub mod leases;
 pub mod limits;
 pub mod liveness;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use node_core::contract::{Event, FetchReason, Ticket};
 use protocol::orders::Mark;
+use protocol::zones::Clock;
 use protocol::{BlobRef, Now, Span, Time};
 use rand_chacha::ChaCha8Rng;
 
@@ -122,7 +123,10 @@ impl Island {
         let nodes = machines.iter().map(Machine::node).collect();
         let first = shared.number(Place { part, slot: 0 });
         let cap = spec.map(|spec| mbit(spec.wan_mbit));
+        let clock = spec.and_then(|spec| Clock::of(spec.clock.as_ref()?));
+        let clock = clock.unwrap_or_else(Clock::utc);
         let watch = Watch::new(first, nodes, shared.names.get(part).cloned(), cap);
+        let watch = watch.with_clock(clock);
         let mut island = Island {
             part,
             machines,

@@ -10,6 +10,7 @@ use node_core::contract::{
     Action, Config, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey, Step,
     Ticket,
 };
+use protocol::constraints::Machine as Facts;
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
 use rand_chacha::ChaCha8Rng;
@@ -278,6 +279,18 @@ impl Island {
         self.watch.came_up(time, n, rebooted);
         let address = self.machines[n].address;
         self.tell(n, Event::Root(root));
+        let clock = self
+            .shared
+            .sites
+            .get(self.part)
+            .and_then(|s| s.clock.clone());
+        if clock.is_some() {
+            let facts = Facts {
+                zone: clock,
+                ..Facts::default()
+            };
+            self.tell(n, Event::Machine(facts));
+        }
         self.tell(n, Event::Addresses(vec![address]));
     }
 
@@ -322,7 +335,9 @@ impl Island {
         let content = self.shared.contents.iter().find(|c| c.digest == *release);
         let on_disk = content.is_some_and(|c| machine.holds(&c.pack) && machine.holds(&c.index));
         let now = machine.clock(self.time());
-        self.watch.switches((self.time(), now), n, release, on_disk);
+        let labels = &machine.config.labels;
+        let at = (self.time(), now);
+        self.watch.switches(at, n, labels, release, on_disk);
     }
 
     pub(crate) fn wake(&mut self, n: usize) {

@@ -11,6 +11,7 @@ use crate::hub::Hub;
 use crate::mail::Mail;
 use crate::measures::Milestones;
 use crate::rehearsal;
+use crate::scenario::TestSpec;
 
 impl Hub {
     /// Takes a release back, under the `plans` threshold.
@@ -82,6 +83,9 @@ impl Hub {
             self.order(Command::Publish(release))?;
         }
         let operators: Vec<_> = self.shared.fleet.keys(Role::Plans).cloned().collect();
+        let rules = &shared.scenario.rollout;
+        let test = rules.test.as_ref().map(TestSpec::test).transpose()?;
+        let constraints = rules.constraints.constraints(self.clock().wall);
         let proposal = Proposal {
             spec_version: 1,
             fleet: self.shared.fleet.id(),
@@ -98,8 +102,8 @@ impl Hub {
                 exclusions: Vec::new(),
             },
             waves: shared.scenario.drafts(spec, self.clock().wall)?,
-            test: None,
-            constraints: Default::default(),
+            test,
+            constraints,
             lease_ttl: Span::from_secs(self.shared.scenario.rollout.lease_ttl_s),
             not_after: EXPIRES,
         };

@@ -135,9 +135,11 @@ impl Hub {
         let own = s.releases.iter().flat_map(|r| &r.waves);
         let silences = s.rollout.waves.iter().chain(own).map(|w| w.silence_s);
         let patience = silences.max().unwrap_or(0) + STUCK_IDLES * s.idle_s;
-        // laptops come back in the morning
+        // laptops come back in the morning, and windows open at their time
         let still = self.story.still_since.max(self.story.calm);
-        s.laptops.is_none() && self.time().since(still) >= Span::from_secs(patience)
+        s.laptops.is_none()
+            && !s.rollout.constraints.waits()
+            && self.time().since(still) >= Span::from_secs(patience)
     }
 
     /// Takes back the first release that is everywhere and that the scenario wants back; whether there

@@ -77,18 +77,47 @@ fn finished_first_and_held_second(report: &Report) {
 }
 
 #[test]
-fn bad_cohort_stops_everyone_today_and_harms_only_its_driver() {
+fn a_bad_cohort_is_held_and_the_rest_goes_on() {
     let text = include_str!("../scenarios/bad-cohort.toml");
-    let (world, report) = played(scenario(text, 24));
-    let bad = &report.rollouts[0];
-    assert_eq!(bad.state, RolloutState::Held, "{}", report.to_text());
+    let (world, report) = played(scenario(text, 48));
+    let (rollout, text) = (&report.rollouts[0], report.to_text());
+    assert_eq!(rollout.state, RolloutState::Finished, "{text}");
     let islands = world.islands.iter();
     let machines = islands.flat_map(|island| &island.machines);
-    let switched = machines.filter(|m| !m.switched.is_empty());
-    for machine in switched {
-        let is_bad = machine.traits.labels["driver"] == "e1000";
-        assert_eq!(machine.installed.is_empty(), is_bad);
-    }
+    let has_it = |bad: bool| {
+        let of = machines.clone();
+        let of =
+            of.filter(|m| (m.traits.labels.get("driver").is_some_and(|d| d == "e1000")) == bad);
+        let with = of.clone().filter(|m| !m.installed.is_empty()).count();
+        (with, of.count())
+    };
+    let ((good_with, good), (bad_with, bad)) = (has_it(false), has_it(true));
+    // the origin is a machine too, and installs nothing
+    assert_eq!((good_with, bad_with), (good - 1, 0), "{text}");
+    assert!(
+        rollout.harmed > 0 && (rollout.harmed as usize) < bad,
+        "{text}"
+    );
+}
+
+#[test]
+fn office_hours_are_kept_by_the_clock_on_each_wall() {
+    let text = include_str!("../scenarios/office-hours.toml");
+    let (world, report) = played(Scenario::parse(text).expect("a scenario"));
+    finished(&report, &report.rollouts[0]);
+    let first = |site: usize| {
+        let machines = world.islands[site].machines.iter();
+        let switched = machines.flat_map(|m| m.switched.values().copied());
+        switched.min().expect("it switched")
+    };
+    // the world begins at eight in the morning, UTC
+    let utc = |hour: u64| Time::from_secs((hour - 8) * 3600);
+    assert!(first(0) < utc(9), "New York is in its window");
+    assert!(first(1) >= utc(11) && first(1) < utc(12), "22:00 in Sydney");
+    assert!(
+        first(2) >= utc(22),
+        "the freeze ends after the window began"
+    );
 }
 
 #[test]

@@ -342,8 +342,13 @@ mod tests {
             self.watch
                 .told(time, now, slot, &Event::Plan(self.plan.clone()));
             self.watch.told(time, now, slot, &Event::Order(lease, None));
-            self.watch
-                .switches((time, now), slot, &self.plan.release, true);
+            self.watch.switches(
+                (time, now),
+                slot,
+                &BTreeMap::new(),
+                &self.plan.release,
+                true,
+            );
             let status = NodeStatus {
                 fleet: self.fleet.id(),
                 node: node(1 + slot as u64),

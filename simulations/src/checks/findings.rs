@@ -13,6 +13,8 @@ const KEPT_PER_RULE_MAX: usize = 5;
 pub enum Rule {
     /// Nobody starts outside its wave, or outside the time of its plan.
     Wave,
+    /// Nobody starts outside the hours that its plan allows.
+    Hours,
     /// Nobody starts without a live lease that was delivered to it.
     Lease,
     /// Nobody starts after a halt or a recall was delivered to it.
@@ -43,6 +45,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Rule::Wave => "wave",
+            Rule::Hours => "hours",
             Rule::Lease => "lease",
             Rule::Halt => "halt",
             Rule::Unverified => "unverified",

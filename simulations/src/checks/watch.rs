@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 
 use node_core::contract::{Event, Record};
 use protocol::plan::RolloutPlan;
+use protocol::positions::position;
+use protocol::zones::Clock;
 use protocol::{Hash, NodeId, Now, RolloutId, SiteId, Time, Verified};
 
 use crate::checks::bans;
 use crate::checks::findings::{Findings, Rule};
 use crate::checks::halts::Halts;
-use crate::checks::leases::Leases;
+use crate::checks::hours;
+use crate::checks::leases::{Leases, Starter};
 use crate::checks::limits::Limited;
 use crate::checks::liveness::Histories;
 use crate::checks::rates::Rates;
@@ -38,6 +41,8 @@ pub struct Watch {
     leases: Leases,
     halts: Halts,
     rates: Rates,
+    /// What its machines' clocks on the wall show.
+    clock: Clock,
 }
 
 impl Watch {
@@ -55,7 +60,13 @@ impl Watch {
             leases: Leases::default(),
             halts: Halts::default(),
             rates: Rates::new(cap),
+            clock: Clock::utc(),
         }
+    }
+
+    /// Its machines' clocks on the wall are of this zone.
+    pub fn with_clock(self, clock: Clock) -> Watch {
+        Watch { clock, ..self }
     }
 
     /// Its machines, by slot.
@@ -111,7 +122,14 @@ impl Watch {
 
     /// A machine begins to switch to a release; `on_disk` says whether all its bytes are there, `now` is
     /// the machine's clock. Of the plans for the release that anyone here was told, one must allow it.
-    pub fn switches(&mut self, (at, now): (Time, Now), slot: usize, release: &Hash, on_disk: bool) {
+    pub fn switches(
+        &mut self,
+        (at, now): (Time, Now),
+        slot: usize,
+        labels: &BTreeMap<String, String>,
+        release: &Hash,
+        on_disk: bool,
+    ) {
         let number = self.first + slot;
         let installed = self.installed.switch(at, number, *release, on_disk);
         self.judged(at, Rule::Unverified, slot, installed);
@@ -119,7 +137,7 @@ impl Watch {
         let plans: Vec<Verified<RolloutPlan>> = plans.cloned().collect();
         let mut fault = (Rule::Unverified, "it switches without a plan".to_owned());
         for plan in &plans {
-            match self.may_start(now, slot, plan) {
+            match self.may_start(now, slot, labels, plan) {
                 Ok(wave) => {
                     if self.histories.starts(at, slot, &plan.rollout) {
                         *self.starts.entry((plan.rollout.clone(), wave)).or_default() += 1;
@@ -137,14 +155,21 @@ impl Watch {
         &self,
         now: Now,
         slot: usize,
+        labels: &BTreeMap<String, String>,
         plan: &Verified<RolloutPlan>,
     ) -> Result<u32, (Rule, String)> {
         let wave = waves::start(now, &self.nodes[slot], self.site.as_ref(), plan);
         let wave = wave.map_err(|what| (Rule::Wave, what))?;
         let halted = self.halts.start(slot, &plan.rollout);
         halted.map_err(|what| (Rule::Halt, what))?;
-        let leased = self.leases.start(now, slot, plan, &plan.digest(), wave);
+        let who = Starter {
+            node: slot,
+            position: position(&plan.salt, &plan.release, &self.nodes[slot]),
+            cohorts: (plan.test.as_ref()).map_or(0, |test| test.cohorts_of(labels)),
+        };
+        let leased = self.leases.start(now, who, plan, &plan.digest(), wave);
         leased.map_err(|what| (Rule::Lease, what))?;
+        hours::start(now, &self.clock, plan).map_err(|what| (Rule::Hours, what))?;
         Ok(wave)
     }
 
@@ -226,7 +251,7 @@ mod tests {
             release.digest()
         };
         let at = (Time::from_secs(4), now(4));
-        watch.switches(at, 2, &release, on_disk);
+        watch.switches(at, 2, &BTreeMap::new(), &release, on_disk);
         watch.found.lines()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
+use protocol::zones::Clock;
 
 use super::{Cut, CutSpec, How, Length, Region, ReleaseSpec, Scenario, SiteSpec, WaveSpec};
 
@@ -65,6 +66,8 @@ pub(super) fn check(s: &Scenario) -> Result<()> {
         s.rollout.lease_ttl_s > 0,
         "rollout.lease_ttl_s is at least 1"
     );
+    s.rollout.constraints.check()?;
+    test(s)?;
     for one in &s.releases {
         let name = one.full_name();
         release(one, s, &sites).with_context(|| format!("release {name}"))?;
@@ -99,6 +102,12 @@ fn site(site: &SiteSpec) -> Result<()> {
     name.parse::<protocol::SiteId>()
         .with_context(|| format!("site name {name:?}"))?;
     zone(name, site.zone_h.unwrap_or(0))?;
+    if let Some(clock) = &site.clock {
+        ensure!(
+            Clock::of(clock).is_some(),
+            "site {name}: clock {clock:?} is no zone of the IANA database"
+        );
+    }
     for hours in &site.schedule {
         ensure!(
             hours.from_h <= 24 && hours.to_h <= 24 && hours.from_h != hours.to_h,
@@ -177,6 +186,17 @@ fn waves(field: &str, waves: &[WaveSpec], s: &Scenario, sites: &BTreeSet<String>
         }
     }
     Ok(())
+}
+
+fn test(s: &Scenario) -> Result<()> {
+    let Some(test) = &s.rollout.test else {
+        return Ok(());
+    };
+    test.test().context("rollout.test")?;
+    let mut pairs = test.pairs().flatten();
+    pairs
+        .try_for_each(|(key, value)| attribute(key, value, s))
+        .context("rollout.test.cohorts")
 }
 
 fn release(release: &ReleaseSpec, s: &Scenario, sites: &BTreeSet<String>) -> Result<()> {

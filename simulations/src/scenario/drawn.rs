@@ -2,12 +2,16 @@
 //! happen, so that the checkers see what nobody thought of (swarm testing: Groce et al. 2012; every
 //! feature is left out of most worlds, because features hide one another).
 
+use protocol::constraints::PastDeadline;
+use protocol::hours::Hours as HoursOfWeek;
 use protocol::plan::Priority;
+use protocol::zones::Zone;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    ChurnSpec, Cut, CutSpec, FailureSpec, Faults, Hours, How, LaptopSpec, Length, MachineSpec,
-    ReleaseSpec, RolloutSpec, Scenario, SiteSpec, WaveSpec, below, stream,
+    BEGINS_H, ChurnSpec, ConstraintSpec, Cut, CutSpec, FailureSpec, Faults, Hours, How, LaptopSpec,
+    Length, MachineSpec, ReleaseSpec, RolloutSpec, Scenario, SiteSpec, TestSpec, WaveSpec, below,
+    stream,
 };
 
 /// Faults of a drawn world end by then, in seconds.
@@ -67,7 +71,11 @@ impl Scenario {
             seed,
             duration_s: DURATION_S,
             idle_s: 20,
-            rollout: rollout(&mut of("waves"), &names),
+            rollout: RolloutSpec {
+                test: test(&mut of("test"), !attributes.is_empty()),
+                constraints: constraints(&mut of("hours of starts")),
+                ..rollout(&mut of("waves"), &names)
+            },
             releases: releases(&mut of("releases"), !attributes.is_empty()),
             machines: MachineSpec {
                 boot_s: machines.length(20),
@@ -221,7 +229,46 @@ fn rollout(draw: &mut Draw, sites: &[String]) -> RolloutSpec {
     RolloutSpec {
         lease_ttl_s: draw.pick(&[30, 60, 300]),
         waves,
+        ..RolloutSpec::default()
     }
+}
+
+fn test(draw: &mut Draw, cohorts: bool) -> Option<TestSpec> {
+    draw.one_in(3).then(|| TestSpec {
+        preset: draw
+            .pick(&["careful", "normal", "fast", "emergency"])
+            .into(),
+        cohorts: match cohorts && draw.one_in(2) {
+            true => vec!["driver=e1000".into()],
+            false => Vec::new(),
+        },
+        in_flight_max: Some(draw.share(&[2, 5, 50])),
+    })
+}
+
+/// No starts in some minutes soon after the beginning, or a window that opens then.
+fn constraints(draw: &mut Draw) -> ConstraintSpec {
+    if !draw.one_in(4) {
+        return ConstraintSpec::default();
+    }
+    let start = 60 * BEGINS_H as u16 + draw.between(1, 4) as u16;
+    let minutes = draw.between(1, 4) as u16;
+    let hours = HoursOfWeek::new(0x7f, start, minutes).into_iter().collect();
+    let mut rules = ConstraintSpec {
+        zone: Zone::Named("UTC".into()),
+        deadline_s: draw.one_in(2).then(|| draw.between(60, 600)),
+        spread_s: draw.pick(&[0, 0, 60]),
+        ..ConstraintSpec::default()
+    };
+    match draw.between(0, 2) {
+        0 => rules.blackouts = hours,
+        1 => rules.quiet = hours,
+        _ => {
+            rules.windows = hours;
+            rules.past_deadline = PastDeadline::OverrideWindows;
+        }
+    }
+    rules
 }
 
 fn faults(draw: &mut Draw, sites: &[String]) -> Faults {
@@ -264,7 +311,7 @@ mod tests {
 
     #[test]
     fn every_seed_draws_a_scenario_that_can_be() {
-        let mut faults = [0; 4];
+        let mut faults = [0; 6];
         for seed in 0..500 {
             let drawn = Scenario::drawn(seed);
             check(&drawn).unwrap_or_else(|e| panic!("seed {seed}: {e:#}"));
@@ -273,6 +320,8 @@ mod tests {
             faults[1] += u32::from(drawn.churn.is_some());
             faults[2] += u32::from(!drawn.faults.cuts.is_empty());
             faults[3] += u32::from(drawn.releases.iter().any(|r| r.start_s.is_some()));
+            faults[4] += u32::from(drawn.rollout.test.is_some());
+            faults[5] += u32::from(drawn.rollout.constraints.waits());
         }
         assert!(faults.iter().all(|n| (50..450).contains(n)), "{faults:?}");
     }

@@ -67,6 +67,7 @@ impl Scenario {
                     wan_delay_ms: draw(group.wan_delay_ms),
                     region: group.region.clone(),
                     zone_h: None,
+                    clock: None,
                     schedule: group.schedule.clone(),
                 });
             }

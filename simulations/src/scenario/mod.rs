@@ -14,6 +14,7 @@ mod machine;
 mod operator;
 mod release;
 mod rollout;
+mod rules;
 mod site;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use machine::{ChurnSpec, LaptopSpec, LiarSpec, Lie, MachineSpec, Shares};
 pub use operator::{Act, OperatorSpec};
 pub use release::{FailureSpec, How, ReleaseSpec};
 pub use rollout::{RolloutSpec, WaveSpec};
+pub use rules::{ConstraintSpec, TestSpec};
 pub use site::{BEGINS_H, Hours, Region, SiteSpec, second_of_day};
 
 /// A pretend world and what happens in it.

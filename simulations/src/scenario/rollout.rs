@@ -5,6 +5,8 @@ use protocol::plan::{Gate, Selector, WaveDraft};
 use protocol::{Span, Time};
 use serde::Deserialize;
 
+use super::{ConstraintSpec, TestSpec};
+
 /// A rollout.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +15,12 @@ pub struct RolloutSpec {
     pub lease_ttl_s: u64,
     /// The waves; one without a selector is the rest.
     pub waves: Vec<WaveSpec>,
+    /// Judges the outcomes of all waves together; none: only gates do.
+    #[serde(default)]
+    pub test: Option<TestSpec>,
+    /// When nodes may start, beside waves and leases.
+    #[serde(default)]
+    pub constraints: ConstraintSpec,
 }
 
 /// A wave.

@@ -33,6 +33,10 @@ pub struct SiteSpec {
     /// Hours that its clocks are ahead of UTC, if the region does not say. The world begins at 08:00 UTC.
     #[serde(default)]
     pub zone_h: Option<i32>,
+    /// The IANA zone of its machines' clocks, by which constraints on hours go; none: they know none, and
+    /// UTC counts.
+    #[serde(default)]
+    pub clock: Option<String>,
     /// What others leave of its WAN at which hours of its day; the first that fits counts.
     #[serde(default)]
     pub schedule: Vec<Hours>,
