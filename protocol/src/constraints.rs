@@ -343,14 +343,14 @@ impl Constraints {
         let mut answers = Vec::with_capacity(8 + self.freezes.len());
         for (number, (freeze, clock)) in self.freezes.iter().zip(&clocks.freezes).enumerate() {
             if freeze.exempt.is_none_or(|exempt| case.priority < exempt) {
-                let (held, until) = timed(clock, at, |shown| freeze.at(shown));
+                let (held, until) = clock.timed(at, |shown| freeze.at(shown));
                 answers.push(Answer {
                     freeze: number,
                     ..answer(Cause::Freeze, held, until)
                 });
             }
         }
-        let of = |hours: &[Hours]| timed(&clocks.own, at, |shown| any_at(hours, shown));
+        let of = |hours: &[Hours]| clocks.own.timed(at, |shown| any_at(hours, shown));
         let overdue = self.is_overdue(at);
         let (held, until) = of(&self.blackouts);
         answers.push(answer(Cause::Blackout, held, until));
@@ -524,18 +524,6 @@ impl UserRules {
             .filter(|_| !self.optional)
             .map(|offer| offer.not_before)
     }
-}
-
-/// Whether something that follows a clock holds at a moment, and until when that surely stays so.
-fn timed(clock: &Clock, at: Time, phase: impl Fn(Reading) -> Phase) -> (bool, Option<Time>) {
-    let shown = clock.shows(at);
-    let phase = phase(shown);
-    let even = phase
-        .until
-        .and_then(|end| u64::try_from(end.0 - shown.0).ok());
-    let even = even.map(|left| at + Span(left));
-    let jump = clock.changes_after(at);
-    (phase.holds, even.into_iter().chain(jump).min())
 }
 
 fn list(hours: &[Hours]) -> String {

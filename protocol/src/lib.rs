@@ -25,6 +25,7 @@ pub mod orders;
 pub mod pieces;
 pub mod plan;
 pub mod positions;
+pub mod schedule;
 pub mod status;
 pub mod terse;
 pub mod time;

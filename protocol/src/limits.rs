@@ -67,6 +67,8 @@ pub const SIGNER_REPLY_MAX_BYTES: u64 = 256;
 pub const AUDIT_PROOF_MAX_BYTES: usize = 2048;
 /// Sites in a topology.
 pub const SITES_MAX: usize = 20_000;
+/// Hours of a site in which other rates hold.
+pub const RATE_HOURS_MAX: usize = 16;
 /// Waves in a plan.
 pub const WAVES_MAX: usize = 256;
 /// Cohorts that a plan may declare; each is a bit of a node's word.

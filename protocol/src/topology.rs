@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{FleetId, SiteId};
 use crate::limits::SITES_MAX;
+use crate::schedule::Schedule;
 use crate::time::Time;
 use crate::trust::{Role, Statement};
 
@@ -40,6 +41,12 @@ pub struct Site {
     /// Its nodes may give to other such sites over the WAN, and take from them.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub relay: bool,
+    /// Its nodes fetch from origins alone and serve nobody: over its WAN goes a copy for each of them.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub no_peers: bool,
+    /// Hours in which other rates hold than those above; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 /// An address range, written `10.1.0.0/16`.
@@ -144,6 +151,16 @@ impl Statement for Topology {
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|w| w[0] == w[1]) {
             return Err(format!("site {} stands twice", twice[0]));
+        }
+        for site in &self.sites {
+            let told = |why| format!("site {}: {why}", site.id);
+            if site.relay && site.no_peers {
+                return Err(told("a site without peers cannot relay".to_owned()));
+            }
+            site.schedule
+                .as_ref()
+                .map_or(Ok(()), Schedule::check)
+                .map_err(told)?;
         }
         Ok(())
     }

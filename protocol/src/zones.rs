@@ -16,7 +16,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::time::Time;
+use crate::hours::Phase;
+use crate::time::{Span, Time};
 
 /// Milliseconds of a minute.
 const MINUTE_MS: i64 = 60_000;
@@ -193,6 +194,18 @@ impl Clock {
     /// evenly.
     pub fn changes_after(&self, at: Time) -> Option<Time> {
         Some(Time(u64::try_from(self.even(at).to?).ok()?))
+    }
+
+    /// Whether something that follows this clock holds at a wall time, and until when that surely stays so.
+    pub fn timed(&self, at: Time, phase: impl Fn(Reading) -> Phase) -> (bool, Option<Time>) {
+        let shown = self.shows(at);
+        let phase = phase(shown);
+        let even = phase
+            .until
+            .and_then(|end| u64::try_from(end.0 - shown.0).ok());
+        let even = even.map(|left| at + Span(left));
+        let jump = self.changes_after(at);
+        (phase.holds, even.into_iter().chain(jump).min())
     }
 
     /// A wall time as people of the zone read it: `2026-12-20 00:00 Europe/Berlin`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use node_core::contract::{Event, FetchOutcome, Service, Ticket, Wanted};
+use node_core::contract::{Door, Event, FetchOutcome, Service, Ticket, Wanted};
 use protocol::wire::Referral;
 use protocol::{BlobRef, NodeId, Span};
 
@@ -41,7 +41,7 @@ impl Island {
         spurned: Vec<NodeId>,
     ) {
         let machine = &self.machines[slot];
-        if !machine.keeps_door || machine.brain.is_none() {
+        if machine.door == Door::Open || machine.brain.is_none() {
             return self.open_far(slot, asker, &blob, &pieces, 0);
         }
         self.doors.count += 1;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use litemap::LiteMap;
 use node_core::Brain;
 use node_core::contract::{
-    Action, Config, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey, Step,
-    Ticket,
+    Action, Config, Door, Event, FetchOutcome, FetchReason, Memory, NodeRole, Record, RecordKey,
+    Step, Ticket,
 };
 use protocol::constraints::Machine as Facts;
 use protocol::pieces::PieceSet;
@@ -81,7 +81,7 @@ pub struct Machine {
     /// As a source, what it gives to all nodes of a site together, bytes a second.
     pub(crate) paces: BTreeMap<usize, f64>,
     /// Its brain is asked before nodes of other sites are served.
-    pub(crate) keeps_door: bool,
+    pub(crate) door: Door,
     address: IpAddr,
     process: u32,
     /// World time, in milliseconds, at which its boot clock stood at 0.
@@ -143,7 +143,7 @@ impl Machine {
             documents: LiteMap::new(),
             brain: None,
             paces: BTreeMap::new(),
-            keeps_door: false,
+            door: Door::Open,
             address: address.into(),
             process: 0,
             boot_zero: -(below(boots, 100_000_000) as i64),
@@ -305,7 +305,7 @@ impl Island {
         tickets
             .into_iter()
             .for_each(|ticket| self.stop_fetch(n, ticket));
-        self.machines[n].keeps_door = false;
+        self.machines[n].door = Door::Open;
         self.break_served(n);
         self.shut_door(n);
         for peer in std::mem::take(&mut self.machines[n].links) {
@@ -444,7 +444,7 @@ impl Island {
                 };
                 self.fetch(n, ticket, &from.node, wish);
             }
-            Action::Doorkeep(keeps) => self.machines[n].keeps_door = keeps,
+            Action::Doorkeep(door) => self.machines[n].door = door,
             Action::Serve { ticket, service } => self.serve_far(n, ticket, service),
             Action::CancelFetch(ticket) => {
                 if self.machines[n].fetches.contains_key(&ticket) {

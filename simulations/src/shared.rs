@@ -216,6 +216,8 @@ impl Shared {
                 wan_down_bytes_per_s: Some(spec.wan_mbit * 125_000),
                 wan_up_bytes_per_s: Some(spec.up_mbit() * 125_000),
                 relay: spec.relay,
+                no_peers: false,
+                schedule: None,
             })
         };
         Ok(Topology {

@@ -185,7 +185,7 @@ impl Conductor {
 
     /// All sites that the topology has or a node is in, by name.
     pub fn sites(&self) -> Vec<SiteView> {
-        view::sites(&self.fleet)
+        view::sites(&self.fleet, self.now.wall)
     }
 
     /// All releases, by product and counter.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::manifest::{ReleaseManifest, release_name};
-use protocol::{NodeId, SiteId};
+use protocol::{NodeId, SiteId, Time};
 
 use crate::contract::{Config, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView};
 use crate::feeds::Feeds;
@@ -70,7 +70,8 @@ pub(crate) fn release(held: &Held<ReleaseManifest>) -> ReleaseView {
     }
 }
 
-pub(crate) fn sites(fleet: &Fleet) -> Vec<SiteView> {
+/// The sites as they stand at a wall time.
+pub(crate) fn sites(fleet: &Fleet, at: Time) -> Vec<SiteView> {
     let mut sites: BTreeMap<SiteId, SiteView> = BTreeMap::new();
     let empty = |site: &SiteId| SiteView {
         site: site.clone(),
@@ -84,7 +85,7 @@ pub(crate) fn sites(fleet: &Fleet) -> Vec<SiteView> {
             .entry(site.id.clone())
             .or_insert_with(|| empty(&site.id));
         view.known = true;
-        view.wan_down_bytes_per_s = site.wan_down_bytes_per_s;
+        view.wan_down_bytes_per_s = site.rates(at).down;
     }
     for (site, population) in &fleet.sites {
         let view = sites.entry((**site).clone()).or_insert_with(|| empty(site));

@@ -106,7 +106,7 @@ pub struct SiteView {
     pub nodes: u32,
     /// Those heard of lately.
     pub reachable: u32,
-    /// Cap on what they take over the WAN, bytes a second at the sockets; none: no cap.
+    /// Cap on what they take over the WAN now, bytes a second at the sockets; none: no cap.
     pub wan_down_bytes_per_s: Option<u64>,
 }
 

@@ -147,7 +147,7 @@ pub struct ProblemReport {
 pub struct SiteView {
     /// The site; none for nodes without one.
     pub site: Option<SiteId>,
-    /// Its cap on the WAN, bytes a second towards the site; none: no cap.
+    /// Its cap on the WAN now, bytes a second towards the site; none: no cap.
     pub wan_down_bytes_per_s: Option<u64>,
     /// Enrolled nodes that were last seen there.
     pub nodes: u32,

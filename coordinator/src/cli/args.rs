@@ -500,7 +500,7 @@ pub struct Sites {
     /// Where.
     #[command(flatten)]
     pub at: At,
-    /// Replace the topology by this TOML file of sites (id, subnets, wan_down, wan_up, relay, parent)
+    /// Replace the topology by this TOML file of sites (id, subnets, wan_down, wan_up, hours, peers, relay, parent)
     #[arg(long, requires = "key")]
     pub set: Option<PathBuf>,
     /// The operator's key file, to sign the topology

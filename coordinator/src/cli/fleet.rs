@@ -1,16 +1,13 @@
 //! `nodes`, `sites`, `why`: looking at the fleet.
 
-use std::path::Path;
-
 use anyhow::{Context, bail};
 use coordinator_core::contract::NodeView;
-use protocol::limits::SITES_MAX;
-use protocol::topology::{Site, Subnet, Topology};
+use protocol::topology::{Site, Topology};
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId};
-use serde::Deserialize;
 
 use super::args::{Nodes, Sites, Why};
+use super::sites_file::read_sites;
 use super::{output, setup, units};
 use crate::directory::Directory;
 
@@ -107,7 +104,7 @@ pub async fn sites(ask: Sites) -> anyhow::Result<()> {
     let mut table = output::table(&[
         "site",
         "nodes",
-        "WAN cap down",
+        "WAN cap down now",
         "WAN bytes so far",
         "LAN bytes so far",
     ]);
@@ -137,54 +134,6 @@ pub fn topology(fleet: FleetId, version: u64, sites: Vec<Site>) -> Topology {
         created: units::wall_now(),
         sites,
     }
-}
-
-/// Sites as people write them.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SitesFile {
-    #[serde(default)]
-    site: Vec<SiteFile>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SiteFile {
-    id: SiteId,
-    subnets: Vec<Subnet>,
-    parent: Option<SiteId>,
-    wan_down: Option<String>,
-    wan_up: Option<String>,
-    #[serde(default)]
-    relay: bool,
-}
-
-fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let file: SitesFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    if file.site.len() > SITES_MAX {
-        bail!("{} has more than {SITES_MAX} sites", path.display());
-    }
-    let rate = |id: &SiteId, text: Option<String>| -> anyhow::Result<Option<u64>> {
-        let rate = text
-            .map(|t| units::rate(&t))
-            .transpose()
-            .map_err(|e| anyhow::anyhow!("site {id}: {e}"))?;
-        Ok(rate.and_then(|r| r.0))
-    };
-    file.site
-        .into_iter()
-        .map(|s| {
-            Ok(Site {
-                wan_down_bytes_per_s: rate(&s.id, s.wan_down)?,
-                wan_up_bytes_per_s: rate(&s.id, s.wan_up)?,
-                relay: s.relay,
-                id: s.id,
-                subnets: s.subnets,
-                parent: s.parent,
-            })
-        })
-        .collect()
 }
 
 /// `tidegate why`
@@ -233,46 +182,4 @@ pub async fn why(ask: Why) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str) -> Result<Vec<Site>, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sites.toml");
-        std::fs::write(&path, text).unwrap();
-        read_sites(&path).map_err(|e| output::one_line(&e))
-    }
-
-    #[test]
-    fn sites_are_read_as_people_write_them() {
-        let sites = check(
-            "[[site]]\nid = \"berlin\"\nsubnets = [\"10.1.0.0/16\", \"fd00:1::/48\"]\nwan_down = \"20mbit\"\n\
-             [[site]]\nid = \"kiosk\"\nsubnets = [\"10.1.7.0/24\"]\nparent = \"berlin\"\n",
-        )
-        .unwrap();
-        assert_eq!(sites[0].wan_down_bytes_per_s, Some(2_500_000));
-        assert_eq!(sites[1].parent.as_ref().unwrap().as_str(), "berlin");
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_sites_file_is_said() {
-        assert!(
-            check("[[site]]\nid = \"x\"\nsubnets = [\"10.1/16\"]\n")
-                .unwrap_err()
-                .contains("10.1/16")
-        );
-        assert!(
-            check("[[site]]\nid = \"x\"\nsubnets = []\nwan_down = \"fast\"\n")
-                .unwrap_err()
-                .contains("site x")
-        );
-        assert!(
-            check("[[site]]\nid = \"x\"\nsubnet = []\n")
-                .unwrap_err()
-                .contains("subnet")
-        );
-    }
 }

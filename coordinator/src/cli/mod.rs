@@ -14,6 +14,7 @@ pub mod rollout;
 pub mod root;
 pub mod setup;
 pub mod simulate;
+mod sites_file;
 pub mod terms;
 pub mod units;
 

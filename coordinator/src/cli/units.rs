@@ -4,6 +4,9 @@ use coordinator_core::presets::wave_name;
 use protocol::plan::{Gate, Selector, WaveDraft};
 use protocol::{Span, Time};
 
+/// The lowest rate that is kept.
+pub const RATE_MIN_BYTES_PER_S: u64 = 1_000;
+
 /// A rate such as `20mbit`, `500kbit`, `2MB` (a second) or `none`; in bytes a second.
 ///
 /// # Errors
@@ -26,7 +29,7 @@ pub fn rate(text: &str) -> Result<Rate, String> {
         _ => return Err(refuse()),
     };
     let bytes = (number * bits / 8.0) as u64;
-    if bytes < 1_000 {
+    if bytes < RATE_MIN_BYTES_PER_S {
         return Err(format!(
             "{text} is below 8kbit, the lowest rate that is kept"
         ));

@@ -5,6 +5,7 @@
 //! comes, and calls back when [`Brain::poll_timeout`] says so.
 
 mod brain;
+mod budget;
 pub mod congestion;
 pub mod contract;
 mod counters;

@@ -70,7 +70,7 @@ impl Driver {
                 let limit = max_bytes_per_s;
                 self.fetch(ticket, from, blob, &pieces, class, wan, limit, spurned);
             }
-            Action::Doorkeep(keeps) => self.data.doorkeep(keeps),
+            Action::Doorkeep(door) => self.data.doorkeep(door),
             Action::Serve { ticket, service } => self.data.serve(ticket, service),
             Action::CancelFetch(ticket) => {
                 if let Some(fetch) = self.fetches.get(&ticket) {

@@ -23,7 +23,9 @@ use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{
     Gate, Members, Priority, Proposal, RolloutPlan, Selector, SequentialTest, Targets, WaveDraft,
 };
+use protocol::schedule::{RateHours, Schedule};
 use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
+use protocol::topology::Topology;
 use protocol::trust::{Root, Statement, Trust};
 use protocol::versioned::Versioned;
 use protocol::wire::{
@@ -195,6 +197,24 @@ fn content() -> Vec<Sample> {
     ]
 }
 
+/// A topology with hours in one site and no peers in the other.
+fn scheduled(mut topology: Topology) -> Topology {
+    let hours = |hours: &str, down, up| RateHours {
+        hours: hours.parse().unwrap(),
+        wan_down_bytes_per_s: down,
+        wan_up_bytes_per_s: up,
+    };
+    topology.sites[0].schedule = Some(Schedule {
+        zone: "Europe/Berlin".parse().unwrap(),
+        hours: vec![
+            hours("mon-fri 08:00-18:00", Some(250_000), Some(0)),
+            hours("sat,sun 22:00-04:00", None, None),
+        ],
+    });
+    topology.sites[1].no_peers = true;
+    topology
+}
+
 fn statements(fleet: &Fleet) -> Vec<Sample> {
     let tree = fleet.release("app", "1.2.3", 7);
     let mut command = ReleaseManifest {
@@ -304,6 +324,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, "", &proposal),
         statement(fleet, "", &*recall),
         statement(fleet, "", &topology),
+        statement(fleet, ".schedule", &scheduled(topology.clone())),
         statement(fleet, "", &receipt),
         statement(fleet, "", &ledger_head(fleet)),
         audit_proof(fleet),

@@ -9,7 +9,7 @@
 //! - Inside a site a node has the bytes as soon as the site has them, plus one hop over its LAN.
 //! - Every node that is heard of lately answers, installs in the same time and succeeds; others stay
 //!   silent. So gates open as early as they can, never later.
-//! - The topology knows one rate for a WAN link, no schedule; a site without a rate, and nodes without
+//! - A WAN link has its rate outside of the hours that have others, all the time; a site without a rate, and nodes without
 //!   a site, are held back by [`Assumptions::open_link_bytes_per_s`] alone.
 
 mod advice;

@@ -269,6 +269,8 @@ fn sites(options: &Demo) -> anyhow::Result<Vec<Site>> {
                 wan_down_bytes_per_s: options.wan.0,
                 wan_up_bytes_per_s: options.wan.0,
                 relay: false,
+                no_peers: false,
+                schedule: None,
             })
         })
         .collect()

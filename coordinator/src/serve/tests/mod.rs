@@ -124,6 +124,8 @@ impl Town {
             wan_down_bytes_per_s: Some(1 << 20),
             wan_up_bytes_per_s: None,
             relay: false,
+            no_peers: false,
+            schedule: None,
         };
         Topology {
             spec_version: 1,

@@ -1,10 +1,11 @@
 //! Who comes from other sites: at the origin they are referred, at a site's node they are guests.
 
+use protocol::topology::Site;
 use protocol::wire::Notice;
 use protocol::{NodeId, Now};
 
 use super::Brain;
-use crate::contract::{Action, NodeRole, Ticket, Wanted};
+use crate::contract::{Action, Door, NodeRole, Ticket, Wanted};
 
 impl Brain {
     /// The topology or the own site changed: who comes from where, and may it.
@@ -12,13 +13,21 @@ impl Brain {
         let Some(topology) = self.library.topology() else {
             return;
         };
-        let keeps = match self.config.role {
-            NodeRole::Origin => self.referrals.set_sites(topology),
-            NodeRole::Endpoint => self.membership.site().is_some(),
+        let budgets = &self.budgets;
+        let rates = |site: &Site| {
+            let rates = budgets.of(&site.id);
+            rates.map_or((None, None), |rates| (rates.down, rates.up))
         };
-        if keeps != self.keeps_door {
-            self.keeps_door = keeps;
-            self.out.push(Action::Doorkeep(keeps));
+        let own = self.membership.site().and_then(|own| topology.site(own));
+        let door = match (self.config.role, own) {
+            (NodeRole::Origin, _) if self.referrals.set_sites(topology, rates) => Door::Asks,
+            (NodeRole::Origin, _) | (NodeRole::Endpoint, None) => Door::Open,
+            (NodeRole::Endpoint, Some(site)) if site.no_peers => Door::Shut,
+            (NodeRole::Endpoint, Some(_)) => Door::Asks,
+        };
+        if door != self.door {
+            self.door = door;
+            self.out.push(Action::Doorkeep(door));
         }
     }
 

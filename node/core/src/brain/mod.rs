@@ -2,6 +2,7 @@
 
 mod doors;
 mod questions;
+mod rates;
 mod settle;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,8 @@ use protocol::trust::Role;
 use protocol::wire::{Contact, SiteMessage};
 use protocol::{NodeId, Now, Seq, Time, Verified};
 
-use crate::contract::{Action, Config, Event, Memory, NodeRole, Record, Snapshot};
+use crate::budget::Budgets;
+use crate::contract::{Action, Config, Door, Event, Memory, NodeRole, Record, Snapshot};
 use crate::counters::Counters;
 use crate::guests::Guests;
 use crate::installed::Installed;
@@ -55,8 +57,9 @@ pub struct Brain {
     swarm: Swarm,
     referrals: Referrals,
     guests: Guests,
-    /// The body asks before it serves nodes of other sites.
-    keeps_door: bool,
+    budgets: Budgets,
+    /// Whom the body serves.
+    door: Door,
     /// Whether the machine's addresses were told.
     addressed: bool,
     was_uplinker: bool,
@@ -117,7 +120,8 @@ impl Brain {
             ),
             referrals: Referrals::new(config.grain),
             guests: Guests::default(),
-            keeps_door: false,
+            budgets: Budgets::default(),
+            door: Door::Open,
             addressed: false,
             was_uplinker: false,
             knows_site: true,
@@ -295,6 +299,9 @@ impl Brain {
 
     /// Does what became due. Calling it early or late is harmless.
     pub fn handle_timeout(&mut self, now: Now) {
+        if self.budgets.timeout().is_some_and(|at| at <= now.boot) {
+            self.follow_hours(now);
+        }
         if self.swarm.poll_timeout().is_some_and(|at| at <= now.boot) {
             self.swarm.handle_timeout(now);
         }
@@ -314,6 +321,7 @@ impl Brain {
         let due = [
             self.swarm.poll_timeout(),
             self.referrals.timeout(),
+            self.budgets.timeout(),
             self.rest_ends(),
         ];
         due.into_iter().flatten().min()
@@ -357,30 +365,7 @@ impl Brain {
         if !site_changed && !topology_changed {
             return;
         }
-        self.mind_the_doors();
-        let topology = self.library.topology().map(|t| &**t);
-        let own = self.membership.site();
-        let own = own.and_then(|id| topology.and_then(|t| t.site(id)));
-        let paced = match self.config.role {
-            NodeRole::Origin => topology.map_or(&[][..], |t| &t.sites[..]),
-            NodeRole::Endpoint => own.map_or(&[][..], std::slice::from_ref),
-        };
-        for site in paced {
-            // Where sites relay, what a node sends from its site goes by the other way of the WAN.
-            let gives = self.config.role == NodeRole::Endpoint && site.relay;
-            let bytes_per_s = match gives {
-                true => site.wan_up_bytes_per_s,
-                false => site.wan_down_bytes_per_s,
-            };
-            self.out.push(Action::Pace {
-                site: site.id.clone(),
-                bytes_per_s,
-            });
-        }
-        let relays = own.is_some_and(|site| site.relay);
-        let site = own.map(|site| (site.id.clone(), site.wan_down_bytes_per_s));
-        self.swarm.set_site(now, site);
-        self.swarm.set_relay(now, relays);
+        self.know_sites(now);
         self.knows_site = true;
     }
 

@@ -95,9 +95,8 @@ pub enum Action {
     },
     /// Stop a fetch; it is answered with `Cancelled`.
     CancelFetch(Ticket),
-    /// From now on (or not any more) ask before a node of another site is served, with
-    /// [`super::Event::Wanted`].
-    Doorkeep(bool),
+    /// From now on serve those; at first everybody.
+    Doorkeep(Door),
     /// Answer [`super::Event::Wanted`].
     Serve {
         /// The request's ticket.
@@ -214,6 +213,20 @@ pub enum FetchReason {
     VerificationFailed,
     /// The site's first copy, from another site to which the origin referred.
     Sibling,
+    /// The site has no peers, as its topology says.
+    Policy,
+}
+
+/// Whom a node serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Door {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Its own site; about nodes of others it is asked with [`super::Event::Wanted`].
+    Asks,
+    /// Nobody.
+    Shut,
 }
 
 /// How a request of another site's node is answered.

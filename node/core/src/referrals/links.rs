@@ -91,6 +91,9 @@ impl Links {
             let most = way.most() - u32::from(spare);
             return (left > 0 && way.count < most).then_some(0);
         }
+        if left == 0 {
+            return None;
+        }
         let slot = self.slot(site, piece_bytes);
         // Some gave less than was wanted: what they left is worth a transfer too, if it is not too little.
         let kept = if spare { slot } else { 0 };
@@ -194,6 +197,14 @@ mod tests {
         links.end(0, Some(1), 500);
         assert_eq!(links.room_in(0, 1 << 20, false), Some(250));
         assert_eq!(links.room_out(1, 2_000), Some(600), "alone it has all");
+    }
+
+    #[test]
+    fn a_link_that_is_shut_is_promised_nothing() {
+        let links = links(&[(0, 0), (1_000, 600)]);
+        assert_eq!(links.room_in(0, 1 << 20, false), None);
+        assert_eq!(links.room_out(0, 0), None);
+        assert_eq!(links.givers().collect::<Vec<_>>(), [1]);
     }
 
     #[test]

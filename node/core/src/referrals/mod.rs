@@ -16,7 +16,7 @@ use protocol::limits::{
     REFERRAL_WAIT_MAX, REFERRALS_WAITING_MAX, SITES_MAX, SPREAD_PIECES_MAX, SPREADS_MAX,
     SPURNED_MAX,
 };
-use protocol::topology::Topology;
+use protocol::topology::{Site, Topology};
 use protocol::wire::{Contact, Referral};
 use protocol::{BlobRef, NodeId, Span, Time};
 
@@ -130,8 +130,12 @@ impl Referrals {
         }
     }
 
-    /// The sites are these now. True if any may relay.
-    pub(crate) fn set_sites(&mut self, topology: &Topology) -> bool {
+    /// The sites are these now, with these rates inward and outward. True if any may relay.
+    pub(crate) fn set_sites(
+        &mut self,
+        topology: &Topology,
+        rates: impl Fn(&Site) -> (Option<u64>, Option<u64>),
+    ) -> bool {
         self.relays.clear();
         for site in topology
             .sites
@@ -139,7 +143,7 @@ impl Referrals {
             .filter(|site| site.relay)
             .take(SITES_MAX)
         {
-            let (down, up) = (site.wan_down_bytes_per_s, site.wan_up_bytes_per_s);
+            let (down, up) = rates(site);
             let number = self.links.set(&site.id, down, up);
             self.relays.insert(number);
         }

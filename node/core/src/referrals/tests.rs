@@ -49,7 +49,9 @@ impl Tale {
             ..Grain::default()
         };
         let mut referrals = Referrals::new(grain);
-        assert!(referrals.set_sites(&topology));
+        assert!(referrals.set_sites(&topology, |site| {
+            (site.wan_down_bytes_per_s, site.wan_up_bytes_per_s)
+        }));
         Tale {
             referrals,
             out: Outbox::default(),

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use litemap::LiteMap;
 use protocol::index::CheckedIndex;
-use protocol::limits::{MEMBERS_MAX, SWARM_BLOBS_MAX};
+use protocol::limits::SWARM_BLOBS_MAX;
 use protocol::manifest::Artifact;
 use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Class, Contact, Notice, Referral};
-use protocol::{BlobRef, Hash, NodeId, Now, SiteId, Span, Time};
+use protocol::{BlobRef, Hash, NodeId, Now, Span, Time};
 
 use crate::contract::{
     Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, FrameOutcome, Grain, NodeRole,
@@ -24,6 +24,7 @@ use crate::contract::{
 };
 
 mod answers;
+mod around;
 mod blob;
 mod desk;
 mod flights;
@@ -201,43 +202,12 @@ impl Swarm {
         ticket.0 >> 63 == 1
     }
 
-    /// The site that the node counts itself to, and its WAN cap in bytes a second, if it has one.
-    /// In another site nothing is known of anybody.
-    pub fn set_site(&mut self, now: Now, site: Option<(SiteId, Option<u64>)>) {
-        let (id, cap) = site.map_or((None, None), |(id, cap)| (Some(id), cap));
-        if (&id, cap) == (&self.desk.site.id, self.desk.site.cap) {
-            return;
-        }
-        self.desk.site.cap = cap;
-        if id != self.desk.site.id {
-            self.desk.site.id = id;
-            self.desk.site.since = now.boot;
-            self.take_members(now.boot, LiteMap::new());
-        }
-        self.look_anew();
-        self.pass(now.boot);
-    }
-
     /// Whether it is known who is in the site; as long as it is not, nothing is brought over the WAN.
     pub fn set_site_known(&mut self, now: Now, known: bool) {
         self.desk.site.since = if known { now.boot } else { Time::MAX };
         // Who is alone in its site hears of nobody who would give the rooms a turn.
         self.look_anew();
         self.pass(now.boot);
-    }
-
-    /// The site's members without this node. Those who are missing are gone. Without a site there
-    /// are none.
-    pub fn set_members(&mut self, now: Now, members: impl Iterator<Item = (NodeId, Member)>) {
-        let mut new = LiteMap::new();
-        if self.desk.site.id.is_some() {
-            let others = members.filter(|(node, _)| *node != self.desk.me());
-            new.extend(others.take(MEMBERS_MAX));
-        }
-        if new != self.desk.site.members {
-            self.take_members(now.boot, new);
-            self.pass(now.boot);
-        }
     }
 
     /// Where every blob can be had over the WAN.

@@ -103,6 +103,8 @@ pub(super) enum Mine {
     Waiting(Time),
     /// A fetch over the WAN is under way.
     Flying,
+    /// It was, and goes on as soon as there is room: some of its groups are here, so it is not given up.
+    Interrupted,
 }
 
 /// Ownership of one blob's pieces in one node's view.
@@ -366,7 +368,9 @@ impl Owners {
             let mine = match self.mine.get(&piece) {
                 // Nor does who has stalled take a piece from those who bring it in its stead.
                 Some(_) if stalled => true,
-                Some(Mine::Flying) => !under_way || self.outranks(piece, &me, &node),
+                Some(Mine::Flying | Mine::Interrupted) => {
+                    !under_way || self.outranks(piece, &me, &node)
+                }
                 Some(Mine::Waiting(_)) => !under_way && self.outranks(piece, &me, &node),
                 None => false,
             };
@@ -470,6 +474,15 @@ impl Owners {
 
     pub fn fly(&mut self, piece: u32) {
         self.mine.insert(piece, Mine::Flying);
+    }
+
+    /// Nothing is under way any more; what was is begun again at once.
+    pub fn interrupt(&mut self) {
+        for mine in self.mine.values_mut() {
+            if *mine == Mine::Flying {
+                *mine = Mine::Interrupted;
+            }
+        }
     }
 
     /// I do not bring `piece`, or have brought it.

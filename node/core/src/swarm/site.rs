@@ -61,6 +61,10 @@ pub(super) struct Site {
     pub origins: Vec<Contact>,
     /// The origins refer this site to others, and others to it.
     pub relay: bool,
+    /// The site has no peers: everybody fetches from the origins.
+    pub alone: bool,
+    /// So many of the site share its WAN if it has no peers.
+    pub crowd: usize,
 }
 
 impl Site {
@@ -74,6 +78,8 @@ impl Site {
             members: LiteMap::new(),
             origins: Vec::new(),
             relay: false,
+            alone: false,
+            crowd: 1,
         }
     }
 
@@ -97,7 +103,7 @@ impl Site {
     /// Whether a node may own pieces. A claim is proof enough of a node that this one has not seen
     /// yet: views differ, and what it brings must not be brought twice.
     pub fn may_own(&self, node: &NodeId) -> bool {
-        *node != self.me && (self.serves(node) || !self.members.contains_key(node))
+        *node != self.me && !self.alone && (self.serves(node) || !self.members.contains_key(node))
     }
 
     /// To whom this node turns for a blob: half as many of its own as it shall have neighbours,

@@ -29,6 +29,11 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         desk.wake_at(blob.paused_until);
         return;
     }
+    if desk.site.cap == Some(0) {
+        // Nothing is to cross in these hours, and nobody owes anything.
+        blob.owners.expect_only(&BTreeSet::new());
+        return;
+    }
     let may_from = desk.site.id.as_ref().map_or(now, |_| {
         let settled = desk.site.since + desk.tempo.settle + desk.tempo.claim_wait;
         blob.met_at.map_or(settled, |met| met.max(settled))
@@ -210,7 +215,8 @@ fn my_claim(desk: &Desk, now: Time, blob: &mut Blob) -> Claim {
         blob.brought.pop_front();
     }
     let mine = blob.owners.mine().iter();
-    let (flying, waiting): (Vec<_>, Vec<_>) = mine.partition(|(_, mine)| **mine == Mine::Flying);
+    let (flying, waiting): (Vec<_>, Vec<_>) =
+        mine.partition(|(_, mine)| !matches!(mine, Mine::Waiting(_)));
     let piece = |(piece, _): (&u32, &Mine)| *piece;
     let mut pieces: Vec<u32> = flying.into_iter().map(piece).collect();
     pieces.extend(blob.brought.iter().map(|(_, piece)| *piece));
@@ -302,11 +308,12 @@ fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
 
 /// Fetches claimed pieces whose wait is over, in order, within this node's share of the cap.
 fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
-    let mut ready = Vec::new();
+    let (mut begun, mut ready) = (Vec::new(), Vec::new());
     for (piece, mine) in blob.owners.mine() {
         match mine {
             Mine::Waiting(until) if *until > now => desk.wake_at(*until),
             Mine::Waiting(_) => ready.push(*piece),
+            Mine::Interrupted => begun.push(*piece),
             Mine::Flying => {}
         }
     }
@@ -324,6 +331,8 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
         let claim = my_claim(desk, now, blob);
         desk.gossip_claim(claim);
     }
+    begun.append(&mut ready);
+    let ready = begun;
     let most = fetches_max(desk, blob);
     let mut free = most
         .saturating_sub(desk.flights.count(true))
@@ -388,7 +397,12 @@ fn share(desk: &Desk, blob: &Blob, fetches: u64) -> Option<u64> {
     if desk.site.origins.len() == 1 {
         return Some(cap.max(1));
     }
-    let share = (cap / blob.sharers.max(1) as u64).max(1);
+    let sharers = if desk.site.alone {
+        desk.site.crowd
+    } else {
+        blob.sharers
+    };
+    let share = (cap / sharers.max(1) as u64).max(1);
     let left = share.saturating_sub(desk.flights.wan_rate());
     (left > share / 8 || left == share).then_some((left / fetches.max(1)).max(1))
 }
@@ -396,6 +410,8 @@ fn share(desk: &Desk, blob: &Blob, fetches: u64) -> Option<u64> {
 fn reason(desk: &Desk, blob: &Blob, piece: u32) -> FetchReason {
     if blob.tainted.contains(&piece) {
         FetchReason::VerificationFailed
+    } else if desk.site.alone {
+        FetchReason::Policy
     } else if !desk.site.has_company() || desk.site.roaming {
         FetchReason::NoPeer
     } else if blob.owners.is_taken_over(piece, &desk.me()) {

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use node_core::contract::{Service, Ticket, Wanted};
+use node_core::contract::{Door, Service, Ticket, Wanted};
 use protocol::NodeId;
 use protocol::limits::{GROUP_BYTES, QUEUED_INTERVAL};
 use protocol::pieces::Geometry;
@@ -20,14 +20,18 @@ use super::{DataEvent, Inner};
 /// Those who wait for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
-    keeps: AtomicBool,
+    door: Mutex<Door>,
     count: AtomicU64,
     waiting: Mutex<HashMap<Ticket, oneshot::Sender<Service>>>,
 }
 
 impl Doors {
-    pub(super) fn keep(&self, keeps: bool) {
-        self.keeps.store(keeps, Ordering::Relaxed);
+    pub(super) fn keep(&self, door: Door) {
+        *self.door.lock().expect("no panic under this lock") = door;
+    }
+
+    fn door(&self) -> Door {
+        *self.door.lock().expect("no panic under this lock")
     }
 
     pub(super) fn answer(&self, ticket: Ticket, service: Service) {
@@ -75,13 +79,16 @@ pub(super) async fn ask(
     request: &DataRequest,
     to: &mut SendStream,
 ) -> Result<Answer, ExchangeError> {
+    let door = inner.doors.door();
+    if door == Door::Shut {
+        return Ok(Answer::Reply(DataReply::Refused));
+    }
     let remote = connection.remote_address();
     let own: IpAddr = connection.local_ip().unwrap_or(inner.local.ip());
     let site = inner.tallies.of(remote.ip()).site.clone();
-    let Some(site) = site.filter(|site| {
-        inner.doors.keeps.load(Ordering::Relaxed)
-            && inner.tallies.of(own).site.as_ref() != Some(site)
-    }) else {
+    let Some(site) =
+        site.filter(|site| door == Door::Asks && inner.tallies.of(own).site.as_ref() != Some(site))
+    else {
         return Ok(Answer::Send(0, None));
     };
     let ticket = Ticket(inner.doors.count.fetch_add(1, Ordering::Relaxed));

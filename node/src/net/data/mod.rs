@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use node_core::contract::{FetchOutcome, Service, Ticket, Wanted};
+use node_core::contract::{Door, FetchOutcome, Service, Ticket, Wanted};
 use protocol::limits::FETCHES_MAX;
 use protocol::topology::Topology;
 use protocol::wire::{Class, Contact, Notice, Referral};
@@ -283,9 +283,9 @@ impl DataPlane {
         self.inner.paces.set(site, bytes_per_s);
     }
 
-    /// From now on (or not any more) asks before a node of another site is served.
-    pub fn doorkeep(&self, keeps: bool) {
-        self.inner.doors.keep(keeps);
+    /// Whom it serves from now on; at first everybody.
+    pub fn doorkeep(&self, door: Door) {
+        self.inner.doors.keep(door);
     }
 
     /// Answers [`DataEvent::Wanted`].

@@ -152,6 +152,12 @@ impl World {
             .expect("a pack of this world")
     }
 
+    /// The limits of all that is under way over the WAN.
+    pub(super) fn wan_rates(&self) -> Vec<u64> {
+        let wan = self.transfers.iter().filter(|t| t.from.is_none());
+        wan.map(|t| t.rate).collect()
+    }
+
     fn answer(&mut self, after: Span, n: usize, input: Input) {
         self.post(after, n, Mail::Input(input));
     }

@@ -1,6 +1,7 @@
 //! The swarm against slow, obvious models, and in a small pretend site.
 
 mod body;
+mod hours;
 mod model;
 mod obvious;
 mod office;

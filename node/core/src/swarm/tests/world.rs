@@ -250,6 +250,17 @@ impl World {
         self.run(1_500);
     }
 
+    /// Tells every node that runs.
+    pub(super) fn tell_all(&mut self, tell: impl Fn(&mut Swarm, Now)) {
+        let now = self.clock();
+        for n in 0..self.nodes.len() {
+            if let Some(swarm) = self.nodes[n].swarm.as_mut() {
+                tell(swarm, now);
+                self.carry_out(n);
+            }
+        }
+    }
+
     /// SIGKILL: its transfers break; its site notices within seconds.
     pub fn kill(&mut self, n: usize) {
         self.nodes[n].swarm = None;
@@ -270,7 +281,7 @@ impl World {
         }
     }
 
-    fn views_change(&mut self, after: Span) {
+    pub(super) fn views_change(&mut self, after: Span) {
         for to in 0..self.nodes.len() {
             let jitter = self.rng.next_u64() % 20;
             self.post(Span(after.0 + jitter), to, Mail::Members);

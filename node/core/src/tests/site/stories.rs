@@ -1,5 +1,7 @@
 //! What happens to a site's reports, members and rates.
 
+use protocol::schedule::{RateHours, Schedule};
+
 use super::*;
 
 #[test]
@@ -97,6 +99,59 @@ fn a_member_that_leaves_is_gone_at_once_and_one_that_falls_silent_soon() {
     assert_eq!(members(&site), 3);
     site.die(node(3));
     site.run(|s| members(s) == 2);
+}
+
+/// A topology by which the WAN of `s1` carries 1 KB/s in the second minute from now on.
+fn an_hour_is_near(site: &Site) -> Verified<Topology> {
+    let minute = site.now.wall.0 / 60_000 % 1440 + 1;
+    let clock = |m: u64| format!("{:02}:{:02}", m / 60 % 24, m % 60);
+    let hours = format!("daily {}-{}", clock(minute), clock(minute + 1));
+    let mut topology = site.fleet.topology(2, 2);
+    topology.sites[0].schedule = Some(Schedule {
+        zone: "UTC".parse().unwrap(),
+        hours: vec![RateHours {
+            hours: hours.parse().unwrap(),
+            wan_down_bytes_per_s: Some(1_000),
+            wan_up_bytes_per_s: None,
+        }],
+    });
+    topology.sites[1].no_peers = true;
+    site.fleet.verified(&topology)
+}
+
+#[test]
+fn sources_and_takers_switch_with_the_clock_of_the_site() {
+    let mut site = Site::new(2);
+    site.join(5, NodeRole::Origin);
+    site.run_for(Span::from_secs(2));
+    let topology = an_hour_is_near(&site);
+    for n in [1, 2, 5] {
+        site.send(node(n), Event::Topology(topology.clone()));
+    }
+    site.run_for(Span::from_secs(1));
+    let last = |site: &Site, n| {
+        let paced = site.members[&node(n)].paced.iter().rev();
+        let of_s1 = |a: &Action| match a {
+            Action::Pace { site, bytes_per_s } if site.as_str() == "s1" => Some(*bytes_per_s),
+            _ => None,
+        };
+        paced.filter_map(of_s1).next().expect("it is paced")
+    };
+    let next_minute = |site: &Site| Span(60_000 - site.now.wall.0 % 60_000);
+    let check = |site: &Site, rate| {
+        for n in [1, 2, 5] {
+            assert_eq!(last(site, n), Some(rate), "node {n} at {:?}", site.now);
+        }
+    };
+    let before = next_minute(&site);
+    site.run_for(Span(before.0 - 1_000));
+    check(&site, 1 << 20);
+    site.run_for(Span::from_secs(2));
+    check(&site, 1_000);
+    site.run_for(Span::from_secs(58));
+    check(&site, 1_000);
+    site.run_for(Span::from_secs(3));
+    check(&site, 1 << 20);
 }
 
 #[test]

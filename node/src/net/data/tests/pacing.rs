@@ -11,6 +11,8 @@ fn topology() -> Arc<Topology> {
         wan_down_bytes_per_s: None,
         wan_up_bytes_per_s: None,
         relay: false,
+        no_peers: false,
+        schedule: None,
     };
     Arc::new(Topology {
         spec_version: 1,
@@ -84,6 +86,35 @@ async fn two_fetchers_of_a_site_share_its_cap_at_the_socket() {
     assert!(
         (0.9..=1.0).contains(&(received / sent)),
         "{received} of {sent}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_door_is_shut_serves_nobody() {
+    let source = start(1, "127.1.0.1").await;
+    source.plane.set_topology(topology());
+    let name = source.seed(&noise(100_000));
+    source.plane.doorkeep(Door::Shut);
+    for (n, address) in [(2, "127.1.0.2"), (3, "127.2.0.1"), (4, "127.9.0.1")] {
+        let asker = start(n, address).await;
+        let end = asker.fetch_all(&source.contact, name).await;
+        assert_eq!(end, FetchOutcome::Broken, "{address}");
+        assert_eq!(
+            source
+                .plane
+                .counters()
+                .sites
+                .values()
+                .map(|s| s.payload_out)
+                .sum::<u64>(),
+            0
+        );
+    }
+    source.plane.doorkeep(Door::Asks);
+    let neighbour = start(5, "127.1.0.3").await;
+    assert_eq!(
+        neighbour.fetch_all(&source.contact, name).await,
+        FetchOutcome::Complete
     );
 }
 
