@@ -12,6 +12,8 @@ use protocol::wire::Contact;
 use protocol::{FleetId, NodeId, SiteId, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::net::data::Dscp;
+
 /// The longest `node.json` that is read.
 const CONFIG_MAX_BYTES: u64 = 1 << 20;
 
@@ -53,6 +55,9 @@ pub struct NodeConfig {
     /// Program and arguments that show a line to the machine's user; the line is added as the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
+    /// How its data packets are marked, by class.
+    #[serde(default, skip_serializing_if = "Dscp::is_empty")]
+    pub dscp: Dscp,
 }
 
 /// What a node is for, as it is written.
@@ -182,6 +187,7 @@ impl NodeConfig {
                 config.spec_version
             )));
         }
+        config.dscp.check().map_err(malformed)?;
         Ok(config)
     }
 
@@ -298,6 +304,7 @@ mod tests {
             zone: None,
             metered: None,
             notify: Vec::new(),
+            dscp: Dscp::default(),
         };
         config.store(dir).unwrap();
         config
@@ -344,6 +351,13 @@ mod tests {
             notify: vec!["notify-send".into(), "Tidegate".into()],
             ..least.clone()
         };
+        let marked = NodeConfig {
+            dscp: Dscp {
+                background: 1,
+                ..Dscp::default()
+            },
+            ..least.clone()
+        };
         let write = |config: &NodeConfig| {
             config.store(dir.path()).unwrap();
             fs::read(NodeConfig::path(dir.path())).unwrap()
@@ -351,6 +365,7 @@ mod tests {
         let samples = [
             ("endpoint.json".into(), write(&least)),
             ("laptop.json".into(), write(&laptop)),
+            ("marked.json".into(), write(&marked)),
             ("origin.json".into(), write(&whole)),
         ];
         crate::golden::check("node-config", &samples, |bytes| {

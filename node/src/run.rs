@@ -151,7 +151,10 @@ pub async fn run_until(
     let listen = config.listen;
     let data_address = SocketAddr::new(listen.address, listen.data_port);
     let (data, data_events) = DataPlane::bind(
-        DataConfig::new(data_address),
+        DataConfig {
+            dscp: config.dscp,
+            ..DataConfig::new(data_address)
+        },
         identity.clone(),
         blobs.clone(),
     )

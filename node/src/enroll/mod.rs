@@ -228,6 +228,7 @@ pub fn adopt(
         zone: None,
         metered: None,
         notify: Vec::new(),
+        dscp: Default::default(),
     };
     make_directory(dir)?;
     // What an enrolment that was cut short left behind belongs to no node.

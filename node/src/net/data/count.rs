@@ -14,6 +14,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::SiteCount;
+use super::marks::Marks;
 
 /// Addresses whose site is remembered; beyond that the memory, which is only a cache, starts anew.
 const ADDRESSES_MAX: usize = 16_384;
@@ -121,16 +122,25 @@ impl State {
     }
 }
 
-/// A UDP socket that counts the bytes of its datagrams by the remote address.
+/// A UDP socket that counts the bytes of its datagrams by the remote address, and marks them.
 #[derive(Debug)]
 pub(crate) struct CountingSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     tallies: Arc<Tallies>,
+    marks: Arc<Marks>,
 }
 
 impl CountingSocket {
-    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>, tallies: Arc<Tallies>) -> CountingSocket {
-        CountingSocket { inner, tallies }
+    pub(super) fn new(
+        inner: Arc<dyn AsyncUdpSocket>,
+        tallies: Arc<Tallies>,
+        marks: Arc<Marks>,
+    ) -> CountingSocket {
+        CountingSocket {
+            inner,
+            tallies,
+            marks,
+        }
     }
 }
 
@@ -140,7 +150,9 @@ impl AsyncUdpSocket for CountingSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)?;
+        if !self.marks.send(transmit) {
+            self.inner.try_send(transmit)?;
+        }
         let tally = self.tallies.of(transmit.destination.ip());
         tally
             .socket_out

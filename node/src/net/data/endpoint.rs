@@ -19,12 +19,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::DataError;
 use super::count::{CountingSocket, Tallies};
 use super::manners::Manners;
+use super::marks::{Dscp, Marks};
 use crate::net::identity::{Identity, crypto_provider};
 
 /// Asked of the system for the socket, each way; with less, bursts are lost.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// Unacknowledged bytes of one connection that a source keeps.
-const SEND_WINDOW_BYTES: u64 = 8 << 20;
+pub(super) const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Bytes that an asker lets come ahead of its reading: of one stream, of one connection.
 const FETCH_STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const FETCH_WINDOW_BYTES: u32 = 16 << 20;
@@ -42,25 +43,37 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 /// Handshakes that wait to be looked at.
 const INCOMING_MAX: usize = 256;
 
-/// Binds the endpoint. Outgoing connections leave from the same address.
+/// Binds an endpoint that marks nothing.
 pub(super) fn bind(
     listen: SocketAddr,
     identity: &Identity,
     tallies: Arc<Tallies>,
 ) -> Result<Endpoint, DataError> {
+    Ok(bind_marked(listen, identity, tallies, Dscp::default())?.0)
+}
+
+/// Binds the endpoint. Outgoing connections leave from the same address.
+pub(super) fn bind_marked(
+    listen: SocketAddr,
+    identity: &Identity,
+    tallies: Arc<Tallies>,
+    dscp: Dscp,
+) -> Result<(Endpoint, Arc<Marks>), DataError> {
     let failed = |source| DataError::Bind {
         address: listen,
         source,
     };
     let socket = open_socket(listen).map_err(failed)?;
+    let marks = Arc::new(Marks::new(dscp, &socket));
     let inner: Arc<dyn AsyncUdpSocket> = TokioRuntime.wrap_udp_socket(socket).map_err(failed)?;
-    Endpoint::new_with_abstract_socket(
+    let endpoint = Endpoint::new_with_abstract_socket(
         endpoint_config(identity),
         Some(server_config(identity)?),
-        Arc::new(CountingSocket::new(inner, tallies)),
+        Arc::new(CountingSocket::new(inner, tallies, marks.clone())),
         Arc::new(TokioRuntime),
     )
-    .map_err(failed)
+    .map_err(failed)?;
+    Ok((endpoint, marks))
 }
 
 /// With keys that follow from the node's own, so that after a crash the new process can tell peers of

@@ -209,6 +209,7 @@ async fn exchange(
         connection,
         mut from,
     } = taken;
+    let _marked = inner.marks.begin(connection.remote_address(), job.class);
     let tally = inner.tallies.of(connection.remote_address().ip());
     let decoder = Decoder::new(job.blob.clone(), &request.groups);
     let patience = patience(inner, job);

@@ -15,9 +15,11 @@ mod doors;
 mod endpoint;
 mod fetch;
 mod manners;
+mod marks;
 mod pace;
 mod peers;
 mod places;
+mod queue;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ use tokio::task::JoinHandle;
 use self::buffers::{Buffers, RECEIVING_BYTES, SENDING_BYTES};
 use self::count::Tallies;
 use self::doors::Doors;
+pub use self::marks::Dscp;
+use self::marks::Marks;
 use self::pace::Paces;
 use self::peers::{GOODBYE, Peers};
 use self::places::Places;
@@ -56,6 +60,8 @@ pub struct DataConfig {
     /// Requests served at the same time, of which one peer gets
     /// [`protocol::limits::UPLOADS_PER_PEER_MAX`]; one more is answered with `Busy`.
     pub uploads_max: usize,
+    /// How packets are marked, by class.
+    pub dscp: Dscp,
 }
 
 impl DataConfig {
@@ -66,6 +72,7 @@ impl DataConfig {
             slow_bytes_per_s: protocol::limits::SLOW_BYTES_PER_S,
             slow_after: protocol::limits::SLOW_AFTER.as_duration(),
             uploads_max: protocol::limits::UPLOADS_MAX,
+            dscp: Dscp::default(),
         }
     }
 }
@@ -92,6 +99,7 @@ struct Inner {
     peers: Arc<Peers>,
     tallies: Arc<Tallies>,
     paces: Paces,
+    marks: Arc<Marks>,
     doors: Arc<Doors>,
     uploads: Arc<Places>,
     fetches: Semaphore,
@@ -219,7 +227,8 @@ impl DataPlane {
         blobs: Blobs,
     ) -> Result<(DataPlane, mpsc::Receiver<DataEvent>), DataError> {
         let tallies = Arc::new(Tallies::default());
-        let endpoint = endpoint::bind(config.listen, &identity, tallies.clone())?;
+        let (endpoint, marks) =
+            endpoint::bind_marked(config.listen, &identity, tallies.clone(), config.dscp)?;
         let server = endpoint::server_config(&identity)?;
         let address = config.listen;
         let local = endpoint
@@ -235,6 +244,7 @@ impl DataPlane {
             receiving: Buffers::of(RECEIVING_BYTES),
             peers: peers.clone(),
             paces: Paces::new(tallies.clone()),
+            marks,
             tallies,
             doors: Arc::default(),
             uploads: Places::new(config.uploads_max),

@@ -3,8 +3,9 @@
 //! A bucket (governor's GCRA) is asked before every write. What is written costs a sixteenth more
 //! than its payload, for headers; and whatever the socket really sent to that site beyond what was
 //! paid for (handshakes, acknowledgements, retransmissions) is added to the price of the next write.
-//! So the bytes at the socket stay within `rate × time + burst`, whatever they were. Who waits is
-//! served in the order of asking, so a site's nodes share its rate evenly.
+//! So the bytes at the socket stay within `rate × time + burst`, whatever they were. Of those who wait
+//! the more urgent class goes first (`queue`), within a class who asked first, so a site's nodes share
+//! its rate evenly.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -17,11 +18,14 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use protocol::SiteId;
 use protocol::limits::PACED_WRITE_MAX_BYTES;
+use protocol::wire::Class;
 use tokio::sync::watch;
 
 use super::count::{Tallies, Tally};
+use super::queue::Queue;
 
-/// Smallest and largest burst; in between an eighth of a second's worth.
+/// Smallest and largest burst; in between a 25th of a second's worth, so that no second carries much more
+/// than its share.
 const BURST_MIN_BYTES: u64 = 2 << 10;
 const BURST_MAX_BYTES: u64 = 1 << 20;
 /// Buckets are filled by this many cells a second at most, so that a cell's time in nanoseconds is
@@ -46,7 +50,7 @@ impl Bucket {
     pub(crate) fn new(rate: u64, baseline: u64) -> Bucket {
         let rate = rate.max(1);
         let cell_bytes = rate.div_ceil(CELLS_PER_S_MAX);
-        let burst_bytes = (rate / 8).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
+        let burst_bytes = (rate / 25).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
         // Rounded up: never faster than asked for.
         let per_cell = Duration::from_nanos((cell_bytes * 1_000_000_000).div_ceil(rate));
         let cells = NonZeroU32::new((burst_bytes / cell_bytes) as u32).unwrap_or(NonZeroU32::MIN);
@@ -109,8 +113,7 @@ impl Bucket {
 pub(crate) struct SitePace {
     bucket: ArcSwapOption<Bucket>,
     changed: watch::Sender<()>,
-    /// First come, first served.
-    turn: tokio::sync::Mutex<()>,
+    queue: Arc<Queue>,
     tally: Arc<Tally>,
 }
 
@@ -125,11 +128,11 @@ impl SitePace {
 
     /// Waits until `payload` bytes may be written. `count_socket`: the site is the receiver, so what
     /// the socket sent to it counts.
-    pub(crate) async fn take(&self, payload: usize, count_socket: bool) {
+    pub(crate) async fn take(&self, payload: usize, count_socket: bool, class: Class) {
         if self.bucket.load().is_none() {
             return;
         }
-        let _turn = self.turn.lock().await;
+        let _turn = self.queue.turn(class).await;
         let mut changed = self.changed.subscribe();
         let mut owed = None;
         loop {
@@ -186,7 +189,7 @@ impl Paces {
             Arc::new(SitePace {
                 bucket: ArcSwapOption::empty(),
                 changed: watch::Sender::new(()),
-                turn: tokio::sync::Mutex::new(()),
+                queue: Arc::default(),
                 tally: self.tallies.of_site(site.clone()),
             })
         };
@@ -253,8 +256,8 @@ mod tests {
         let site: SiteId = "north".parse().unwrap();
         paces.set(site.clone(), Some(1));
         let pace = paces.of(&site);
-        pace.take(1_900, true).await;
-        let waiting = tokio::spawn(async move { pace.take(1_000_000, true).await });
+        pace.take(1_900, true, Class::Normal).await;
+        let waiting = tokio::spawn(async move { pace.take(1_000_000, true, Class::Normal).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         paces.set(site, None);

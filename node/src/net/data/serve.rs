@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::codec::{self, Gate};
 use super::doors::{self, Answer};
-use super::endpoint::over_wan;
+use super::endpoint::{SEND_WINDOW_BYTES, over_wan};
 use super::manners::Manners;
 use super::pace::{Bucket, SitePace};
 use super::peers::{INCOMING_MAX, NOT_ADMITTED, node_of};
@@ -22,6 +22,8 @@ use super::places::Place;
 use super::{DataEvent, Inner};
 use crate::store::blobs::{Blob, Encoder};
 
+/// Under a cap a connection holds so many bytes ahead of what its path takes, at least.
+const AHEAD_MIN_BYTES: u64 = 4 << 10;
 /// The error code of a stream that we cut.
 const CUT: VarInt = VarInt::from_u32(1);
 
@@ -169,6 +171,9 @@ async fn answer(
         Err(reply) => return Ok(codec::write_reply(to, reply).await?),
     };
     let _serving = manners.serve(request.class);
+    let _marked = inner
+        .marks
+        .begin(connection.remote_address(), request.class);
     let _ = to.set_priority(match request.class {
         Class::Background => -1,
         Class::Normal => 0,
@@ -178,8 +183,9 @@ async fn answer(
     let own_address = connection.local_ip().unwrap_or(inner.local.ip());
     let gate = SendGate::new(
         inner,
+        connection,
+        request.class,
         own_address,
-        connection.remote_address().ip(),
         [request.max_bytes_per_s, limit],
     );
     let tally = inner.tallies.of(connection.remote_address().ip());
@@ -222,10 +228,19 @@ struct SendGate {
     ours: Option<Arc<SitePace>>,
     /// The asker's own wish.
     wish: Option<Bucket>,
+    class: Class,
+    connection: Connection,
 }
 
 impl SendGate {
-    fn new(inner: &Inner, own: IpAddr, remote: IpAddr, limits: [u64; 2]) -> SendGate {
+    fn new(
+        inner: &Inner,
+        connection: &Connection,
+        class: Class,
+        own: IpAddr,
+        limits: [u64; 2],
+    ) -> SendGate {
+        let remote = connection.remote_address().ip();
         let (theirs, ours) = (inner.tallies.of(remote), inner.tallies.of(own));
         let same_site = theirs.site.is_some() && theirs.site == ours.site;
         let pace = |site: &Option<_>| {
@@ -241,7 +256,17 @@ impl SendGate {
                 .filter_map(wished)
                 .min()
                 .map(|rate| Bucket::new(rate, 0)),
+            class,
+            connection: connection.clone(),
         }
+    }
+
+    /// What is written under a cap shall leave soon: what waits in the connection has paid already, and
+    /// would still come after the cap was lowered.
+    fn keep_little(&self) {
+        let window = self.connection.stats().path.cwnd.saturating_mul(2);
+        let window = window.clamp(AHEAD_MIN_BYTES, SEND_WINDOW_BYTES);
+        self.connection.set_send_window(window);
     }
 }
 
@@ -261,14 +286,22 @@ impl Gate for SendGate {
     }
 
     async fn open(&self, bytes: usize) {
+        let paced = [&self.theirs, &self.ours];
+        if paced
+            .into_iter()
+            .flatten()
+            .any(|pace| pace.write_bytes().is_some())
+        {
+            self.keep_little();
+        }
         if let Some(wish) = &self.wish {
             wish.take(bytes).await;
         }
         if let Some(ours) = &self.ours {
-            ours.take(bytes, false).await;
+            ours.take(bytes, false, self.class).await;
         }
         if let Some(theirs) = &self.theirs {
-            theirs.take(bytes, true).await;
+            theirs.take(bytes, true, self.class).await;
         }
     }
 }

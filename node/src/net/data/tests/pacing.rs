@@ -63,7 +63,7 @@ async fn two_fetchers_of_a_site_share_its_cap_at_the_socket() {
     }
     let counters = source.plane.counters();
     let paced = counters.sites[&Some(site(1))];
-    let (burst, in_flight) = (CAP as f64 / 8.0, 16_384.0);
+    let (burst, in_flight) = (CAP as f64 / 25.0, 16_384.0);
     let allowed = CAP as f64 * seconds + burst + in_flight;
     assert!(
         (paced.socket_out as f64) < allowed,
