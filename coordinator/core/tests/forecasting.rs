@@ -203,6 +203,38 @@ fn a_slow_link_makes_its_site_late_and_the_rate_that_is_advised_helps() {
 }
 
 #[test]
+fn the_bytes_over_each_link_are_told_before() {
+    let mut bench = bench(&[]);
+    let proposal = proposal(&mut bench, "r");
+    let mut topology = bench.fleet.topology(2, 3);
+    topology.sites[1].no_peers = true;
+    topology.sites[2].parent = Some(fixtures::site("s1"));
+    let signed = bench.fleet.verified(&topology);
+    bench.done(Command::SetTopology(signed));
+    let forecast = simulate(&bench, &proposal, &question());
+    let told = |n: usize| {
+        let site = &forecast.sites[n];
+        (
+            site.carrier_bytes,
+            site.wan_copies_ppm,
+            site.bytes,
+            site.link_bytes,
+        )
+    };
+    assert_eq!(
+        told(0),
+        (BYTES, 1_000_000, BYTES, 2 * BYTES),
+        "its own, and those of s3"
+    );
+    assert_eq!(
+        told(1),
+        (BYTES, 4_000_000, 4 * BYTES, 4 * BYTES),
+        "a copy for each node"
+    );
+    assert_eq!(told(2), (BYTES, 1_000_000, BYTES, BYTES));
+}
+
+#[test]
 fn one_uplink_of_the_origin_is_shared_by_all_sites() {
     let mut bench = bench(&[]);
     let proposal = proposal(&mut bench, "r");

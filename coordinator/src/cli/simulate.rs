@@ -87,7 +87,9 @@ pub fn report(forecast: &Forecast) -> anyhow::Result<()> {
     let headings = [
         "slowest sites",
         "targets",
-        "bytes",
+        "one copy",
+        "copies",
+        "over its WAN",
         "promised",
         "has them",
         "complete",
@@ -100,7 +102,9 @@ pub fn report(forecast: &Forecast) -> anyhow::Result<()> {
                 .as_ref()
                 .map_or("(none)".into(), ToString::to_string),
             site.targets().to_string(),
-            units::bytes(site.bytes),
+            units::bytes(site.carrier_bytes),
+            format!("{:.2}", site.wan_copies_ppm as f64 / 1e6),
+            units::bytes(site.link_bytes),
             units::bytes(site.promised_bytes),
             after(site.has_bytes),
             after(site.completes),
@@ -108,6 +112,17 @@ pub fn report(forecast: &Forecast) -> anyhow::Result<()> {
         ]);
     }
     output::line(&table.to_string())?;
+    let all: u64 = f.sites.iter().map(|s| s.bytes).sum();
+    let alone = f
+        .sites
+        .iter()
+        .filter(|s| s.wan_copies_ppm > 1_000_000)
+        .count();
+    output::line(&format!(
+        "{} cross the WANs of {} sites; {alone} of them take more than one copy",
+        units::bytes(all),
+        f.sites.len(),
+    ))?;
     match f.late {
         0 => output::line("nobody who answers misses the deadline")?,
         late => output::line(&format!(

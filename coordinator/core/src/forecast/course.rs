@@ -8,7 +8,7 @@ use protocol::plan::RolloutPlan;
 use protocol::status::State;
 use protocol::{Hash, NodeId, Now, SiteId, Span, Time};
 
-use super::{Assumptions, SiteForecast, WaveForecast};
+use super::{Assumptions, SiteForecast, WaveForecast, wan};
 use crate::contract::{RolloutState, Verdict};
 use crate::fleet::{Fleet, Node};
 use crate::fold::enlisted;
@@ -60,6 +60,13 @@ pub(crate) fn carried<'a>(release: &'a ReleaseManifest, node: &Node) -> Option<(
     Some((&carrier.root, carrier.length + artifact.index.length))
 }
 
+/// Whether nodes of a site share what they fetch; without a site nobody does.
+pub(crate) fn has_peers(fleet: &Fleet, site: Option<&SiteId>) -> bool {
+    let topology = fleet.topology.as_ref().map(|t| &t.value);
+    let signed = site.map(|site| topology.and_then(|t| t.site(site)));
+    signed.is_some_and(|signed| signed.is_none_or(|signed| !signed.no_peers))
+}
+
 impl Groups {
     /// Everyone whom a plan concerns now.
     pub fn of(plan: &RolloutPlan, fleet: &Fleet) -> Groups {
@@ -109,14 +116,21 @@ impl Groups {
             site.waves[group.wave as usize] += group.nodes.len() as u32;
             for node in group.nodes.iter().filter_map(|id| fleet.nodes.get(id)) {
                 site.unreachable += u32::from(!node.reachable);
-                // without a site nobody shares with anybody
-                if let Some((blob, bytes)) = carried(release, node)
-                    && (blobs[group.site].insert(blob) || site.site.is_none())
-                {
+                let Some((blob, bytes)) = carried(release, node) else {
+                    continue;
+                };
+                let first = blobs[group.site].insert(blob);
+                site.carrier_bytes += if first { bytes } else { 0 };
+                if first || !has_peers(fleet, site.site.as_ref()) {
                     site.bytes += bytes;
                 }
             }
         }
+        for site in &mut sites {
+            let copies = u128::from(site.bytes) * 1_000_000 / u128::from(site.carrier_bytes.max(1));
+            site.wan_copies_ppm = copies as u64;
+        }
+        wan::add_up(&mut sites, fleet);
         sites
     }
 

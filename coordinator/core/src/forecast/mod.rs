@@ -3,7 +3,8 @@
 //!
 //! The plan is resolved by the same code as a proposal, and its waves are played by the very engine
 //! that will run them (`course`); only the world around it is thought up. What is simplified:
-//! - A site takes the bytes once, for each platform that it has, at a steady rate: a fluid that shares
+//! - A site takes the bytes once (one without peers: for each node), for each platform that it has, at a steady
+//!   rate: a fluid that shares
 //!   each WAN link and the origin's uplink by max-min fairness (`wan`). There is no relay between sites.
 //! - What other rollouts still have to bring to a site comes first, unless ours is of a higher priority.
 //! - Inside a site a node has the bytes as soon as the site has them, plus one hop over its LAN.
@@ -136,8 +137,14 @@ pub struct SiteForecast {
     pub waves: Vec<u32>,
     /// Targets that were not heard of lately.
     pub unreachable: u32,
-    /// Bytes of this release that cross its WAN.
+    /// One copy of what it needs of this release: a carrier and an index for each of its platforms.
+    pub carrier_bytes: u64,
+    /// Copies that are expected to cross its WAN, in millionths: one, or without peers one for each node.
+    pub wan_copies_ppm: u64,
+    /// Bytes of this release that cross its WAN for itself.
     pub bytes: u64,
+    /// The same with those for the sites whose traffic crosses its WAN too.
+    pub link_bytes: u64,
     /// Bytes of other rollouts that come before.
     pub promised_bytes: u64,
     /// What its WAN takes, bytes a second at the sockets; none: no rate is known.
@@ -324,9 +331,14 @@ fn promise(sites: &mut [SiteForecast], other: &Rollout, release: &ReleaseManifes
         let Some((blob, bytes)) = course::carried(release, node) else {
             continue;
         };
-        let blobs = wanted.entry(node.site.as_deref()).or_default();
-        let had = &mut blobs.entry(blob).or_insert((bytes, false)).1;
-        *had |= !lacks(target.state);
+        let site = node.site.as_deref();
+        let blobs = wanted.entry(site).or_default();
+        if course::has_peers(fleet, site) {
+            let had = &mut blobs.entry(blob).or_insert((bytes, false)).1;
+            *had |= !lacks(target.state);
+        } else if lacks(target.state) {
+            blobs.entry(blob).or_insert((0, false)).0 += bytes;
+        }
     }
     for site in sites {
         let blobs = wanted.get(&site.site.as_ref());

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use protocol::topology::Site;
 use protocol::{SiteId, Span, Time};
 
 use super::{Assumptions, SiteForecast};
@@ -99,14 +100,46 @@ fn hop_inside(site: &SiteForecast, assumptions: &Assumptions) -> Span {
     span(share / assumptions.lan_bytes_per_s.max(1) as f64)
 }
 
+/// The site and its parents, as far up as bytes for it travel.
+fn crossed<'a>(site: &'a SiteId, known: &BTreeMap<&'a SiteId, &'a Site>) -> Vec<&'a SiteId> {
+    let mut crossed = Vec::new();
+    let mut at = Some(site);
+    while let Some(id) = at.filter(|id| !crossed.contains(id) && crossed.len() < PARENTS_MAX) {
+        crossed.push(id);
+        at = known.get(id).and_then(|site| site.parent.as_ref());
+    }
+    crossed
+}
+
+fn known(fleet: &Fleet) -> BTreeMap<&SiteId, &Site> {
+    let topology = fleet.topology.iter().flat_map(|t| &t.value.sites);
+    topology.map(|site| (&site.id, site)).collect()
+}
+
+/// Works out what crosses the WAN of each site, for itself and for others.
+pub(crate) fn add_up(sites: &mut [SiteForecast], fleet: &Fleet) {
+    let known = known(fleet);
+    let mut links: BTreeMap<SiteId, u64> = BTreeMap::new();
+    for site in sites.iter() {
+        for link in site.site.iter().flat_map(|id| crossed(id, &known)) {
+            *links.entry(link.clone()).or_default() += site.bytes;
+        }
+    }
+    for site in sites {
+        site.link_bytes = match &site.site {
+            Some(id) => links.get(id).copied().unwrap_or(site.bytes),
+            None => site.bytes,
+        };
+    }
+}
+
 /// The origin's uplink is link 0. Every site's flow crosses it, its own link and those of its parents.
 fn network(
     sites: &[SiteForecast],
     fleet: &Fleet,
     assumptions: &Assumptions,
 ) -> (Vec<Link>, Vec<Flow>) {
-    let topology = fleet.topology.iter().flat_map(|t| &t.value.sites);
-    let known: BTreeMap<&SiteId, _> = topology.map(|s| (&s.id, s)).collect();
+    let known = known(fleet);
     let uplink = assumptions.origin_bytes_per_s;
     let mut links = vec![Link {
         bytes_per_s: uplink.map_or(f64::INFINITY, |u| u as f64),
@@ -115,10 +148,8 @@ fn network(
     let mut numbers: BTreeMap<&SiteId, usize> = BTreeMap::new();
     let mut flows = Vec::with_capacity(sites.len());
     for (flow, site) in sites.iter().enumerate() {
-        let mut crossed = vec![0];
-        let mut at = site.site.as_ref();
-        for _ in 0..PARENTS_MAX {
-            let Some(id) = at else { break };
+        let mut crosses = vec![0];
+        for id in site.site.iter().flat_map(|id| crossed(id, &known)) {
             let rate = known.get(id).and_then(|s| s.wan_down_bytes_per_s);
             let rate = rate.unwrap_or(assumptions.open_link_bytes_per_s);
             let number = *numbers.entry(id).or_insert_with(|| {
@@ -128,23 +159,19 @@ fn network(
                 });
                 links.len() - 1
             });
-            if crossed.contains(&number) {
-                break;
-            }
-            crossed.push(number);
-            at = known.get(id).and_then(|s| s.parent.as_ref());
+            crosses.push(number);
         }
         if site.site.is_none() {
             links.push(Link {
                 bytes_per_s: assumptions.open_link_bytes_per_s as f64,
                 flows: Vec::new(),
             });
-            crossed.push(links.len() - 1);
+            crosses.push(links.len() - 1);
         }
-        crossed.iter().for_each(|l| links[*l].flows.push(flow));
+        crosses.iter().for_each(|l| links[*l].flows.push(flow));
         flows.push(Flow {
             left: (site.bytes + site.promised_bytes) as f64,
-            links: crossed,
+            links: crosses,
             rate: 0.0,
         });
     }
