@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use tidegate_tests::lab::scenario::{Play, Scenario};
-use tidegate_tests::lab::{courtesy, pretend, run, scenario};
+use tidegate_tests::lab::{cap, courtesy, pretend, run, scenario};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +43,13 @@ fn play(chosen: &Scenario, json: bool, compare: bool) -> Result<String> {
         return match json {
             true => Ok(format!("{}\n", serde_json::to_string(&courtesy)?)),
             false => Ok(courtesy.to_text()),
+        };
+    }
+    if let Play::Cap(caps) = chosen.play {
+        let caps = cap::run(chosen, caps)?;
+        return match json {
+            true => Ok(format!("{}\n", serde_json::to_string(&caps)?)),
+            false => Ok(caps.to_text()),
         };
     }
     let report = run(chosen)?;

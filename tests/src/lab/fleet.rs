@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use coordinator::api::messages::ReleaseView;
@@ -32,6 +32,7 @@ pub struct Fleet {
     /// The nodes, site by site.
     pub nodes: Vec<LabNode>,
     spent: Vec<Usage>,
+    switch: Option<Instant>,
 }
 
 /// A node on its host.
@@ -77,6 +78,7 @@ impl Fleet {
             coordinator,
             nodes: Vec::new(),
             spent: Vec::new(),
+            switch: None,
         };
         fleet.wait_for("the coordinator answers", |f| {
             f.tidegate(&["nodes", "--json"]).is_ok()
@@ -96,7 +98,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    fn set_sites(&self, scenario: &Scenario) -> Result<()> {
+    fn set_sites(&mut self, scenario: &Scenario) -> Result<()> {
         let mut text = String::new();
         for (number, site) in scenario.sites.iter().enumerate() {
             let s = number + 1;
@@ -106,12 +108,28 @@ impl Fleet {
                     text += &format!("{key} = \"{}kbit\"\n", bits * CAP_PERCENT / 100_000);
                 }
             }
+            if let Some(cap) = site.cap {
+                text += &format!("wan_down = \"{}kbit\"\n", cap.bits / 1000);
+                if let Some(later) = cap.later_bits {
+                    let (hours, from) = a_minute_later()?;
+                    self.switch = Some(from);
+                    text += &format!(
+                        "zone = \"UTC\"\n[[site.hours]]\nat = \"{hours}\"\nwan_down = \"{}kbit\"\n",
+                        later / 1000
+                    );
+                }
+            }
         }
         let file = self.path("sites.toml");
         std::fs::write(&file, text)?;
         let file = file.display().to_string();
         self.tidegate(&["sites", "--set", &file, "--key", &self.key("op1")])?;
         Ok(())
+    }
+
+    /// When the hours of the first site that has some begin.
+    pub fn switch_at(&self) -> Option<Instant> {
+        self.switch
     }
 
     fn add_node(&mut self, network: &Network, site: usize, host: usize) -> Result<()> {
@@ -320,6 +338,16 @@ impl Drop for Fleet {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.coordinator.wait();
     }
+}
+
+/// A minute of the day by UTC that begins in one or two minutes, as hours are written, and when it does.
+fn a_minute_later() -> Result<(String, Instant)> {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let minute = wall.as_secs() / 60 + 2;
+    let clock = |minute: u64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+    let hours = format!("daily {}-{}", clock(minute), clock(minute + 1));
+    let left = Duration::from_secs(minute * 60).saturating_sub(wall);
+    Ok((hours, Instant::now() + left))
 }
 
 fn spawn(command: &mut Command, log: &Path) -> Result<Child> {

@@ -103,6 +103,13 @@ impl Network {
             ip(&format!("-n {host} route add default via 10.{s}.0.1"))?;
             self.shape(&role, "eth0", site.lan, 50)?;
             self.shape(&format!("g{s}"), &port, site.lan, 50)?;
+            let hosts = usize::from(site.nodes);
+            for other in (1..=hosts).filter(|other| site.rift.parts(h, *other, hosts)) {
+                ip(&format!(
+                    "-n {host} route add blackhole {}/32",
+                    address(s, other)
+                ))?;
+            }
         }
         Ok(())
     }

@@ -30,7 +30,43 @@ pub enum Play {
     Distribution,
     /// How others on the first site's link fare.
     Courtesy,
+    /// Whether the first site's cap holds, at each of these rates in bits a second.
+    Cap(&'static [u64]),
 }
+
+/// A cap in the signed topology.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cap {
+    /// Bits a second.
+    pub bits: u64,
+    /// The same in one minute that begins after the fleet is up; none: no hours.
+    pub later_bits: Option<u64>,
+}
+
+/// Which hosts of a site cannot reach each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rift {
+    /// All can.
+    None,
+    /// One pair of twenty cannot.
+    Pairs,
+    /// No host of the first half reaches one of the other.
+    Halves,
+}
+
+impl Rift {
+    /// Whether two hosts, counted from 1, of a site with so many are parted.
+    pub fn parts(self, one: usize, other: usize, hosts: usize) -> bool {
+        match self {
+            Rift::None => false,
+            Rift::Pairs => (one.min(other) * 7 + one.max(other) * 3).is_multiple_of(20),
+            Rift::Halves => (one <= hosts / 2) != (other <= hosts / 2),
+        }
+    }
+}
+
+/// Caps that `cap` goes through, bits a second.
+pub const CAPS: [u64; 5] = [64 * KBIT, 256 * KBIT, MBIT, 5 * MBIT, 20 * MBIT];
 
 /// How long a WAN link is down when it is cut.
 pub const CUT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -48,6 +84,10 @@ pub struct Site {
     pub lan: Option<u64>,
     /// Whether the signed topology caps what its nodes take to the WAN's rate; else they find it out.
     pub capped: bool,
+    /// Another cap in the signed topology than the link's rate.
+    pub cap: Option<Cap>,
+    /// Which of its hosts cannot reach each other.
+    pub rift: Rift,
     /// What the WAN link holds back at most, in milliseconds of its rate.
     pub buffer_ms: u32,
     /// A long WAN: one way takes so many milliseconds.
@@ -68,6 +108,8 @@ impl Site {
             up: None,
             lan: None,
             capped: true,
+            cap: None,
+            rift: Rift::None,
             buffer_ms: 200,
             delay_ms: 0,
             loss_ppm: 0,
@@ -185,6 +227,46 @@ pub fn all() -> Vec<Scenario> {
                 ..Site::branch(4, 20 * MBIT, 5 * MBIT)
             }],
             payload_bytes: 32 * MIB,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "cap",
+            about: "4 nodes behind a fast link under caps of 64 kbit/s to 20 Mbit/s",
+            play: Play::Cap(&CAPS),
+            sites: vec![Site::unshaped(4)],
+            ..calm.clone()
+        },
+        Scenario {
+            name: "cap-pairs",
+            about: "10 nodes of which one pair in twenty cannot reach each other, under a cap",
+            play: Play::Cap(&CAPS[2..3]),
+            sites: vec![Site {
+                rift: Rift::Pairs,
+                ..Site::unshaped(10)
+            }],
+            ..calm.clone()
+        },
+        Scenario {
+            name: "cap-split",
+            about: "8 nodes in two halves that cannot reach each other, under a cap",
+            play: Play::Cap(&CAPS[2..3]),
+            sites: vec![Site {
+                rift: Rift::Halves,
+                ..Site::unshaped(8)
+            }],
+            ..calm.clone()
+        },
+        Scenario {
+            name: "cap-hours",
+            about: "4 nodes under a cap of 5 Mbit/s that falls to 256 kbit/s for a minute by the site's clock",
+            play: Play::Cap(&CAPS[3..4]),
+            sites: vec![Site {
+                cap: Some(Cap {
+                    bits: CAPS[3],
+                    later_bits: Some(CAPS[1]),
+                }),
+                ..Site::unshaped(4)
+            }],
             ..calm.clone()
         },
         Scenario {
