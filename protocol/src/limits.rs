@@ -240,6 +240,30 @@ pub const SLOW_BYTES_PER_S: u64 = 1_024;
 pub const SLOW_AFTER: Span = Span::from_secs(10);
 /// A peer that sent wrong bytes is left alone for this long.
 pub const BAN: Span = Span::from_secs(3_600);
+/// Data connections over TCP that peers have open; one more is closed at once, and its peer comes over QUIC.
+pub const TCP_INCOMING_MAX: usize = 256;
+/// Of them, connections of one peer, each of which carries one request at a time; above, its oldest is
+/// closed.
+pub const TCP_PER_PEER_MAX: usize = 2 * UPLOADS_PER_PEER_MAX;
+/// TLS handshakes over TCP under way; one more is closed at once.
+pub const TCP_HANDSHAKES_MAX: usize = 64;
+/// Of them, those from one address.
+pub const TCP_HANDSHAKES_PER_ADDRESS_MAX: usize = 16;
+/// A peer that has not shaken hands over TCP by then is not there: room for one lost packet.
+pub const TCP_CONNECT_TIMEOUT: Span = Span::from_millis(2_500);
+/// Connections over TCP that an asker keeps for its next request, in all; of more, the longest unused is
+/// closed.
+pub const TCP_IDLE_MAX: usize = 64;
+/// They are closed when they were not used for so long.
+pub const TCP_IDLE: Span = Span::from_secs(10);
+/// Who is asked closes a connection over TCP on which nothing was asked for so long.
+pub const TCP_UNASKED: Span = Span::from_secs(20);
+/// A transport that does not reach a peer is left alone for so long if the other one does; doubles.
+pub const DETOUR_MIN: Span = Span::from_secs(60);
+/// See [`DETOUR_MIN`].
+pub const DETOUR_MAX: Span = Span::from_secs(3_600);
+/// Peers that one transport does not reach; of more, the first to be tried again is forgotten.
+pub const DETOURS_MAX: usize = 1024;
 /// Payload pieces written at once by a paced sender.
 pub const PACED_WRITE_MAX_BYTES: usize = 64 << 10;
 
@@ -414,6 +438,8 @@ const _: () = assert!(PIECE_MIN_BYTES.is_multiple_of(GROUP_BYTES));
 const _: () = assert!(PIECE_MAX_BYTES <= FRAME_PLAIN_MAX_BYTES);
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES.is_multiple_of(PIECE_MAX_BYTES));
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES <= 1 << ZSTD_WINDOW_LOG2_MAX);
+const _: () = assert!(TCP_IDLE.0 < TCP_UNASKED.0);
+const _: () = assert!(TCP_PER_PEER_MAX < TCP_INCOMING_MAX && FETCHES_MAX <= TCP_IDLE_MAX);
 const _: () = assert!(CLAIM_WAIT.0 < CLAIM_LEASE.0);
 const _: () = assert!(WAN_FETCHES_MAX < FETCHES_MAX && WAN_FETCHES_MAX <= CLAIM_WINDOW);
 const _: () = assert!(CLAIM_PIECES_MAX * 5 + 512 < GOSSIP_MAX_BYTES);

@@ -22,6 +22,8 @@ use crate::versioned::Versioned;
 pub const CONTROL_PROTOCOL: &str = "/tidegate/control/1";
 /// ALPN of the data plane.
 pub const DATA_ALPN: &[u8] = b"tidegate-data/1";
+/// ALPN of the data plane over TCP, where a connection carries one exchange after the other.
+pub const DATA_TCP_ALPN: &[u8] = b"tidegate-data-tcp/1";
 
 /// The gossip topic of a site.
 pub fn site_topic(fleet: &crate::ids::FleetId, site: &SiteId) -> String {
@@ -36,7 +38,7 @@ pub struct Contact {
     /// libp2p listen addresses as multiaddr text, without the peer id; shared, because a contact is handed
     /// about all the time and its addresses hardly ever change.
     pub control: Arc<[String]>,
-    /// Its data endpoint (UDP).
+    /// Its data endpoint: UDP, and the same port for TCP unless something else has it there.
     pub data: Option<SocketAddr>,
 }
 

@@ -29,6 +29,7 @@ pub mod swarm;
 mod task;
 #[cfg(test)]
 mod tests;
+pub mod transport;
 pub mod turns;
 mod uplink;
 
