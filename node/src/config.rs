@@ -87,7 +87,7 @@ pub struct Listen {
     pub address: IpAddr,
     /// TCP and QUIC port of the control plane.
     pub control_port: u16,
-    /// UDP port of the data plane.
+    /// UDP port of the data plane, and its TCP port.
     pub data_port: u16,
 }
 
@@ -202,45 +202,41 @@ impl NodeConfig {
 }
 
 impl ListenAsked {
-    /// Fixes the ports: those asked for, or free ones. A control port is free for TCP and UDP.
+    /// Fixes the ports: those asked for, or ones that are free for TCP and UDP.
     ///
     /// # Errors
     /// When the address is not this machine's or nothing is free.
     pub fn settle(self) -> Result<Listen, ConfigError> {
-        use std::net::{TcpListener, UdpSocket};
         let address = self.address;
         let refuse = |source| ConfigError::NoPort { address, source };
-        let mut held = Vec::new();
-        let control_port = if self.control_port != 0 {
-            self.control_port
-        } else {
-            loop {
-                let tcp = TcpListener::bind((address, 0)).map_err(refuse)?;
-                let port = tcp.local_addr().map_err(refuse)?.port();
-                held.push(tcp);
-                match UdpSocket::bind((address, port)) {
-                    Ok(_) => break port,
-                    Err(e) if held.len() >= 64 => return Err(refuse(e)),
-                    Err(_) => {}
-                }
-            }
+        let settle = |port, taken| match port {
+            0 => free_port(address, taken).map_err(refuse),
+            port => Ok(port),
         };
-        let data_port = if self.data_port != 0 {
-            self.data_port
-        } else {
-            loop {
-                let socket = UdpSocket::bind((address, 0)).map_err(refuse)?;
-                let port = socket.local_addr().map_err(refuse)?.port();
-                if port != control_port {
-                    break port;
-                }
-            }
-        };
+        let control_port = settle(self.control_port, self.data_port)?;
+        let data_port = settle(self.data_port, control_port)?;
         Ok(Listen {
             address,
             control_port,
             data_port,
         })
+    }
+}
+
+/// A port that is free for TCP and UDP, and another one than `taken`.
+fn free_port(address: IpAddr, taken: u16) -> std::io::Result<u16> {
+    use std::net::{TcpListener, UdpSocket};
+    // Held, so that the system does not offer the same again.
+    let mut held = Vec::new();
+    loop {
+        let tcp = TcpListener::bind((address, 0))?;
+        let port = tcp.local_addr()?.port();
+        held.push(tcp);
+        match UdpSocket::bind((address, port)) {
+            Ok(_) if port != taken => return Ok(port),
+            Err(error) if held.len() >= 64 => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Options {
     pub control: SocketAddr,
     /// The origin's control plane listens here, TCP and UDP. Port 0 as above.
     pub origin_control: SocketAddr,
-    /// The origin's data plane listens here, UDP, on the same address. Port 0 as above.
+    /// The origin's data plane listens here, UDP and TCP, on the same address. Port 0 as above.
     pub origin_data: SocketAddr,
     /// Further names or addresses under which nodes reach the API, for its certificate.
     pub api_names: Vec<String>,

@@ -77,14 +77,14 @@ pub(super) fn settle(options: &Options) -> Result<Ports, InitError> {
         origin_control: options.origin_control,
         origin_data: options.origin_data,
     };
-    for (address, tcp, udp) in [
-        (&mut ports.api, true, false),
-        (&mut ports.control, true, true),
-        (&mut ports.origin_control, true, true),
-        (&mut ports.origin_data, false, true),
+    for (address, udp) in [
+        (&mut ports.api, false),
+        (&mut ports.control, true),
+        (&mut ports.origin_control, true),
+        (&mut ports.origin_data, true),
     ] {
         if address.port() == 0 {
-            address.set_port(held.free_port(address.ip(), tcp, udp)?);
+            address.set_port(held.free_port(address.ip(), udp)?);
         }
     }
     Ok(ports)
@@ -97,23 +97,17 @@ struct Held {
 }
 
 impl Held {
-    fn free_port(&mut self, ip: IpAddr, tcp: bool, udp: bool) -> Result<u16, InitError> {
+    fn free_port(&mut self, ip: IpAddr, udp: bool) -> Result<u16, InitError> {
         let refuse =
             |e: std::io::Error| InitError::Options(format!("no port can be had on {ip}: {e}"));
         for _ in 0..PORT_ATTEMPTS {
-            let port = if tcp {
-                let listener = TcpListener::bind((ip, 0)).map_err(refuse)?;
-                let port = listener.local_addr().map_err(refuse)?.port();
-                self.tcp.push(listener);
-                port
-            } else {
-                0
-            };
+            let listener = TcpListener::bind((ip, 0)).map_err(refuse)?;
+            let port = listener.local_addr().map_err(refuse)?.port();
+            self.tcp.push(listener);
             if !udp {
                 return Ok(port);
             }
             if let Ok(socket) = UdpSocket::bind((ip, port)) {
-                let port = socket.local_addr().map_err(refuse)?.port();
                 self.udp.push(socket);
                 return Ok(port);
             }

@@ -50,7 +50,8 @@ pub(crate) async fn write_request(
     let mut bytes = Vec::with_capacity(body.len() + 4);
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&body);
-    to.write_all(&bytes).await
+    to.write_all(&bytes).await?;
+    to.flush().await
 }
 
 pub(crate) async fn read_request(
@@ -97,7 +98,7 @@ pub(crate) async fn write_reply(
         to.write_u16_le(bytes.len() as u16).await?;
         to.write_all(&bytes).await?;
     }
-    Ok(())
+    to.flush().await
 }
 
 pub(crate) async fn read_reply(
@@ -221,6 +222,8 @@ pub(crate) async fn receive(
 ) -> Result<(), Stopped> {
     let begin = Instant::now();
     let size = decoder.buffer_bytes(buffers.bytes());
+    // A connection that carries more exchanges stays open behind the last byte.
+    let expected = decoder.encoded_bytes();
     let mut reader = buffers.take(size);
     let mut filled = 0;
     let mut ended = false;
@@ -234,6 +237,7 @@ pub(crate) async fn receive(
             if filled > 0
                 && (ended
                     || filled == size
+                    || arrived >= expected
                     || filled as u64 >= batch_bytes(arrived, verified, begin.elapsed()))
             {
                 let mut batch = std::mem::replace(&mut reader, spare);

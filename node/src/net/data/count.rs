@@ -34,6 +34,14 @@ impl Tally {
         self.socket_out.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn add_socket_in(&self, bytes: u64) {
+        self.socket_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_socket_out(&self, bytes: u64) {
+        self.socket_out.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn add_payload_in(&self, bytes: u64) {
         self.payload_in.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -154,9 +162,7 @@ impl AsyncUdpSocket for CountingSocket {
             self.inner.try_send(transmit)?;
         }
         let tally = self.tallies.of(transmit.destination.ip());
-        tally
-            .socket_out
-            .fetch_add(transmit.contents.len() as u64, Ordering::Relaxed);
+        tally.add_socket_out(transmit.contents.len() as u64);
         Ok(())
     }
 
@@ -169,7 +175,7 @@ impl AsyncUdpSocket for CountingSocket {
         let received = ready!(self.inner.poll_recv(cx, bufs, meta))?;
         for one in &meta[..received] {
             let tally = self.tallies.of(one.addr.ip());
-            tally.socket_in.fetch_add(one.len as u64, Ordering::Relaxed);
+            tally.add_socket_in(one.len as u64);
         }
         Poll::Ready(Ok(received))
     }

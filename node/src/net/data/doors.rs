@@ -2,19 +2,17 @@
 //! told so from time to time.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use node_core::contract::{Door, Service, Ticket, Wanted};
-use protocol::NodeId;
 use protocol::limits::{GROUP_BYTES, QUEUED_INTERVAL};
 use protocol::pieces::Geometry;
 use protocol::wire::{Contact, DataReply, DataRequest};
-use quinn::{Connection, SendStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::codec::{self, ExchangeError};
+use super::serve::{Asker, Reply};
 use super::{DataEvent, Inner};
 
 /// Those who wait for an answer.
@@ -74,21 +72,18 @@ pub(super) enum Answer {
 /// Asks the driver, if the asker is of another site.
 pub(super) async fn ask(
     inner: &Arc<Inner>,
-    connection: &Connection,
-    node: NodeId,
+    asker: &Asker,
     request: &DataRequest,
-    to: &mut SendStream,
+    to: &mut impl Reply,
 ) -> Result<Answer, ExchangeError> {
     let door = inner.doors.door();
     if door == Door::Shut {
         return Ok(Answer::Reply(DataReply::Refused));
     }
-    let remote = connection.remote_address();
-    let own: IpAddr = connection.local_ip().unwrap_or(inner.local.ip());
-    let site = inner.tallies.of(remote.ip()).site.clone();
-    let Some(site) =
-        site.filter(|site| door == Door::Asks && inner.tallies.of(own).site.as_ref() != Some(site))
-    else {
+    let site = inner.tallies.of(asker.remote.ip()).site.clone();
+    let Some(site) = site.filter(|site| {
+        door == Door::Asks && inner.tallies.of(asker.own).site.as_ref() != Some(site)
+    }) else {
         return Ok(Answer::Send(0, None));
     };
     let ticket = Ticket(inner.doors.count.fetch_add(1, Ordering::Relaxed));
@@ -102,9 +97,9 @@ pub(super) async fn ask(
     let wanted = Wanted {
         ticket,
         from: Contact {
-            node,
+            node: asker.node,
             control: [].into(),
-            data: Some(remote),
+            data: asker.data,
         },
         site,
         blob: request.blob,
@@ -127,7 +122,7 @@ pub(super) async fn ask(
             () = tokio::time::sleep(QUEUED_INTERVAL.as_duration()) => {
                 codec::write_reply(to, DataReply::Queued).await?;
             }
-            _ = to.stopped() => {
+            () = to.gone() => {
                 let gone = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
                 return Err(gone.into());
             }

@@ -1,18 +1,23 @@
 //! Fetching groups from one peer.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use node_core::congestion::Link as Path;
 use node_core::contract::FetchOutcome;
+use node_core::transport::Transport;
 use protocol::limits::REQUEST_RANGES_MAX;
 use protocol::wire::{DataReply, DataRequest, Referral};
 use quinn::{Connection, RecvStream, VarInt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::codec::{self, ExchangeError, Patience, Stopped};
-use super::peers::{GOODBYE, Link, Peer};
+use super::peers::{ConnectError, GOODBYE, Link, Peer};
+use super::tcp::{self, Lease};
 use super::{FetchEnd, FetchJob, Inner};
 use crate::store::blobs::{Decoder, Fault};
 
@@ -117,77 +122,175 @@ async fn fetch(
     )
 }
 
-/// A request that the peer has taken.
-struct Taken {
-    /// Keeps the connection from being closed as unused.
-    _peer: Arc<Peer>,
-    connection: Connection,
-    from: RecvStream,
+/// A request that the peer has taken: its groups come.
+enum Taken {
+    Quic {
+        /// Keeps the connection from being closed as unused.
+        _peer: Arc<Peer>,
+        connection: Connection,
+        from: RecvStream,
+    },
+    Tcp(Lease),
 }
 
-/// Asks for groups. A connection that was kept from before may have died unnoticed (the peer was
-/// killed and started again), so losing one of those before the reply is no reason to give up.
+impl Taken {
+    fn remote(&self) -> SocketAddr {
+        match self {
+            Taken::Quic { connection, .. } => connection.remote_address(),
+            Taken::Tcp(lease) => lease.address,
+        }
+    }
+}
+
+/// Why a request was not taken.
+enum NotTaken {
+    /// The peer was not reached this way.
+    Unreached(ExchangeError),
+    /// It was, and that is that.
+    Stop(Stop),
+}
+
+impl From<ConnectError> for NotTaken {
+    fn from(error: ConnectError) -> NotTaken {
+        if error.is_of_the_way() {
+            NotTaken::Unreached(io::Error::other(error).into())
+        } else {
+            tracing::debug!(%error, "a fetch broke");
+            NotTaken::Stop(FetchOutcome::Broken.into())
+        }
+    }
+}
+
+/// Asks for groups, over the transport that fits the link, or else over the other one.
 async fn ask(
     inner: &Arc<Inner>,
     job: &FetchJob,
     request: &DataRequest,
     report: &Report,
 ) -> Result<Taken, Stop> {
+    let path = if job.wan { Path::Far } else { Path::Near };
     let node = job.from.node;
-    let broken = |error: &dyn std::fmt::Display| {
-        tracing::debug!(%node, %error, "a fetch broke");
-        Stop::Outcome(FetchOutcome::Broken)
-    };
+    let first = inner.peers.first_transport(&node, path);
+    for transport in [first, first.other()] {
+        let asked = match transport {
+            Transport::Quic => ask_over_quic(inner, job, request, report).await,
+            Transport::Tcp => ask_over_tcp(inner, job, request, report).await,
+        };
+        match asked {
+            Ok(taken) => {
+                inner.peers.got_through(node, transport, transport != first);
+                return Ok(taken);
+            }
+            Err(NotTaken::Stop(stop)) => return Err(stop),
+            Err(NotTaken::Unreached(error)) => {
+                tracing::debug!(%node, ?transport, %error, "a peer is not reached");
+            }
+        }
+    }
+    Err(FetchOutcome::Broken.into())
+}
+
+/// A connection that was kept from before may have died unnoticed (the peer was killed and started
+/// again), so losing one of those before the reply is no reason to give up.
+async fn ask_over_quic(
+    inner: &Arc<Inner>,
+    job: &FetchJob,
+    request: &DataRequest,
+    report: &Report,
+) -> Result<Taken, NotTaken> {
     loop {
-        let link = inner
-            .peers
-            .connect(&job.from)
-            .await
-            .map_err(|e| broken(&e))?;
+        let link = inner.peers.connect(&job.from).await?;
         let before = link.connection.stats().udp_rx.datagrams;
-        let exchange = async {
+        let asking = async {
             let (mut to, mut from) = link.connection.open_bi().await.map_err(io::Error::from)?;
             codec::write_request(&mut to, request).await?;
             to.finish().map_err(io::Error::from)?;
             let reply = codec::read_reply(&mut from).await?;
             Ok::<_, ExchangeError>((from, reply))
         };
-        let mut replied = timeout(inner.config.slow_after, exchange).await;
+        let mut replied = timeout(inner.config.slow_after, asking).await;
         while let Ok(Ok((mut from, DataReply::Queued))) = replied {
             report.waits();
             let reply = timeout(inner.config.slow_after, codec::read_reply(&mut from)).await;
             replied = reply.map(|reply| reply.map(|reply| (from, reply)));
         }
         match replied {
-            Ok(Ok((from, DataReply::Sending))) => {
+            Ok(Ok((from, reply))) => {
+                stop_at(reply).map_err(NotTaken::Stop)?;
                 let Link {
                     peer, connection, ..
                 } = link;
-                return Ok(Taken {
+                return Ok(Taken::Quic {
                     _peer: peer,
                     connection,
                     from,
                 });
             }
-            Ok(Ok((_, DataReply::NotHeld))) => return Err(FetchOutcome::NotHeld.into()),
-            Ok(Ok((_, DataReply::Busy | DataReply::Queued))) => {
-                return Err(FetchOutcome::Busy.into());
-            }
-            Ok(Ok((_, DataReply::Referred(referral)))) => return Err(Stop::Referred(referral)),
-            Ok(Ok((_, DataReply::Refused))) => return Err(broken(&"the peer refused the request")),
             Ok(Err(error)) => {
                 if link.fresh || link.connection.close_reason().is_none() {
-                    return Err(broken(&error));
+                    tracing::debug!(node = %job.from.node, %error, "a fetch broke");
+                    return Err(NotTaken::Stop(FetchOutcome::Broken.into()));
                 }
             }
             Err(_) => {
                 if link.connection.stats().udp_rx.datagrams == before {
                     link.connection.close(GOODBYE, b"silent");
                 }
-                return Err(FetchOutcome::Slow.into());
+                return Err(NotTaken::Stop(FetchOutcome::Slow.into()));
             }
         }
     }
+}
+
+/// The same: whoever listens there may be full, or no node at all, until it has replied once.
+async fn ask_over_tcp(
+    inner: &Arc<Inner>,
+    job: &FetchJob,
+    request: &DataRequest,
+    report: &Report,
+) -> Result<Taken, NotTaken> {
+    loop {
+        let mut lease = inner.peers.dial(&job.from).await?;
+        let dscp = inner.config.dscp.of(job.class);
+        lease.stream.get_ref().0.mark(dscp);
+        let asking = async {
+            lease.stream.write_u8(tcp::ASKS).await?;
+            codec::write_request(&mut lease.stream, request).await?;
+            codec::read_reply(&mut lease.stream).await
+        };
+        let mut replied = timeout(inner.config.slow_after, asking).await;
+        while let Ok(Ok(DataReply::Queued)) = replied {
+            report.waits();
+            let reply = codec::read_reply(&mut lease.stream);
+            replied = timeout(inner.config.slow_after, reply).await;
+        }
+        match replied {
+            Ok(Ok(reply)) => match stop_at(reply) {
+                Ok(()) => return Ok(Taken::Tcp(lease)),
+                Err(stop) => {
+                    inner.peers.keep(lease);
+                    return Err(NotTaken::Stop(stop));
+                }
+            },
+            Ok(Err(error)) if lease.fresh => return Err(NotTaken::Unreached(error)),
+            Ok(Err(_)) => {}
+            Err(_) => return Err(NotTaken::Stop(FetchOutcome::Slow.into())),
+        }
+    }
+}
+
+/// Goes on only if the groups come.
+fn stop_at(reply: DataReply) -> Result<(), Stop> {
+    Err(match reply {
+        DataReply::Sending => return Ok(()),
+        DataReply::NotHeld => FetchOutcome::NotHeld.into(),
+        DataReply::Busy | DataReply::Queued => FetchOutcome::Busy.into(),
+        DataReply::Referred(referral) => Stop::Referred(referral),
+        DataReply::Refused => {
+            tracing::debug!("a fetch broke: the peer refused the request");
+            FetchOutcome::Broken.into()
+        }
+    })
 }
 
 /// One request and its reply.
@@ -204,15 +307,14 @@ async fn exchange(
         () = codec::cancelled(cancel) => return Err(FetchOutcome::Cancelled.into()),
         taken = ask(inner, job, request, report) => taken?,
     };
-    let Taken {
-        _peer,
-        connection,
-        mut from,
-    } = taken;
-    let _marked = inner.marks.begin(connection.remote_address(), job.class);
-    let tally = inner.tallies.of(connection.remote_address().ip());
+    let _marked = match taken {
+        Taken::Quic { .. } => inner.marks.begin(taken.remote(), job.class),
+        Taken::Tcp(_) => None,
+    };
+    let tally = inner.tallies.of(taken.remote().ip());
     let decoder = Decoder::new(job.blob.clone(), &request.groups);
     let patience = patience(inner, job);
+    let buffers = &inner.receiving;
     let won = |bytes| {
         tally.add_payload_in(bytes);
         if job.wan {
@@ -220,10 +322,24 @@ async fn exchange(
         }
         report.add(bytes);
     };
-    let received =
-        codec::receive(&mut from, decoder, &inner.receiving, patience, cancel, won).await;
+    let received = match taken {
+        Taken::Quic { mut from, .. } => {
+            let received = codec::receive(&mut from, decoder, buffers, patience, cancel, won).await;
+            if received.is_err() {
+                let _ = from.stop(ENOUGH);
+            }
+            received
+        }
+        Taken::Tcp(mut lease) => {
+            let from = &mut lease.stream;
+            let received = codec::receive(from, decoder, buffers, patience, cancel, won).await;
+            if received.is_ok() {
+                inner.peers.keep(lease);
+            }
+            received
+        }
+    };
     received.map_err(|stopped| {
-        let _ = from.stop(ENOUGH);
         let outcome = match stopped {
             Stopped::Cancelled => FetchOutcome::Cancelled,
             Stopped::Slow => FetchOutcome::Slow,

@@ -1,4 +1,4 @@
-//! DSCP marks (RFC 2474) on what the data socket sends: the mark of the most urgent class that is under way
+//! DSCP marks (RFC 2474) on what the UDP socket sends: the mark of the most urgent class that is under way
 //! with the address it goes to, because QUIC puts streams of several classes into one packet.
 //!
 //! quinn writes the ECN bits of every packet and zeroes beside them, so marked packets are sent from here,
@@ -46,7 +46,7 @@ impl Dscp {
         }
     }
 
-    fn of(&self, class: Class) -> u8 {
+    pub(super) fn of(&self, class: Class) -> u8 {
         match class {
             Class::Background => self.background,
             Class::Normal => self.normal,

@@ -2,7 +2,8 @@
 //!
 //! One quinn endpoint per node, bound to its own address, mutual TLS 1.3 without resumption. A
 //! bidirectional stream carries one [`protocol::wire::DataRequest`] and its reply; a unidirectional
-//! one carries one [`Notice`]. Every group is verified before it is written (`codec`). What leaves
+//! one carries one [`Notice`]. The same over TCP on the same port (`tcp`), which is cheaper inside a LAN
+//! and stands in where UDP is blocked; `node_core::transport` chooses. Every group is verified before it is written (`codec`). What leaves
 //! for a site is paced over all its nodes together (`pace`), gives way to others on a WAN (`manners`) and
 //! is counted at the socket (`count`).
 //!
@@ -21,6 +22,7 @@ mod peers;
 mod places;
 mod queue;
 mod serve;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use node_core::contract::{Door, FetchOutcome, Service, Ticket, Wanted};
-use protocol::limits::FETCHES_MAX;
+use protocol::limits::{FETCHES_MAX, UPLOADS_PER_PEER_MAX};
 use protocol::topology::Topology;
 use protocol::wire::{Class, Contact, Notice, Referral};
 use protocol::{NodeId, SiteId};
@@ -43,15 +45,17 @@ use self::doors::Doors;
 pub use self::marks::Dscp;
 use self::marks::Marks;
 use self::pace::Paces;
-use self::peers::{GOODBYE, Peers};
+use self::peers::Peers;
 use self::places::Places;
+use self::tcp::Listening;
 use crate::net::identity::Identity;
 use crate::store::blobs::{Blob, Blobs};
 
 /// Where and how the data plane runs.
 #[derive(Clone, Debug)]
 pub struct DataConfig {
-    /// The UDP address to bind, also the source of outgoing connections; port 0 takes a free one.
+    /// The UDP address to bind, also the source of outgoing connections; port 0 takes a free one. TCP has
+    /// the same port, if nothing else has it; else peers come over QUIC only.
     pub listen: SocketAddr,
     /// A fetch below this many bytes a second for `slow_after` is cut.
     pub slow_bytes_per_s: u64,
@@ -101,7 +105,7 @@ struct Inner {
     paces: Paces,
     marks: Arc<Marks>,
     doors: Arc<Doors>,
-    uploads: Arc<Places>,
+    uploads: Arc<Places<NodeId>>,
     fetches: Semaphore,
     wan_payload_in: AtomicU64,
     events: mpsc::Sender<DataEvent>,
@@ -119,7 +123,7 @@ struct Open(Arc<Peers>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.endpoint().close(GOODBYE, b"going");
+        self.0.close();
     }
 }
 
@@ -227,14 +231,21 @@ impl DataPlane {
         blobs: Blobs,
     ) -> Result<(DataPlane, mpsc::Receiver<DataEvent>), DataError> {
         let tallies = Arc::new(Tallies::default());
-        let (endpoint, marks) =
-            endpoint::bind_marked(config.listen, &identity, tallies.clone(), config.dscp)?;
+        let tcp::Bound {
+            endpoint,
+            marks,
+            local,
+            listener,
+        } = tcp::bind(&config, &identity, &tallies)?;
         let server = endpoint::server_config(&identity)?;
-        let address = config.listen;
-        let local = endpoint
-            .local_addr()
-            .map_err(|source| DataError::Bind { address, source })?;
-        let peers = Arc::new(Peers::new(endpoint, identity, config.slow_after));
+        let listening = Listening::new(&identity);
+        let peers = Arc::new(Peers::new(
+            endpoint,
+            local.ip(),
+            identity,
+            tallies.clone(),
+            config.slow_after,
+        ));
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let inner = Arc::new(Inner {
             local,
@@ -247,13 +258,16 @@ impl DataPlane {
             marks,
             tallies,
             doors: Arc::default(),
-            uploads: Places::new(config.uploads_max),
+            uploads: Places::new(config.uploads_max, UPLOADS_PER_PEER_MAX),
             fetches: Semaphore::new(FETCHES_MAX),
             wan_payload_in: AtomicU64::new(0),
             events,
             config,
         });
         tokio::spawn(serve::accept(inner.clone()));
+        if let Some(listener) = listener {
+            tokio::spawn(tcp::accept(inner.clone(), listener, listening));
+        }
         tokio::spawn(follow_admission(Arc::downgrade(&peers)));
         Ok((
             DataPlane {
@@ -329,9 +343,8 @@ impl DataPlane {
 
     /// Closes all connections and waits until peers know.
     pub async fn shutdown(&self) {
-        let endpoint = self.inner.peers.endpoint();
-        endpoint.close(GOODBYE, b"going");
-        endpoint.wait_idle().await;
+        self.inner.peers.close();
+        self.inner.peers.endpoint().wait_idle().await;
     }
 }
 

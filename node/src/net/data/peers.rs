@@ -2,20 +2,27 @@
 //! live ones, so that they end when a peer is not admitted any more.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use protocol::NodeId;
+use node_core::congestion::Link as Path;
+use node_core::transport::{Transport, Transports};
 use protocol::limits::BAN;
 use protocol::versioned::Versioned;
 use protocol::wire::{Contact, Notice};
+use protocol::{NodeId, Time};
 use quinn::{Connection, Endpoint, Side, VarInt};
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::count::Tallies;
 use super::endpoint::client_config;
+use super::tcp::{self, Cutter, Idle};
 use crate::net::identity::{Identity, node_of_certificate};
 
 /// Outgoing connections that are kept; above, the longest unused one is closed.
@@ -49,18 +56,36 @@ pub(super) enum ConnectError {
     Timeout,
     #[error("{0}")]
     Quic(String),
+    #[error("over TCP: {0}")]
+    Tcp(String),
+}
+
+impl ConnectError {
+    /// Whether the peer may be reached another way.
+    pub(super) fn is_of_the_way(&self) -> bool {
+        match self {
+            ConnectError::NoAddress | ConnectError::Banned => false,
+            ConnectError::Timeout | ConnectError::Quic(_) | ConnectError::Tcp(_) => true,
+        }
+    }
 }
 
 /// All connections of an endpoint.
 #[derive(Debug)]
 pub(super) struct Peers {
     endpoint: Endpoint,
+    own: IpAddr,
     identity: Arc<Identity>,
+    tallies: Arc<Tallies>,
     patience: Duration,
     outgoing: Mutex<HashMap<NodeId, Arc<Peer>>>,
-    live: Mutex<HashMap<usize, Live>>,
+    idle: Idle,
+    live: Mutex<HashMap<LiveId, Live>>,
     bans: Mutex<VecDeque<(NodeId, Instant)>>,
+    transports: Mutex<Transports>,
+    begin: Instant,
     clock: AtomicU64,
+    closed: watch::Sender<bool>,
 }
 
 /// A peer that is or was asked. Whoever uses the connection holds on to this.
@@ -84,8 +109,46 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Live {
     node: NodeId,
-    connection: Connection,
+    incoming: bool,
     since: Instant,
+    how: How,
+}
+
+#[derive(Debug)]
+enum How {
+    Quic(Connection),
+    Tcp(Cutter),
+}
+
+/// quinn's own number of a connection, or ours.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum LiveId {
+    Quic(usize),
+    Tcp(u64),
+}
+
+impl Live {
+    fn close(&self, code: VarInt, reason: &[u8]) {
+        match &self.how {
+            How::Quic(connection) => connection.close(code, reason),
+            How::Tcp(cutter) => cutter.cut(),
+        }
+    }
+}
+
+/// A TCP connection that is known to be live until this is dropped.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    peers: Weak<Peers>,
+    id: LiveId,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if let Some(peers) = self.peers.upgrade() {
+            peers.live().remove(&self.id);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -95,15 +158,99 @@ struct Outbox {
 }
 
 impl Peers {
-    pub(super) fn new(endpoint: Endpoint, identity: Arc<Identity>, patience: Duration) -> Peers {
+    /// `own`: the address that connections leave from, if it is one.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        own: IpAddr,
+        identity: Arc<Identity>,
+        tallies: Arc<Tallies>,
+        patience: Duration,
+    ) -> Peers {
         Peers {
             endpoint,
+            own,
             identity,
+            tallies,
             patience,
             outgoing: Mutex::default(),
+            idle: Idle::default(),
             live: Mutex::default(),
             bans: Mutex::default(),
+            transports: Mutex::default(),
+            begin: Instant::now(),
             clock: AtomicU64::new(0),
+            closed: watch::Sender::new(false),
+        }
+    }
+
+    /// Closes everything, for good.
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
+        self.endpoint.close(GOODBYE, b"going");
+        self.idle.close();
+        for live in self.live().values() {
+            live.close(GOODBYE, b"going");
+        }
+    }
+
+    /// Waits until everything is closed.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let mut closed = self.closed.subscribe();
+        async move {
+            // Nobody is left to close it.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    }
+
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
+    }
+
+    pub(super) fn own_address(&self) -> IpAddr {
+        self.own
+    }
+
+    pub(super) fn tallies(&self) -> &Arc<Tallies> {
+        &self.tallies
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<LiveId, Live>> {
+        self.live.lock().expect("no panic under this lock")
+    }
+
+    fn transports(&self) -> std::sync::MutexGuard<'_, Transports> {
+        self.transports.lock().expect("no panic under this lock")
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Connections that live, over QUIC and over TCP.
+    #[cfg(test)]
+    pub(super) fn alive(&self) -> (usize, usize) {
+        let live = self.live();
+        let quic = live.keys().filter(|id| matches!(id, LiveId::Quic(_)));
+        let quic = quic.count();
+        (quic, live.len() - quic)
+    }
+
+    /// Which transport to try first.
+    pub(super) fn first_transport(&self, peer: &NodeId, path: Path) -> Transport {
+        self.transports().first(self.now(), peer, path)
+    }
+
+    /// The peer answered over `transport`, where the other one had `failed` just before.
+    pub(super) fn got_through(&self, peer: NodeId, transport: Transport, failed: bool) {
+        let mut transports = self.transports();
+        transports.worked(&peer, transport);
+        if failed {
+            tracing::debug!(node = %peer, by = ?transport, "a peer is reached another way");
+            transports.went_around(self.now(), peer, transport.other());
         }
     }
 
@@ -180,44 +327,68 @@ impl Peers {
 
     /// Remembers a live connection until it ends.
     pub(super) fn track(self: &Arc<Self>, node: NodeId, connection: &Connection) {
-        let id = connection.stable_id();
-        let one = Live {
-            node,
-            connection: connection.clone(),
-            since: Instant::now(),
-        };
-        let before = self
-            .live
-            .lock()
-            .expect("no panic under this lock")
-            .insert(id, one);
-        debug_assert!(before.is_none());
+        let id = LiveId::Quic(connection.stable_id());
+        let how = How::Quic(connection.clone());
+        self.remember(id, node, how, connection.side() == Side::Server);
         let (peers, connection) = (Arc::downgrade(self), connection.clone());
         tokio::spawn(async move {
             connection.closed().await;
             if let Some(peers) = peers.upgrade() {
-                peers
-                    .live
-                    .lock()
-                    .expect("no panic under this lock")
-                    .remove(&id);
+                peers.live().remove(&id);
             }
         });
+    }
+
+    /// The same for a TCP connection, until the answer is dropped.
+    pub(super) fn track_tcp(
+        self: &Arc<Self>,
+        node: NodeId,
+        cutter: Cutter,
+        incoming: bool,
+    ) -> Tracked {
+        let id = LiveId::Tcp(self.clock.fetch_add(1, Ordering::Relaxed));
+        self.remember(id, node, How::Tcp(cutter), incoming);
+        let peers = Arc::downgrade(self);
+        Tracked { peers, id }
+    }
+
+    fn remember(&self, id: LiveId, node: NodeId, how: How, incoming: bool) {
+        let one = Live {
+            node,
+            incoming,
+            since: Instant::now(),
+            how,
+        };
+        let before = self.live().insert(id, one);
+        debug_assert!(before.is_none());
         // The rules may have changed between the handshake and now.
         if !self.is_admitted(&node) || self.is_banned(&node) {
             self.close_where(|other| *other == node, NOT_ADMITTED);
         }
+        if *self.closed.borrow() {
+            self.close_where(|_| true, GOODBYE);
+        }
     }
 
-    /// Closes the oldest connections that a peer opened to us until there is room for one more.
+    /// Closes the oldest QUIC connections that a peer opened to us until there is room for one more.
     pub(super) fn make_room_for(&self, node: &NodeId) {
-        let live = self.live.lock().expect("no panic under this lock");
-        let incoming = |one: &&Live| one.node == *node && one.connection.side() == Side::Server;
-        let mut theirs: Vec<&Live> = live.values().filter(incoming).collect();
+        let is_quic = |how: &How| matches!(how, How::Quic(_));
+        self.close_oldest(node, INCOMING_PER_PEER_MAX, is_quic);
+    }
+
+    /// The same for TCP, where a peer has as many as this.
+    pub(super) fn make_room_tcp(&self, node: &NodeId, max: usize) {
+        self.close_oldest(node, max, |how| matches!(how, How::Tcp(_)));
+    }
+
+    fn close_oldest(&self, node: &NodeId, max: usize, kind: impl Fn(&How) -> bool) {
+        let live = self.live();
+        let theirs = |one: &&Live| one.node == *node && one.incoming && kind(&one.how);
+        let mut theirs: Vec<&Live> = live.values().filter(theirs).collect();
         theirs.sort_unstable_by_key(|one| one.since);
-        let too_many = (theirs.len() + 1).saturating_sub(INCOMING_PER_PEER_MAX);
+        let too_many = (theirs.len() + 1).saturating_sub(max);
         for one in &theirs[..too_many] {
-            one.connection.close(TOO_MANY, b"too many connections");
+            one.close(TOO_MANY, b"too many connections");
         }
     }
 
@@ -230,13 +401,10 @@ impl Peers {
     }
 
     fn close_where(&self, whom: impl Fn(&NodeId) -> bool, code: VarInt) {
-        let live = self.live.lock().expect("no panic under this lock");
-        for Live {
-            node, connection, ..
-        } in live.values().filter(|one| whom(&one.node))
-        {
-            tracing::info!(%node, "a data connection is closed: not admitted any more");
-            connection.close(code, b"not admitted");
+        let live = self.live();
+        for one in live.values().filter(|one| whom(&one.node)) {
+            tracing::info!(node = %one.node, "a data connection is closed: not admitted any more");
+            one.close(code, b"not admitted");
         }
     }
 
@@ -291,7 +459,36 @@ impl Peers {
         }
     }
 
+    /// Over QUIC, and over TCP to whom QUIC does not reach.
     async fn send_notice(
+        self: &Arc<Self>,
+        to: &Contact,
+        notice: &Notice,
+    ) -> Result<(), ConnectError> {
+        let first = self.first_transport(&to.node, Path::Far);
+        match self.send_over(first, to, notice).await {
+            Err(error) if error.is_of_the_way() => {
+                self.send_over(first.other(), to, notice).await?;
+                self.got_through(to.node, first.other(), true);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_over(
+        self: &Arc<Self>,
+        transport: Transport,
+        to: &Contact,
+        notice: &Notice,
+    ) -> Result<(), ConnectError> {
+        match transport {
+            Transport::Quic => self.send_over_quic(to, notice).await,
+            Transport::Tcp => self.send_over_tcp(to, notice).await,
+        }
+    }
+
+    async fn send_over_quic(
         self: &Arc<Self>,
         to: &Contact,
         notice: &Notice,
@@ -304,6 +501,19 @@ impl Peers {
             .await
             .map_err(|e| quic(&e))?;
         stream.finish().map_err(|e| quic(&e))
+    }
+
+    async fn send_over_tcp(
+        self: &Arc<Self>,
+        to: &Contact,
+        notice: &Notice,
+    ) -> Result<(), ConnectError> {
+        let mut lease = self.dial(to).await?;
+        tcp::write_notice(&mut lease.stream, notice)
+            .await
+            .map_err(|e| ConnectError::Tcp(e.to_string()))?;
+        self.keep(lease);
+        Ok(())
     }
 }
 

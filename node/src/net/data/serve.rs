@@ -1,6 +1,6 @@
 //! Answering peers: requests from the blobs that are held, notices to the driver.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,11 +8,13 @@ use node_core::congestion::{End, Link};
 use protocol::NodeId;
 use protocol::limits::{PACED_WRITE_MAX_BYTES, SLOW_BYTES_PER_S};
 use protocol::wire::{Class, DataReply, DataRequest};
-use quinn::{Connection, Incoming, VarInt};
+use quinn::{Connection, Incoming, SendStream, VarInt};
+use tokio::io::AsyncWrite;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::codec::{self, Gate};
+use super::buffers::Sink;
+use super::codec::{self, ExchangeError, Gate};
 use super::doors::{self, Answer};
 use super::endpoint::{SEND_WINDOW_BYTES, over_wan};
 use super::manners::Manners;
@@ -104,15 +106,26 @@ async fn requests(
     node: NodeId,
     manners: &Arc<Manners>,
 ) {
+    let remote = connection.remote_address();
+    let asker = Arc::new(Asker {
+        node,
+        own: connection.local_ip().unwrap_or(inner.local.ip()),
+        remote,
+        data: Some(remote),
+    });
     // quinn bounds how many of these streams are open at the same time.
     while let Ok((mut to, mut from)) = connection.accept_bi().await {
-        let (inner, connection) = (inner.clone(), connection.clone());
-        let manners = manners.clone();
+        let (inner, asker) = (inner.clone(), asker.clone());
+        let (connection, manners) = (connection.clone(), manners.clone());
         tokio::spawn(async move {
-            match answer(&inner, &connection, node, &manners, (&mut to, &mut from)).await {
+            let over = OverQuic {
+                connection: &connection,
+                manners: &manners,
+            };
+            match exchange(&inner, &asker, over, (&mut to, &mut from)).await {
                 Ok(()) => drop(to.finish()),
                 Err(error) => {
-                    tracing::debug!(peer = %connection.remote_address(), %error, "a request was cut");
+                    tracing::debug!(peer = %asker.remote, %error, "a request was cut");
                     let _ = to.reset(CUT);
                 }
             }
@@ -142,53 +155,98 @@ async fn notices(inner: &Arc<Inner>, connection: &Connection, node: NodeId) {
     }
 }
 
-/// Reads one request and answers it.
-async fn answer(
+/// Who asks, and from where to where.
+pub(super) struct Asker {
+    pub(super) node: NodeId,
+    /// Our address that was asked.
+    pub(super) own: IpAddr,
+    pub(super) remote: SocketAddr,
+    /// Where the asker can be asked itself, if that shows.
+    pub(super) data: Option<SocketAddr>,
+}
+
+/// Where a reply goes.
+pub(super) trait Reply: AsyncWrite + Sink + Unpin {
+    /// Ends if nobody waits for the reply any more.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+    /// Marks what leaves from now on, where the connection is the reply's alone.
+    fn mark(&mut self, dscp: u8);
+}
+
+impl Reply for SendStream {
+    async fn gone(&mut self) {
+        let _ = self.stopped().await;
+    }
+
+    /// Packets are marked one by one: see [`super::marks`].
+    fn mark(&mut self, _dscp: u8) {}
+}
+
+/// Reads one request from a stream and answers it.
+async fn exchange(
     inner: &Arc<Inner>,
-    connection: &Connection,
-    node: NodeId,
-    manners: &Arc<Manners>,
-    (to, from): (&mut quinn::SendStream, &mut quinn::RecvStream),
-) -> Result<(), codec::ExchangeError> {
+    asker: &Asker,
+    over: OverQuic<'_>,
+    (to, from): (&mut SendStream, &mut quinn::RecvStream),
+) -> Result<(), ExchangeError> {
     let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
     let request = timeout(inner.config.slow_after, codec::read_request(from))
         .await
         .map_err(|_| late())?;
     let request = match request {
-        Ok(request) if codec::is_sound(&request) => request,
-        Ok(_) => return Ok(codec::write_reply(to, DataReply::Refused).await?),
+        Ok(request) => request,
         Err(error) => {
-            tracing::debug!(peer = %connection.remote_address(), %error, "a request is refused");
+            tracing::debug!(peer = %asker.remote, %error, "a request is refused");
             return Ok(codec::write_reply(to, DataReply::Refused).await?);
         }
     };
-    let (limit, _guest) = match doors::ask(inner, connection, node, &request, to).await? {
-        Answer::Send(limit, guest) => (limit, guest),
-        Answer::Reply(reply) => return Ok(codec::write_reply(to, reply).await?),
-    };
-    let (blob, _place) = match admit(inner, node, &request).await {
-        Ok(admitted) => admitted,
-        Err(reply) => return Ok(codec::write_reply(to, reply).await?),
-    };
-    let _serving = manners.serve(request.class);
-    let _marked = inner
-        .marks
-        .begin(connection.remote_address(), request.class);
     let _ = to.set_priority(match request.class {
         Class::Background => -1,
         Class::Normal => 0,
         Class::Emergency => 1,
     });
+    answer(inner, asker, Some(over), request, to).await
+}
+
+/// What a QUIC connection lets be set.
+#[derive(Clone, Copy)]
+pub(super) struct OverQuic<'a> {
+    connection: &'a Connection,
+    manners: &'a Arc<Manners>,
+}
+
+/// Answers a request.
+pub(super) async fn answer(
+    inner: &Arc<Inner>,
+    asker: &Asker,
+    over: Option<OverQuic<'_>>,
+    request: DataRequest,
+    to: &mut impl Reply,
+) -> Result<(), ExchangeError> {
+    if !codec::is_sound(&request) {
+        return Ok(codec::write_reply(to, DataReply::Refused).await?);
+    }
+    let (limit, _guest) = match doors::ask(inner, asker, &request, to).await? {
+        Answer::Send(limit, guest) => (limit, guest),
+        Answer::Reply(reply) => return Ok(codec::write_reply(to, reply).await?),
+    };
+    let (blob, _place) = match admit(inner, asker.node, &request).await {
+        Ok(admitted) => admitted,
+        Err(reply) => return Ok(codec::write_reply(to, reply).await?),
+    };
+    let _serving = over.map(|over| over.manners.serve(request.class));
+    let _marked = over.and_then(|_| inner.marks.begin(asker.remote, request.class));
+    to.mark(inner.config.dscp.of(request.class));
     codec::write_reply(to, DataReply::Sending).await?;
-    let own_address = connection.local_ip().unwrap_or(inner.local.ip());
+    let remote = asker.remote.ip();
     let gate = SendGate::new(
         inner,
-        connection,
+        asker,
+        over.map(|over| over.connection.clone()),
         request.class,
-        own_address,
         [request.max_bytes_per_s, limit],
     );
-    let tally = inner.tallies.of(connection.remote_address().ip());
+    let tally = inner.tallies.of(remote);
     let encoder = Encoder::new(blob, &request.groups);
     codec::send(to, encoder, &inner.sending, &gate, |bytes| {
         tally.add_payload_out(bytes)
@@ -202,7 +260,7 @@ async fn admit(
     inner: &Arc<Inner>,
     node: NodeId,
     request: &DataRequest,
-) -> Result<(Arc<Blob>, Place), DataReply> {
+) -> Result<(Arc<Blob>, Place<NodeId>), DataReply> {
     let place = inner.uploads.take(node).ok_or(DataReply::Busy)?;
     let (blobs, root) = (inner.blobs.clone(), request.blob.root);
     let blob = spawn_blocking(move || blobs.get(&root))
@@ -229,19 +287,19 @@ struct SendGate {
     /// The asker's own wish.
     wish: Option<Bucket>,
     class: Class,
-    connection: Connection,
+    connection: Option<Connection>,
 }
 
 impl SendGate {
     fn new(
         inner: &Inner,
-        connection: &Connection,
+        asker: &Asker,
+        connection: Option<Connection>,
         class: Class,
-        own: IpAddr,
         limits: [u64; 2],
     ) -> SendGate {
-        let remote = connection.remote_address().ip();
-        let (theirs, ours) = (inner.tallies.of(remote), inner.tallies.of(own));
+        let [theirs, ours] =
+            [asker.remote.ip(), asker.own].map(|address| inner.tallies.of(address));
         let same_site = theirs.site.is_some() && theirs.site == ours.site;
         let pace = |site: &Option<_>| {
             site.as_ref()
@@ -257,16 +315,19 @@ impl SendGate {
                 .min()
                 .map(|rate| Bucket::new(rate, 0)),
             class,
-            connection: connection.clone(),
+            connection,
         }
     }
 
     /// What is written under a cap shall leave soon: what waits in the connection has paid already, and
     /// would still come after the cap was lowered.
     fn keep_little(&self) {
-        let window = self.connection.stats().path.cwnd.saturating_mul(2);
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let window = connection.stats().path.cwnd.saturating_mul(2);
         let window = window.clamp(AHEAD_MIN_BYTES, SEND_WINDOW_BYTES);
-        self.connection.set_send_window(window);
+        connection.set_send_window(window);
     }
 }
 

@@ -248,6 +248,17 @@ impl Decoder {
         self.walks.buffer_bytes(most)
     }
 
+    /// Bytes of the whole encoding. Every item is looked at.
+    pub(crate) fn encoded_bytes(&self) -> u64 {
+        let mut walks = self.walks.clone();
+        let mut bytes = 0;
+        while let Some(item) = walks.peek() {
+            bytes += item.bytes() as u64;
+            walks.take();
+        }
+        bytes
+    }
+
     /// Whether every group asked for is verified and written.
     pub(crate) fn is_done(&mut self) -> bool {
         !self.failed && self.walks.peek().is_none()
