@@ -274,7 +274,10 @@ async fn ask_over_tcp(
             },
             Ok(Err(error)) if lease.fresh => return Err(NotTaken::Unreached(error)),
             Ok(Err(_)) => {}
-            Err(_) => return Err(NotTaken::Stop(FetchOutcome::Slow.into())),
+            Err(_) => {
+                inner.peers.idle().forget(&job.from.node);
+                return Err(NotTaken::Stop(FetchOutcome::Slow.into()));
+            }
         }
     }
 }

@@ -57,6 +57,17 @@ impl Idle {
         }
     }
 
+    /// Closes those to a peer that has gone silent.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        let mut waiting = self.waiting();
+        let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut waiting.leases)
+            .into_iter()
+            .partition(|(lease, _)| lease.node == *node);
+        waiting.leases = rest;
+        drop(waiting);
+        drop(gone);
+    }
+
     /// Whether somebody has to see to it that it is closed in time.
     fn put(&self, lease: Lease) -> bool {
         let mut waiting = self.waiting();

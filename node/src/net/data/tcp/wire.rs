@@ -11,8 +11,10 @@ use tokio::net::TcpStream;
 
 use crate::net::data::count::Tallies;
 
-/// Read from the system at once: TLS asks for 4 KiB at a time, and each question would be a system call.
-const AHEAD_BYTES: usize = 128 << 10;
+/// Read from the system at once, at first and at most; twice as much each time that so much was there. TLS
+/// asks for 4 KiB at a time, and each question would be a system call.
+const AHEAD_MIN_BYTES: usize = 4 << 10;
+const AHEAD_MAX_BYTES: usize = 128 << 10;
 
 /// What TLS runs on.
 #[derive(Debug)]
@@ -56,15 +58,13 @@ impl Wire {
     /// Gives back what reading ahead takes; whether the connection may be used again, which it may not
     /// if anything came that nobody asked for, be it its end.
     pub(crate) fn rest(&mut self) -> bool {
-        self.ahead = Vec::new();
+        let all_was_asked_for = self.unread.is_empty();
+        (self.ahead, self.unread) = (Vec::new(), 0..0);
         let mut context = Context::from_waker(std::task::Waker::noop());
         let mut byte = [0];
         let mut peeked = ReadBuf::new(&mut byte);
-        let quiet = self
-            .socket
-            .poll_peek(&mut context, &mut peeked)
-            .is_pending();
-        quiet && std::mem::take(&mut self.unread).is_empty()
+        let peek = self.socket.poll_peek(&mut context, &mut peeked);
+        all_was_asked_for && peek.is_pending()
     }
 
     /// Marks what leaves from now on. Where the system refuses, it leaves unmarked.
@@ -81,7 +81,10 @@ impl Wire {
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.ahead.resize(AHEAD_BYTES, 0);
+        if self.unread.end == self.ahead.len() {
+            let more = (self.ahead.len() * 2).clamp(AHEAD_MIN_BYTES, AHEAD_MAX_BYTES);
+            self.ahead.resize(more, 0);
+        }
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             match self.socket.try_read(&mut self.ahead) {

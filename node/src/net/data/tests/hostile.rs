@@ -276,13 +276,13 @@ async fn one_peer_has_a_few_connections_at_most() {
     for _ in 0..20 {
         let config = endpoint::client_config(&greedy.identity, source.contact.node).unwrap();
         let endpoint = greedy.plane.inner.peers.endpoint();
-        open.push(
-            endpoint
-                .connect_with(config, to, &name)
-                .unwrap()
-                .await
-                .unwrap(),
-        );
+        let connecting = endpoint.connect_with(config, to, &name).unwrap();
+        let connection = connecting.await.unwrap();
+        // Answered, it is known: else a busy source may come to know them in another order.
+        let (mut ask, mut answer) = connection.open_bi().await.unwrap();
+        ask.write_all(&u32::MAX.to_le_bytes()).await.unwrap();
+        codec::read_reply(&mut answer).await.unwrap();
+        open.push(connection);
     }
     let mut closed = 0;
     while closed < 16 {
