@@ -1,11 +1,12 @@
-//! A verified transfer from disk to disk between two nodes, against a bare quinn stream of as many
-//! bytes with the same TLS and transport settings, in one process on loopback.
+//! A verified transfer from disk to disk between two nodes, over QUIC and over TLS and TCP, against a bare
+//! quinn stream of as many bytes with the same TLS and transport settings, in one process on loopback.
 //!
 //! All keep their connections over all runs, so none pays for handshakes or a slow start again.
 //! `TIDEGATE_BENCH_BYTES` sets the size (default 1 GiB), `TIDEGATE_BENCH_ROUNDS` how often each runs
 //! (default 7). Absolute rates say little on a busy machine; the ratios come from runs that alternate.
 //! CPU seconds are those of the whole process, both ends together, by its own threads: they hardly
-//! depend on what else the machine does.
+//! depend on what else the machine does. A profiler wants one kind alone: `TIDEGATE_BENCH_ONLY` is
+//! `bare`, `quic` or `tcp`.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -34,21 +35,49 @@ fn main() {
     let runtime = Runtime::new().expect("a runtime");
     let bench = runtime.block_on(Bench::new(bytes));
 
-    // The first round is not counted: buffers, windows and the page cache find their size.
-    runtime.block_on(bench.bare());
-    runtime.block_on(bench.verified());
-    let mut pairs = Vec::new();
-    for _ in 0..rounds {
-        let bare = runtime.block_on(bench.bare());
-        let verified = runtime.block_on(bench.verified());
-        println!(
-            "{}; {}",
-            bare.line("bare", bytes),
-            verified.line("verified", bytes)
-        );
-        pairs.push((bare, verified));
+    if let Ok(only) = std::env::var("TIDEGATE_BENCH_ONLY") {
+        let kind = KINDS.into_iter().find(|kind| kind.name() == only);
+        let kind = kind.expect("TIDEGATE_BENCH_ONLY is bare, quic or tcp");
+        for _ in 0..rounds {
+            println!("{}", runtime.block_on(bench.run(kind)).line(kind, bytes));
+        }
+        return;
     }
-    report(bytes, &pairs);
+    // The first round is not counted: buffers, windows and the page cache find their size.
+    let round = || KINDS.map(|kind| runtime.block_on(bench.run(kind)));
+    round();
+    let mut all = Vec::new();
+    for _ in 0..rounds {
+        let took = round();
+        let lines: Vec<String> = KINDS
+            .into_iter()
+            .zip(&took)
+            .map(|(kind, took)| took.line(kind, bytes))
+            .collect();
+        println!("{}", lines.join("; "));
+        all.push(took);
+    }
+    report(bytes, &all);
+}
+
+/// What is measured, in the order of a round.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bare,
+    Quic,
+    Tcp,
+}
+
+const KINDS: [Kind; 3] = [Kind::Bare, Kind::Quic, Kind::Tcp];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Bare => "bare",
+            Kind::Quic => "quic",
+            Kind::Tcp => "tcp",
+        }
+    }
 }
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -56,24 +85,31 @@ fn setting(name: &str, default: u64) -> u64 {
     set.and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-fn report(bytes: u64, pairs: &[(Took, Took)]) {
-    let median = |of: &dyn Fn(&(Took, Took)) -> f64| {
-        let mut all: Vec<f64> = pairs.iter().map(of).collect();
+fn report(bytes: u64, all: &[[Took; 3]]) {
+    let median = |of: &dyn Fn(&[Took; 3]) -> f64| {
+        let mut all: Vec<f64> = all.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    let written = median(&|(bare, verified)| bare.written.div_duration_f64(verified.written));
-    let durable = median(&|(bare, verified)| bare.durable.div_duration_f64(verified.durable));
-    let cpu = median(&|(bare, verified)| bare.cpu.div_duration_f64(verified.cpu));
     let gib = bytes as f64 / (1u64 << 30) as f64;
-    let bare = median(&|(bare, _)| bare.cpu.as_secs_f64() / gib);
-    let verified = median(&|(_, verified)| verified.cpu.as_secs_f64() / gib);
+    let per_gib = |n: usize| median(&|round| round[n].cpu.as_secs_f64() / gib);
     println!(
-        "of a bare quinn stream, a verified transfer from disk to disk has {written:.2} of the rate \
-         ({durable:.2} until durable), {cpu:.2} by CPU time ({verified:.2} and {bare:.2} CPU seconds \
-         per GiB); {bytes} bytes, median of {}",
-        pairs.len()
+        "of a bare quinn stream ({:.2} CPU seconds per GiB), medians of {} rounds of {bytes} bytes:",
+        per_gib(Kind::Bare as usize),
+        all.len()
     );
+    for kind in [Kind::Quic, Kind::Tcp] {
+        let n = kind as usize;
+        let written = median(&|round| round[0].written.div_duration_f64(round[n].written));
+        let durable = median(&|round| round[0].durable.div_duration_f64(round[n].durable));
+        let cpu = median(&|round| round[0].cpu.div_duration_f64(round[n].cpu));
+        println!(
+            "verified over {} has {written:.2} of the rate ({durable:.2} until durable), {cpu:.2} by CPU \
+             time ({:.2} CPU seconds per GiB)",
+            kind.name(),
+            per_gib(n)
+        );
+    }
 }
 
 /// How long until every byte was verified and written, until it was durable and claimed, and CPU time
@@ -86,10 +122,11 @@ struct Took {
 }
 
 impl Took {
-    fn line(&self, name: &str, bytes: u64) -> String {
+    fn line(&self, kind: Kind, bytes: u64) -> String {
         let rate = |took: Duration| bytes as f64 / 1e6 / took.as_secs_f64();
         format!(
-            "{name} {:.0} MB/s (durable {:.0}), {:.2} CPU s",
+            "{} {:.0} MB/s (durable {:.0}), {:.2} CPU s",
+            kind.name(),
             rate(self.written),
             rate(self.durable),
             self.cpu.as_secs_f64()
@@ -161,6 +198,15 @@ impl Bench {
         }
     }
 
+    async fn run(&self, kind: Kind) -> Took {
+        match kind {
+            Kind::Bare => self.bare().await,
+            // That is what the nodes choose over a WAN, and inside a LAN.
+            Kind::Quic => self.verified(true).await,
+            Kind::Tcp => self.verified(false).await,
+        }
+    }
+
     async fn bare(&self) -> Took {
         let (begin, cpu_begin) = (Instant::now(), cpu());
         let (mut to, mut from) = self.bare.open_bi().await.expect("a stream");
@@ -180,7 +226,7 @@ impl Bench {
         }
     }
 
-    async fn verified(&self) -> Took {
+    async fn verified(&self, wan: bool) -> Took {
         let blob = self.store.open_blob(self.name).expect("a store");
         let job = FetchJob {
             from: self.source.clone(),
@@ -188,7 +234,7 @@ impl Bench {
             blob,
             class: Class::Normal,
             max_bytes_per_s: 0,
-            wan: false,
+            wan,
             spurned: Vec::new(),
         };
         let (progress, mut reports) = mpsc::channel(1 << 16);
