@@ -52,12 +52,41 @@ pub struct NodeConfig {
     /// Whether its link is paid by the byte, if anybody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metered: Option<bool>,
+    /// The ring that filters may ask for, such as `canary`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<String>,
+    /// What it would mean if the machine failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criticality: Option<Criticality>,
     /// Program and arguments that show a line to the machine's user; the line is added as the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
     /// How its data packets are marked, by class.
     #[serde(default, skip_serializing_if = "Dscp::is_empty")]
     pub dscp: Dscp,
+}
+
+/// What it would mean if a machine failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Criticality {
+    /// The enterprise's work stops.
+    MissionCritical,
+    /// One person's does.
+    Standard,
+    /// Hardly anybody notices.
+    Low,
+}
+
+impl Criticality {
+    /// As filters name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Criticality::MissionCritical => "mission_critical",
+            Criticality::Standard => "standard",
+            Criticality::Low => "low",
+        }
+    }
 }
 
 /// What a node is for, as it is written.
@@ -274,10 +303,10 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ConfigE
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sample(dir: &Path) -> NodeConfig {
+    pub(crate) fn sample(dir: &Path) -> NodeConfig {
         let listen = ListenAsked {
             address: Ipv4Addr::LOCALHOST.into(),
             ..Default::default()
@@ -299,6 +328,8 @@ mod tests {
             enrolled: Time::from_secs(1),
             zone: None,
             metered: None,
+            ring: None,
+            criticality: None,
             notify: Vec::new(),
             dscp: Dscp::default(),
         };

@@ -180,6 +180,7 @@ pub async fn run_until(
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         labels: config.labels.iter().cloned().collect(),
+        attributes: crate::inventory::attributes(&config),
         contact,
         epoch: config.epoch,
         boot_id: driver::boot_id(),

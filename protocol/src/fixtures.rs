@@ -255,10 +255,7 @@ impl Fleet {
             proposer: self.proposer(),
             priority: Priority::Medium,
             salt: Hash::of(id.as_bytes()),
-            targets: Targets {
-                sites: Vec::new(),
-                exclusions: Vec::new(),
-            },
+            targets: Targets::default(),
             waves: vec![
                 wave("first", Members::Nodes(first)),
                 wave("rest", Members::Rest),

@@ -13,11 +13,13 @@ pub mod constraints;
 pub mod enroll;
 pub mod envelope;
 pub mod feed;
+pub mod filter;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 pub mod hours;
 pub mod ids;
 pub mod index;
+pub mod inventory;
 pub mod limits;
 pub mod manifest;
 pub mod merkle;

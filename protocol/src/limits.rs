@@ -391,6 +391,20 @@ pub const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
 pub const REISSUES_MAX: usize = 8;
 /// Labels of one node; more are refused at its enrolment.
 pub const LABELS_MAX: usize = 64;
+/// Attributes that a node tells of itself, drivers among them; more are refused, and a node tells no more.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// An encoded inventory: labels and attributes at their limits, and what stands around them.
+pub const INVENTORY_MAX_BYTES: usize =
+    (LABELS_MAX + ATTRIBUTES_MAX) * 2 * (TEXT_MAX_BYTES + 3) + 256;
+const _: () = assert!(INVENTORY_MAX_BYTES < CONTROL_MAX_BYTES);
+/// A node tells its inventory at its start, spread over so long, and again so long after a failure.
+pub const INVENTORY_PATIENCE: Span = Span::from_secs(60);
+/// A change of the inventory is told so long after the last one was; it is ledgered each time.
+pub const INVENTORY_INTERVAL: Span = Span::from_secs(6 * 3600);
+/// The text of a filter; a longer one is refused.
+pub const FILTER_MAX_BYTES: usize = 2048;
+/// Parentheses and negations inside each other in a filter; one more is refused.
+pub const FILTER_DEPTH_MAX: usize = 16;
 /// Orders that wait to be pushed; more are left to the delegates' keepalives.
 pub const PUSHES_WAITING_MAX: usize = 256;
 /// Control requests that the coordinator answers at the same time; one more is dropped, and asked again.

@@ -4,12 +4,12 @@
 //! position ranges) and draws the salt; the operators' threshold signs the result, so a node knows
 //! its own wave from the signed plan alone, and the coordinator's key cannot move it.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::constraints::Constraints;
+use crate::filter::Filter;
 use crate::ids::{FleetId, Hash, NodeId, PublicKey, RolloutId, SiteId};
+use crate::inventory::Subject;
 use crate::limits::{COHORTS_MAX, PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
 use crate::positions::position;
 use crate::time::{Span, Time};
@@ -72,12 +72,23 @@ pub enum Priority {
 }
 
 /// Who a rollout concerns.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Targets {
     /// Only these sites; empty means all nodes.
     pub sites: Vec<SiteId>,
     /// Never these nodes.
     pub exclusions: Vec<NodeId>,
+    /// Only nodes that this is true of; none means all. Coordinator and node both evaluate it over what
+    /// the node signed of itself last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+}
+
+impl Targets {
+    /// Whether a node that says this of itself is meant, as far as the filter goes.
+    pub fn meets(&self, node: &Subject<'_>) -> bool {
+        self.filter.as_ref().is_none_or(|f| f.matches(node))
+    }
 }
 
 /// One step of a rollout.
@@ -143,7 +154,7 @@ pub struct SequentialTest {
 /// Nodes that have something in common: a driver, a model, a build of the operating system.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Cohort {
-    /// The label's name.
+    /// The label's name, or an attribute's as filters name it.
     pub key: String,
     /// Its value.
     pub value: String,
@@ -156,9 +167,12 @@ impl core::fmt::Display for Cohort {
 }
 
 impl SequentialTest {
-    /// The cohorts of a node with these labels, one bit each.
-    pub fn cohorts_of(&self, labels: &BTreeMap<String, String>) -> u16 {
-        let has = |c: &Cohort| labels.get(&c.key) == Some(&c.value);
+    /// The cohorts of a node that says this of itself, one bit each.
+    pub fn cohorts_of(&self, node: &Subject<'_>) -> u16 {
+        let has = |c: &Cohort| {
+            node.labels.get(&c.key) == Some(&c.value)
+                || node.value(&c.key) == Some(c.value.as_str())
+        };
         let bits = self.cohorts.iter().take(COHORTS_MAX).enumerate();
         bits.fold(0, |bits, (n, c)| bits | u16::from(has(c)) << n)
     }
@@ -192,6 +206,7 @@ impl RolloutPlan {
     }
 
     /// The number of the wave that has `node`, counted from 0; `None` if the plan does not concern it.
+    /// [`Targets::meets`] is asked apart from this.
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
         let targeted =
             self.targets.sites.is_empty() || site.is_some_and(|s| self.targets.sites.contains(s));

@@ -11,6 +11,7 @@ use crate::blob::BlobRef;
 use crate::envelope::Envelope;
 use crate::feed::{Batch, Roster, Seal, SignedStages};
 use crate::ids::{Hash, NodeId, Seq, SiteId};
+use crate::inventory::SignedInventory;
 use crate::limits::{
     CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, NOTICE_MAX_BYTES, REFERRAL_MAX_BYTES, REQUEST_MAX_BYTES,
 };
@@ -179,6 +180,8 @@ pub enum ControlRequest {
         /// Its addresses.
         addresses: Vec<IpAddr>,
     },
+    /// To the coordinator, from a node: what it says of itself. Answered with [`ControlReply::Done`].
+    Inventory(SignedInventory),
 }
 
 impl Versioned for ControlRequest {

@@ -59,8 +59,17 @@ fn every_format_has_a_sample() {
         .map(|sample| sample.file.split('.').next().unwrap().to_owned())
         .collect();
     let mut formats = BTreeSet::new();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+    let mut paths = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
         for start in ["impl Versioned for ", "impl Statement for "] {
             let names = text
                 .split(start)

@@ -401,7 +401,9 @@ impl Hub {
                     known,
                 }
             }
-            ControlRequest::Push { .. }
+            // machines here are never asked what they are like, so they do not tell
+            ControlRequest::Inventory(_)
+            | ControlRequest::Push { .. }
             | ControlRequest::Greet { .. }
             | ControlRequest::Report { .. } => {
                 ControlReply::Refused("not a question for a coordinator".into())

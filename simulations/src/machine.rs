@@ -112,6 +112,7 @@ impl Machine {
             },
             os: "linux".into(),
             arch: "x86_64".into(),
+            attributes: Default::default(),
             labels: match endpoint {
                 true => shared.labels(number),
                 false => Default::default(),

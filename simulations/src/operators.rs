@@ -99,7 +99,7 @@ impl Hub {
                     .iter()
                     .map(|s| Ok(s.parse()?))
                     .collect::<Result<_>>()?,
-                exclusions: Vec::new(),
+                ..Targets::default()
             },
             waves: shared.scenario.drafts(spec, self.clock().wall)?,
             test,

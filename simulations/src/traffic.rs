@@ -105,5 +105,6 @@ pub(crate) fn kind(request: &ControlRequest) -> &'static str {
         ControlRequest::Push { .. } => "pushed orders",
         ControlRequest::Greet { .. } => "greetings",
         ControlRequest::Report { .. } => "reports",
+        ControlRequest::Inventory(_) => "inventories",
     }
 }

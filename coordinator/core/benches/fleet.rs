@@ -147,10 +147,7 @@ impl Bench {
             release: release.digest(),
             proposer: self.fleet.proposer(),
             priority: Priority::Medium,
-            targets: Targets {
-                sites: Vec::new(),
-                exclusions: Vec::new(),
-            },
+            targets: Targets::default(),
             waves: Preset::Normal.waves(CREATED),
             test: None,
             constraints: Default::default(),

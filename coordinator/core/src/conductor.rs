@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use std::collections::{BTreeMap, VecDeque};
 
 use protocol::envelope::Envelope;
+use protocol::filter::Filter;
 use protocol::limits::TEXT_MAX_BYTES;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead};
@@ -108,6 +109,7 @@ impl Conductor {
             Event::Command(ticket, command) => self.command(ticket, command),
             Event::Enrolled(enrolled) => self.enrol(enrolled),
             Event::Uplink(uplink) => self.uplink(&uplink),
+            Event::Inventory(inventory) => self.described(&inventory),
             Event::Located(me) => self.introduced(&me),
             Event::Newcomer { me, addresses } => {
                 self.scouts.came(&self.fleet, &me, &addresses, now.boot);
@@ -176,9 +178,15 @@ impl Conductor {
 
     /// All nodes that were ever enrolled, by id.
     pub fn nodes(&self) -> Vec<NodeView> {
+        self.nodes_where(None)
+    }
+
+    /// Those of them of which a filter is true.
+    pub fn nodes_where(&self, filter: Option<&Filter>) -> Vec<NodeView> {
         self.fleet
             .nodes
             .iter()
+            .filter(|(_, n)| filter.is_none_or(|f| f.matches(&n.subject())))
             .map(|(id, n)| view::node(id, n, &self.fleet))
             .collect()
     }

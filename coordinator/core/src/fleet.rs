@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use protocol::envelope::Envelope;
+use protocol::inventory::{NodeInventory, Subject};
 use protocol::limits::NODES_MAX;
 use protocol::status::NodeStatus;
 use protocol::topology::Topology;
@@ -47,6 +48,10 @@ pub(crate) struct Node {
     pub os: Arc<String>,
     pub arch: Arc<String>,
     pub labels: Arc<BTreeMap<String, String>>,
+    /// What else it says of itself, by name.
+    pub attributes: Arc<BTreeMap<String, String>>,
+    /// The number of its newest inventory.
+    pub(crate) described: Seq,
     pub site: Option<Arc<SiteId>>,
     pub revoked: bool,
     /// The newest register of each rollout.
@@ -59,6 +64,17 @@ pub(crate) struct Node {
     pub(crate) heard: Option<Now>,
     /// It counts as reachable.
     pub(crate) reachable: bool,
+}
+
+impl Node {
+    /// As filters see it.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            site: self.site.as_deref(),
+            labels: &self.labels,
+            attributes: &self.attributes,
+        }
+    }
 }
 
 /// The nodes that are in a site, or none when nobody is.
@@ -122,11 +138,15 @@ impl Fleet {
             (node.hostname, node.os, node.arch, node.labels) = (hostname, os, arch, labels);
             return;
         }
+        let known = [("os", &enrolled.os), ("arch", &enrolled.arch)];
+        let known = known.map(|(name, value)| (name.to_owned(), value.clone()));
         let node = Node {
             hostname,
             os,
             arch,
             labels,
+            attributes: self.label_sets.share(&BTreeMap::from(known)),
+            described: Seq::default(),
             site: None,
             revoked: false,
             statuses: Registers::default(),
@@ -137,6 +157,16 @@ impl Fleet {
         };
         self.nodes.insert(enrolled.node, node);
         self.place(&enrolled.node, enrolled.site.as_ref());
+    }
+
+    /// Folds what a node says of itself.
+    pub fn describe(&mut self, inventory: &NodeInventory) {
+        let labels = self.label_sets.share(&inventory.labels);
+        let attributes = self.label_sets.share(&inventory.attributes);
+        if let Some(node) = self.nodes.get_mut(&inventory.node) {
+            (node.labels, node.attributes) = (labels, attributes);
+            node.described = inventory.seq;
+        }
     }
 
     /// Folds that a node is in another site now.

@@ -1,6 +1,7 @@
 //! The fold: what each event of the ledger does to the view. A replay and the live conductor take the
 //! same way, so they cannot differ.
 
+use protocol::inventory::NodeInventory;
 use protocol::orders::{Order, OrderBody};
 use protocol::status::{Bucket, NodeStatus, Reachability, State, bucket};
 use protocol::versioned::Versioned;
@@ -20,6 +21,11 @@ impl Conductor {
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
             LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),
             LedgerEvent::Moved { node, site } => self.fleet.place(node, site.as_ref()),
+            LedgerEvent::Inventory { envelope } => {
+                if let Ok(inventory) = NodeInventory::from_bytes(&envelope.payload) {
+                    self.fleet.describe(&inventory);
+                }
+            }
             // The body holds the chain and says at the start which root is in force.
             LedgerEvent::Rooted { .. } => {}
             LedgerEvent::Topology { envelope } => {
@@ -156,8 +162,7 @@ fn fold_joined(rollout: &mut Rollout, fleet: &Fleet, joined: &[(NodeId, u32)], b
 /// this place of the ledger, but for these.
 pub(crate) fn enlisted(rollout: &Rollout, fleet: &Fleet, except: &[NodeId]) -> Vec<(NodeId, u32)> {
     let there = |(id, node): &(&NodeId, &Node)| !node.revoked && !except.contains(id);
-    let waved =
-        |(id, node): (&NodeId, &Node)| Some((*id, rollout.wave_of(id, node.site.as_deref())?));
+    let waved = |(id, node): (&NodeId, &Node)| Some((*id, rollout.wave_of(id, node)?));
     fleet.nodes.iter().filter(there).filter_map(waved).collect()
 }
 

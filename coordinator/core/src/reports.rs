@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use protocol::inventory::NodeInventory;
 use protocol::limits::UPLINK_STATUSES_MAX;
 use protocol::orders::Mark;
 use protocol::status::{NodeStatus, SignedStatus};
@@ -31,6 +32,24 @@ impl Conductor {
         self.place(node);
     }
 
+    /// Takes in what a node says of itself; what it said before is no news.
+    pub(crate) fn described(&mut self, inventory: &Verified<NodeInventory>) {
+        let Some(node) = self.fleet.admitted(&inventory.node) else {
+            let line = format!(
+                "the inventory of {} is ignored: not enrolled",
+                inventory.node
+            );
+            return self.note("not_enrolled", line);
+        };
+        let same = *node.labels == inventory.labels && *node.attributes == inventory.attributes;
+        if same || node.described >= inventory.seq {
+            return;
+        }
+        let envelope = inventory.envelope().clone();
+        self.record(LedgerEvent::Inventory { envelope });
+        self.place(inventory.node);
+    }
+
     pub(crate) fn introduced(&mut self, me: &Presence) {
         let now = self.now;
         let moved = self.fleet.introduced(me, now);
@@ -53,14 +72,15 @@ impl Conductor {
         let mut changes: Vec<(RolloutId, Change)> = Vec::new();
         for (rollout, held) in self.rollouts.iter().filter(|(_, r)| r.is_alive()) {
             let out = last_state(&self.fleet, &id, rollout).is_some_and(is_out);
-            let wave = held.wave_of(&id, node.site.as_deref()).filter(|_| !out);
+            let wave = held.wave_of(&id, node).filter(|_| !out);
             match (held.targets.get(&id), wave) {
                 (None, Some(wave)) => changes.push((rollout.clone(), (vec![(id, wave)], vec![]))),
                 (Some(t), Some(wave)) if t.wave != wave && !t.state.ended() => {
                     changes.push((rollout.clone(), (vec![(id, wave)], vec![])));
                 }
-                (Some(t), None) if !t.state.ended() => {
-                    let why = "moved out of the rollout's sites".to_owned();
+                (Some(t), None) if !t.state.ended() && !t.state.started() => {
+                    let why = "its site, or what it says of itself, is not meant any more";
+                    let why = why.to_owned();
                     changes.push((rollout.clone(), (vec![], vec![(id, why)])));
                 }
                 _ => {}
@@ -209,12 +229,9 @@ impl Conductor {
             let (joined, left) = match (is_target, is_out(status.state)) {
                 (true, true) => (None, Some(format!("{:?}: {}", status.state, status.reason))),
                 (false, false) if rollout.is_alive() => {
-                    let site = self
-                        .fleet
-                        .nodes
-                        .get(&status.node)
-                        .and_then(|n| n.site.as_deref());
-                    (rollout.wave_of(&status.node, site), None)
+                    let node = self.fleet.nodes.get(&status.node);
+                    let wave = node.and_then(|node| rollout.wave_of(&status.node, node));
+                    (wave, None)
                 }
                 _ => continue,
             };

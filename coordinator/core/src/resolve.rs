@@ -49,7 +49,13 @@ pub(crate) fn resolve(
     check_sites(proposal, fleet)?;
     let all = candidates(proposal, &salt, fleet);
     if all.is_empty() {
-        return Err("no enrolled node is concerned; enrol nodes or widen the targets".into());
+        let what = match &proposal.targets.filter {
+            Some(filter) => format!(" of which {filter:?} is true", filter = filter.to_string()),
+            None => String::new(),
+        };
+        return Err(format!(
+            "no enrolled node is concerned{what}; enrol nodes or widen the targets"
+        ));
     }
     let mut left: Vec<&Candidate> = all.iter().collect();
     let mut waves = Vec::with_capacity(proposal.waves.len() + 1);
@@ -131,6 +137,7 @@ fn candidates<'a>(proposal: &Proposal, salt: &Hash, fleet: &'a Fleet) -> Vec<Can
     let mut all: Vec<_> = fleet
         .all_admitted()
         .filter(|(id, node)| targeted(node) && !excluded.contains(id))
+        .filter(|(_, node)| proposal.targets.meets(&node.subject()))
         .map(|(id, node)| Candidate {
             id: *id,
             at: position(salt, &proposal.release, id),

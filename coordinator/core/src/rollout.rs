@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::envelope::Envelope;
+use protocol::inventory::Subject;
 use protocol::limits::ABSENT_AFTER;
 use protocol::plan::RolloutPlan;
 use protocol::status::{Bucket, Reachability, State, bucket};
 use protocol::trust::Statement;
-use protocol::{Hash, NodeId, Now, PublicKey, SiteId, Span, Time};
+use protocol::{Hash, NodeId, Now, PublicKey, Span, Time};
 
 use crate::contract::{RolloutState, Verdict};
 use crate::evidence::{Evidence, Traits};
@@ -243,7 +244,12 @@ impl Rollout {
         let test = self.plan.test.as_ref();
         Traits {
             site: node.site.clone(),
-            cohorts: test.map_or(0, |t| t.cohorts_of(&node.labels)),
+            cohorts: test.map_or(0, |t| {
+                t.cohorts_of(&Subject {
+                    site: None,
+                    ..node.subject()
+                })
+            }),
         }
     }
 
@@ -362,8 +368,9 @@ impl Rollout {
     }
 
     /// The wave that has a node, if the plan concerns it.
-    pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
-        self.roster.wave_of(node, site)
+    pub fn wave_of(&self, id: &NodeId, node: &Node) -> Option<u32> {
+        let wave = self.roster.wave_of(id, node.site.as_deref());
+        wave.filter(|_| self.plan.targets.meets(&node.subject()))
     }
 
     /// The newest open wave.

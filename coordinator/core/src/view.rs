@@ -56,6 +56,7 @@ pub(crate) fn node(id: &NodeId, node: &Node, fleet: &Fleet) -> NodeView {
         hostname: node.hostname.to_string(),
         site: node.site.as_deref().cloned(),
         labels: (*node.labels).clone(),
+        attributes: (*node.attributes).clone(),
         last_seen: fleet.heard(id).map(|heard| heard.wall),
         revoked: node.revoked,
         statuses: statuses.collect(),

@@ -121,6 +121,9 @@ pub struct NodeView {
     pub site: Option<SiteId>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// What else it says of itself; see [`protocol::inventory::NAMES`].
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
     /// Wall time of the last word of it.
     pub last_seen: Option<Time>,
     /// Whether its certificate was revoked.

@@ -6,6 +6,7 @@ mod golden;
 use std::collections::BTreeMap;
 
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, node, node_key, rollout, seq, site};
+use protocol::inventory::{NodeInventory, SignedInventory};
 use protocol::orders::OrderBody;
 use protocol::plan::{Gate, Priority, Proposal, Selector, Targets, WaveDraft};
 use protocol::status::{NodeStatus, State};
@@ -15,7 +16,7 @@ use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, V
 
 golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
-    Enlisted, Cleared, CohortHeld, Problem);
+    Enlisted, Cleared, CohortHeld, Problem, Inventory);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -75,6 +76,7 @@ fn events() -> Vec<(String, LedgerEvent)> {
         targets: Targets {
             sites: vec![site("s1")],
             exclusions: vec![node(9)],
+            filter: None,
         },
         waves: vec![WaveDraft {
             name: "all".into(),
@@ -134,6 +136,14 @@ fn events() -> Vec<(String, LedgerEvent)> {
         node: node(1),
         site,
     };
+    let mut inventory = SignedInventory::unsigned(&NodeInventory {
+        node: node(1),
+        seq: seq(3),
+        labels: BTreeMap::new(),
+        attributes: BTreeMap::from([("os.name".into(), "debian".into())]),
+    });
+    inventory.sign(fleet.id(), &node_key(1));
+    let inventory = inventory.verify(fleet.id()).unwrap().envelope().clone();
     let bulletin = fleet.bulletin(Some(&topology), &[(&plan, 4)]);
     let bodies = [
         fleet.lease(&plan, 1),
@@ -247,6 +257,12 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 counts: (1, 11),
                 why: "nodes with driver=e1000 fail".into(),
                 at: CREATED,
+            },
+        ),
+        (
+            "inventory",
+            LedgerEvent::Inventory {
+                envelope: inventory,
             },
         ),
         (

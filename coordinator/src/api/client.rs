@@ -10,6 +10,7 @@ use axum::http::Method;
 use node::enroll::pin;
 use protocol::enroll::{EnrollReply, EnrollRequest};
 use protocol::envelope::Envelope;
+use protocol::filter::Filter;
 use protocol::{BlobRef, Hash, NodeId, RolloutId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -283,6 +284,14 @@ impl Client {
     /// All nodes.
     pub async fn nodes(&self) -> Result<Vec<NodeView>, ApiError> {
         self.get("/v1/nodes").await
+    }
+    /// The nodes of which a filter is true.
+    pub async fn nodes_where(&self, filter: &Filter) -> Result<Vec<NodeView>, ApiError> {
+        let at = format!("https://{}/v1/nodes", self.address);
+        let url = reqwest::Url::parse_with_params(&at, [("where", filter.to_string())])
+            .expect("an address of this client makes a URL");
+        let query = url.query().unwrap_or_default();
+        self.get(&format!("/v1/nodes?{query}")).await
     }
     /// All sites.
     pub async fn sites(&self) -> Result<Vec<SiteView>, ApiError> {

@@ -24,7 +24,11 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
             .context("failed to revoke")?;
         return output::line(&format!("{node} is revoked"));
     }
-    let nodes = client.nodes().await.context("failed to list nodes")?;
+    let nodes = match &ask.filter {
+        Some(filter) => client.nodes_where(filter).await,
+        None => client.nodes().await,
+    };
+    let nodes = nodes.context("failed to list nodes")?;
     if ask.json {
         return output::json(&nodes);
     }
@@ -34,6 +38,7 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
         "hostname",
         "site",
         "seen",
+        "system",
         "labels",
         "newest status",
     ]);
@@ -44,6 +49,7 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
             (_, Some(at)) => format!("{} s ago", now.since(at).as_millis() / 1000),
         };
         let labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let system = system(&n);
         let status = n
             .statuses
             .last()
@@ -53,11 +59,20 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
             n.hostname,
             site_name(n.site.as_ref()),
             seen,
+            system,
             labels.join(" "),
             status,
         ]);
     }
     output::line(&table.to_string())
+}
+
+/// Operating system and version, as far as the node told.
+fn system(node: &NodeView) -> String {
+    let of = |name: &str| node.attributes.get(name).map(String::as_str);
+    let name = of("os.name").or(of("os"));
+    let words: Vec<&str> = name.into_iter().chain(of("os.version")).collect();
+    words.join(" ")
 }
 
 fn site_name(site: Option<&SiteId>) -> String {

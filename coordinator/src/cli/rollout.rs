@@ -14,7 +14,7 @@ use protocol::plan::{
 use protocol::trust::Statement;
 use protocol::{FleetId, PublicKey, RolloutId};
 
-use super::args::{
+use super::args::rollout::{
     Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutShape, RolloutSigned,
 };
 use super::{output, release, setup, simulate, terms, units};
@@ -150,6 +150,7 @@ pub async fn draft(
         targets: Targets {
             sites: ask.sites,
             exclusions: ask.exclusions,
+            filter: ask.filter,
         },
         waves: units::drafts(&selectors, now, &gate),
         test: Some(test),

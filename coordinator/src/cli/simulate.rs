@@ -4,7 +4,7 @@ use anyhow::Context;
 use coordinator_core::forecast::{Assumptions, Forecast, Question, SiteForecast};
 use protocol::{PublicKey, Span, Time};
 
-use super::args::RolloutSimulate;
+use super::args::rollout::RolloutSimulate;
 use super::{output, rollout, setup, units};
 use crate::api::messages::WhatIf;
 

@@ -7,7 +7,7 @@ use protocol::hours::Hours;
 use protocol::zones::{Civil, Clock, Zone};
 use protocol::{Span, plan::Priority};
 
-use super::args::PriorityArg;
+use super::args::rollout::PriorityArg;
 use super::units;
 
 /// When nodes may start.

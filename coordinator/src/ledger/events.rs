@@ -54,6 +54,11 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::Enrolled(e) => (format!("token {}", e.token), "enroll", e.node.to_string()),
         LedgerEvent::Revoked { node, .. } => ("operator".into(), "revoke", node.to_string()),
         LedgerEvent::Moved { node, .. } => (me(), "move", node.to_string()),
+        LedgerEvent::Inventory { envelope } => (
+            signers(envelope),
+            "inventory",
+            envelope.digest().to_string(),
+        ),
         LedgerEvent::Rooted { envelope } => {
             (signers(envelope), "root", envelope.digest().to_string())
         }

@@ -11,6 +11,7 @@ use coordinator_core::contract::{Event, Ticket, Uplink};
 use node::net::control::{Control, ControlEvent};
 use protocol::envelope::Envelope;
 use protocol::feed::{Batch, Roster, Seal, SignedStages};
+use protocol::inventory::SignedInventory;
 use protocol::limits;
 use protocol::limits::{CONTROL_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::orders::Mark;
@@ -207,6 +208,7 @@ async fn answer(
             )))
         }
         ControlRequest::Locate { me } => locate(house, me).await,
+        ControlRequest::Inventory(inventory) => take_inventory(house, from, &inventory).await,
         ControlRequest::Guide { me, addresses } => guide(house, me, addresses).await,
         ControlRequest::Uplink {
             me,
@@ -361,6 +363,24 @@ async fn locate(house: &Arc<House>, me: Presence) -> Result<ControlReply, DeskEr
     members.truncate(limits::MEMBERS_TOLD_MAX);
     let members = members.into_iter().map(Arc::new).collect();
     Ok(ControlReply::Members(members))
+}
+
+/// Takes in what a node says of itself, once it is durable.
+async fn take_inventory(
+    house: &Arc<House>,
+    from: NodeId,
+    inventory: &SignedInventory,
+) -> Result<ControlReply, DeskError> {
+    let inventory = match inventory.verify(house.settings.fleet) {
+        Ok(inventory) if inventory.node == from => inventory,
+        Ok(_) => {
+            let why = "a node tells its own inventory only".to_owned();
+            return Ok(ControlReply::Refused(why));
+        }
+        Err(e) => return Ok(ControlReply::Refused(e.to_string())),
+    };
+    house.desk.tell(Event::Inventory(inventory)).await?;
+    Ok(ControlReply::Done)
 }
 
 async fn guide(

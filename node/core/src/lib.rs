@@ -12,6 +12,7 @@ mod counters;
 mod guests;
 mod install;
 mod installed;
+mod inventory;
 mod lease;
 mod library;
 mod membership;

@@ -15,14 +15,14 @@
 //! The same question is asked when an installation starts and again right before its switch.
 
 use protocol::constraints::Case;
+use protocol::inventory::Subject;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
 use protocol::positions::position;
 use protocol::status::{State, WaitingFor};
-use protocol::{Now, Time, Verified};
+use protocol::{NodeId, Now, Time, Verified};
 
-use crate::contract::Config;
 use crate::lease::{LeaseState, Leases};
 use crate::library::Library;
 use crate::offers::Offers;
@@ -117,7 +117,8 @@ pub(crate) fn turn(
     orders: &Orders,
     plan: &Verified<RolloutPlan>,
     wave: u32,
-    me: &Config,
+    me: &NodeId,
+    says: &Subject<'_>,
 ) -> Result<(), Wait> {
     let Some(test) = &plan.test else {
         return Ok(());
@@ -134,7 +135,7 @@ pub(crate) fn turn(
             "the lease is not known any more",
         ));
     };
-    let mine = test.cohorts_of(&me.labels);
+    let mine = test.cohorts_of(says);
     let holds = |c: &u32| mine & 1u16.checked_shl(*c).unwrap_or(0) != 0;
     if let Some(cohort) = held.iter().find(|c| holds(c)) {
         let cohort = test.cohorts.get(*cohort as usize);
@@ -145,7 +146,7 @@ pub(crate) fn turn(
             until: None,
         });
     }
-    let at = position(&plan.salt, &plan.release, &me.node);
+    let at = position(&plan.salt, &plan.release, me);
     match below {
         Some(below) if wave == *newest && at >= *below => Err(Wait::new(
             WaitingFor::Wave,
@@ -214,6 +215,7 @@ fn fresh(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Config;
     use crate::outbox::Outbox;
     use protocol::fixtures::{CREATED, EXPIRES, Fleet};
     use protocol::orders::OrderBody;
@@ -426,7 +428,12 @@ mod tests {
                 );
                 orders.take(order, None, &mut Outbox::default());
             }
-            turn(&orders, &plan, 1, me).map_err(|w| w.on)
+            let says = Subject {
+                site: None,
+                labels: &me.labels,
+                attributes: &me.attributes,
+            };
+            turn(&orders, &plan, 1, &me.node, &says).map_err(|w| w.on)
         };
         let waits = |on| Err(State::Waiting(on));
         assert_eq!(ask(&me, None), waits(WaitingFor::Lease));
@@ -444,5 +451,15 @@ mod tests {
         assert_eq!(ask(&me, Some((1, None, vec![0]))), Ok(()), "another cohort");
         assert_eq!(ask(&held_back, Some((1, None, vec![0]))), Err(State::Held));
         assert_eq!(ask(&held_back, Some((1, None, vec![]))), Ok(()));
+        let mut by_attribute = me.clone();
+        by_attribute
+            .attributes
+            .insert("driver".into(), "e1000".into());
+        let held = ask(&by_attribute, Some((1, None, vec![0])));
+        assert_eq!(
+            held,
+            Err(State::Held),
+            "attributes make cohorts as labels do"
+        );
     }
 }

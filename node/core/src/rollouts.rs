@@ -253,7 +253,8 @@ impl Rollouts {
             if plan.rollout != id || plan.release != release.digest() {
                 continue;
             }
-            let wave = plan.wave_of(&rooms.config.node, site);
+            let meant = plan.targets.meets(&rooms.inventory.subject(site));
+            let wave = plan.wave_of(&rooms.config.node, site).filter(|_| meant);
             match self.rollouts.get_mut(&id) {
                 Some(held) if held.is_waiting() => {
                     if let Some(wave) =

@@ -10,6 +10,7 @@ use protocol::{Hash, Now, RolloutId, Seq, Time, Verified};
 use crate::contract::{Config, Failure, FetchReason};
 use crate::counters::Counters;
 use crate::installed::Installed;
+use crate::inventory::Inventory;
 use crate::lease::Leases;
 use crate::library::Library;
 use crate::offers::Offers;
@@ -27,6 +28,8 @@ pub(crate) struct Rooms<'a> {
     pub(crate) leases: &'a Leases,
     pub(crate) library: &'a Library,
     pub(crate) installed: &'a mut Installed,
+    /// What this node says of itself.
+    pub(crate) inventory: &'a Inventory,
     pub(crate) offers: &'a mut Offers,
     pub(crate) counters: &'a mut Counters,
     pub(crate) reports: &'a mut Reports,
@@ -125,7 +128,8 @@ impl Task {
             self.wave,
             rooms.now,
         )?;
-        turn(rooms.orders, &self.plan, self.wave, rooms.config)?;
+        let (me, says) = (&rooms.config.node, rooms.inventory.subject(None));
+        turn(rooms.orders, &self.plan, self.wave, me, &says)?;
         Ok(leave)
     }
 

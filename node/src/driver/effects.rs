@@ -176,6 +176,7 @@ impl Driver {
                 stages.iter_mut().for_each(|stages| stages.sign(fleet, key));
             }
             ControlRequest::Report { statuses } => statuses.extend(own),
+            ControlRequest::Inventory(inventory) => inventory.sign(fleet, key),
             _ => {}
         }
         let bytes = request.to_bytes();

@@ -227,6 +227,8 @@ pub fn adopt(
         enrolled: system_time(),
         zone: None,
         metered: None,
+        ring: None,
+        criticality: None,
         notify: Vec::new(),
         dscp: Default::default(),
     };

@@ -15,6 +15,7 @@ use protocol::feed::{Batch, Roster, Seal, SignedStages, StageCounts, Stages};
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
 use protocol::hours::Hours;
 use protocol::index::{Chunk, Entry, EntryKind, Index};
+use protocol::inventory::{NodeInventory, SignedInventory};
 use protocol::limits::{ENVELOPE_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
 use protocol::merkle::{self, AuditProof, LedgerHead};
@@ -241,6 +242,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         targets: Targets {
             sites: vec![site("s1"), site("s2")],
             exclusions: vec![node(9)],
+            filter: None,
         },
         ..plan.clone()
     };
@@ -257,6 +259,17 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
             cohorts: Vec::new(),
         }),
         constraints: constraints(),
+        ..plan.clone()
+    };
+    let filtered = RolloutPlan {
+        targets: Targets {
+            filter: Some(
+                "not label.kiosk and os.name in (debian, \"x y\")"
+                    .parse()
+                    .unwrap(),
+            ),
+            ..Targets::default()
+        },
         ..plan.clone()
     };
     let (recall_order, recall) = fleet.recall(&verified);
@@ -321,6 +334,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),
         statement(fleet, ".constraints", &constrained),
+        statement(fleet, ".filter", &filtered),
         statement(fleet, "", &proposal),
         statement(fleet, "", &*recall),
         statement(fleet, "", &topology),

@@ -1,5 +1,7 @@
 //! What nodes and the coordinator say to each other: one sample of every kind.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 pub fn control(fleet: &Fleet) -> Vec<Sample> {
@@ -35,6 +37,17 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
     };
     let mut signed_stages = SignedStages::unsigned(&stages);
     signed_stages.sign(fleet.id(), &node_key(1));
+    let inventory = NodeInventory {
+        node: node(1),
+        seq: seq(12),
+        labels: BTreeMap::from([("ring".into(), "early".into())]),
+        attributes: BTreeMap::from([
+            ("os.name".into(), "debian".into()),
+            ("driver.e1000e".into(), "3.2".into()),
+        ]),
+    };
+    let mut signed_inventory = SignedInventory::unsigned(&inventory);
+    signed_inventory.sign(fleet.id(), &node_key(1));
     let presence = Presence {
         contact: contact(1),
         site: Some(site("s1")),
@@ -164,6 +177,16 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
                 addresses: vec![[10, 1, 0, 7].into()],
             },
         ),
+        binary_and(
+            ".inventory",
+            &ControlRequest::Inventory(signed_inventory),
+            |request| {
+                if let ControlRequest::Inventory(inventory) = request {
+                    let _ = inventory.verify(Fleet::new(1).id());
+                }
+            },
+        ),
+        binary("", &inventory),
         binary("", &stages),
         binary(
             ".push",

@@ -74,7 +74,7 @@ mod tests {
         let mut elsewhere = plan.clone();
         elsewhere.targets = Targets {
             sites: vec!["berlin".parse().unwrap()],
-            exclusions: Vec::new(),
+            ..Targets::default()
         };
         let now = at(CREATED + Span(1));
         let oslo: SiteId = "oslo".parse().unwrap();

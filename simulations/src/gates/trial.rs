@@ -195,10 +195,7 @@ impl Stage {
             release: self.release,
             proposer: public(proposer),
             priority: Priority::Medium,
-            targets: Targets {
-                sites: Vec::new(),
-                exclusions: Vec::new(),
-            },
+            targets: Targets::default(),
             waves: rules.waves(BEGIN),
             test: rules.test(),
             constraints: Default::default(),

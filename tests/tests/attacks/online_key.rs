@@ -92,10 +92,7 @@ impl Thief {
             proposer: self.operator,
             priority: Priority::Emergency,
             salt: Hash::of(b"salt"),
-            targets: Targets {
-                sites: Vec::new(),
-                exclusions: Vec::new(),
-            },
+            targets: Targets::default(),
             waves: vec![Wave {
                 name: "all".into(),
                 members: Members::Rest,

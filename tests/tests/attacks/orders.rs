@@ -31,6 +31,7 @@ impl Machine {
             os: "linux".into(),
             arch: "x86_64".into(),
             labels: BTreeMap::new(),
+            attributes: BTreeMap::new(),
             contact: contact(1),
             epoch: 1,
             boot_id: Hash::of(b"boot"),

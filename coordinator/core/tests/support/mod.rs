@@ -247,10 +247,7 @@ impl Bench {
             release,
             proposer: self.fleet.proposer(),
             priority: Priority::Medium,
-            targets: Targets {
-                sites: Vec::new(),
-                exclusions: Vec::new(),
-            },
+            targets: Targets::default(),
             waves,
             test: None,
             constraints: Default::default(),

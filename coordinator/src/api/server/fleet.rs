@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, Command};
 use protocol::enroll::{EnrollReply, EnrollRequest};
 use protocol::envelope::Envelope;
+use protocol::filter::Filter;
 use protocol::limits::TEXT_MAX_BYTES;
 use protocol::topology::Topology;
 use protocol::trust::Statement as _;
 use protocol::{NodeId, RolloutId, SiteId};
+use serde::Deserialize;
 
 use super::failure::{Answer, Failure, Json};
 use super::{House, Shared};
 use crate::api::messages::{NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade};
-use crate::serve;
+use crate::serve::{self, Insight};
 
 pub(super) async fn enroll(
     State(house): Shared,
@@ -47,8 +49,20 @@ pub(super) async fn set_topology(
     command(&house, Command::SetTopology(topology)).await
 }
 
-pub(super) async fn nodes(State(house): Shared) -> Answer<Vec<NodeView>> {
-    Ok(Json(house.desk.view(|i| i.conductor.nodes()).await?))
+#[derive(Deserialize)]
+pub(super) struct Meant {
+    #[serde(rename = "where")]
+    filter: Option<String>,
+}
+
+pub(super) async fn nodes(
+    State(house): Shared,
+    Query(meant): Query<Meant>,
+) -> Answer<Vec<NodeView>> {
+    let filter = meant.filter.map(|text| text.parse::<Filter>()).transpose();
+    let filter = filter.map_err(|e| Failure::bad_request(format!("the filter: {e}")))?;
+    let nodes = move |i: &Insight<'_>| i.conductor.nodes_where(filter.as_ref());
+    Ok(Json(house.desk.view(nodes).await?))
 }
 
 pub(super) async fn revoke(

@@ -93,10 +93,7 @@ pub async fn carry_out(
         release: published.digest,
         proposer: alice.public(),
         priority: Priority::Medium,
-        targets: Targets {
-            sites: vec![],
-            exclusions: vec![],
-        },
+        targets: Targets::default(),
         waves: units::drafts(&waves, now, &gate),
         test: None,
         constraints: Default::default(),

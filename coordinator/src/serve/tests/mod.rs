@@ -155,10 +155,7 @@ impl Town {
             release,
             proposer: keys::public(&self.key(proposer)),
             priority: Priority::Medium,
-            targets: Targets {
-                sites: Vec::new(),
-                exclusions: Vec::new(),
-            },
+            targets: Targets::default(),
             waves: vec![wave],
             test: None,
             constraints: Default::default(),

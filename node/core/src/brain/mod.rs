@@ -18,6 +18,7 @@ use crate::contract::{Action, Config, Door, Event, Memory, NodeRole, Record, Sna
 use crate::counters::Counters;
 use crate::guests::Guests;
 use crate::installed::Installed;
+use crate::inventory::Inventory;
 use crate::lease::Leases;
 use crate::library::Library;
 use crate::membership::{Membership, Surroundings, Word};
@@ -50,6 +51,7 @@ pub struct Brain {
     installed: Installed,
     reports: Reports,
     rollouts: Rollouts,
+    inventory: Inventory,
     offers: Offers,
     membership: Membership,
     pulls: Pulls,
@@ -107,6 +109,7 @@ impl Brain {
             installed: Installed::default(),
             reports,
             rollouts: Rollouts::default(),
+            inventory: Inventory::new(&config),
             offers: Offers::default(),
             membership: Membership::new(&config, peers),
             pulls: Pulls::new(config.seed),
@@ -215,6 +218,7 @@ impl Brain {
             }
             Event::Moved(contact) => self.membership.set_contact(contact),
             Event::Machine(machine) => {
+                self.inventory.set_machine(&machine, now);
                 if !self.offers.set_machine(machine) {
                     return;
                 }

@@ -38,6 +38,17 @@ impl Brain {
         if self.reports.answered(ticket, reply.as_ref(), now) {
             return;
         }
+        if let Some(asked) = self.inventory.answered(ticket, reply.as_ref(), now) {
+            if let Some(ControlReply::Refused(why)) = reply {
+                let line = format!("the coordinator did not take the inventory: {why}");
+                self.out.push(Action::Note {
+                    event: "inventory",
+                    line,
+                });
+            }
+            self.visits.insert(asked);
+            return;
+        }
         let reports = &mut self.reports;
         if let Some(asked) = self.uplink.answered(ticket, reply.as_ref(), reports, now) {
             // Whether it answers decides who brings the orders.
@@ -103,7 +114,9 @@ impl Brain {
             ControlRequest::Push { .. } => {
                 ControlReply::Refused("only a coordinator pushes".into())
             }
-            ControlRequest::Uplink { .. } | ControlRequest::Guide { .. } => {
+            ControlRequest::Uplink { .. }
+            | ControlRequest::Guide { .. }
+            | ControlRequest::Inventory(_) => {
                 ControlReply::Refused("this is not a coordinator".into())
             }
             // Its statuses came as events of their own before.

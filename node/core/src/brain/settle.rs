@@ -65,6 +65,7 @@ impl Brain {
             self.tend_members(now);
             self.speak_with_coordinator(now);
             self.pull(now);
+            self.tell_inventory(now);
             self.roll_out(now);
             if self.reports.timeout().is_some_and(|at| at <= now.boot) {
                 self.reports.tick(now, &mut self.counters, &mut self.out);
@@ -104,6 +105,7 @@ impl Brain {
             self.pulls.timeout(),
             self.rollouts.timeout(),
             self.reports.timeout(),
+            self.inventory.timeout(),
             uplink,
         ];
         due.into_iter().flatten().min()
@@ -241,6 +243,17 @@ impl Brain {
         }
     }
 
+    fn tell_inventory(&mut self, now: Now) {
+        if self.inventory.timeout().is_none_or(|at| at > now.boot) {
+            return;
+        }
+        let coordinators = self.coordinators().to_vec();
+        let (me, counters, out) = (self.config.node, &mut self.counters, &mut self.out);
+        self.inventory.tell(me, &coordinators, counters, now, out);
+        // Who a rollout concerns may have changed.
+        self.news.rollouts = true;
+    }
+
     /// Says anew what is wanted, if that may have changed, and asks what is due.
     fn pull(&mut self, now: Now) {
         let carries = self.membership.carries();
@@ -374,6 +387,7 @@ impl Brain {
             leases: &self.leases,
             library: &self.library,
             installed: &mut self.installed,
+            inventory: &self.inventory,
             offers: &mut self.offers,
             counters: &mut self.counters,
             reports: &mut self.reports,

@@ -30,6 +30,9 @@ pub struct Config {
     pub arch: String,
     /// This machine's labels, as it was enrolled with them.
     pub labels: BTreeMap<String, String>,
+    /// What else filters may ask for and does not change while the node runs; see
+    /// [`protocol::inventory::NAMES`].
+    pub attributes: BTreeMap<String, String>,
     /// Where others reach me.
     pub contact: Contact,
     /// The epoch of my own counters, given at enrolment.

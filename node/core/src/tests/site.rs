@@ -97,6 +97,7 @@ impl Site {
             os: "linux".into(),
             arch: "x86_64".into(),
             labels: Default::default(),
+            attributes: Default::default(),
             contact: contact(n),
             epoch: 1,
             boot_id: Hash::of(&n.to_le_bytes()),

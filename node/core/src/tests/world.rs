@@ -108,6 +108,7 @@ impl World {
             os: "linux".into(),
             arch: "x86_64".into(),
             labels: Default::default(),
+            attributes: Default::default(),
             contact: contact(1),
             epoch: 1,
             boot_id: Hash::of(b"boot 0"),

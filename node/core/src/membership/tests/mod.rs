@@ -109,6 +109,7 @@ impl World {
             os: "linux".into(),
             arch: "x86_64".into(),
             labels: Default::default(),
+            attributes: Default::default(),
             contact: contact(n),
             // A new life goes on with higher numbers, as the counters on disk see to it.
             epoch: *life,

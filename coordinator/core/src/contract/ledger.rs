@@ -1,0 +1,222 @@
+//! What lasts: the events of the ledger.
+
+use protocol::envelope::Envelope;
+use protocol::orders::Order;
+use protocol::plan::RolloutPlan;
+use protocol::status::SignedStatus;
+use protocol::{NodeId, PublicKey, RolloutId, SiteId, Time};
+use serde::{Deserialize, Serialize};
+
+use super::Enrolled;
+
+/// What is appended to the ledger, as JSON in [`protocol::audit::AuditEntry::body`]. A view is the
+/// fold of these and of nothing else.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LedgerEvent {
+    /// The fleet was made; or a restored coordinator opened a new epoch for its orders.
+    Epoch {
+        /// The epoch of orders from here on.
+        epoch: u32,
+    },
+    /// A node was given a certificate.
+    Enrolled(Enrolled),
+    /// A node's certificate was revoked.
+    Revoked {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A node was seen in another site than before.
+    Moved {
+        /// The node.
+        node: NodeId,
+        /// Where it is now.
+        site: Option<SiteId>,
+    },
+    /// A node said something else of itself than before.
+    Inventory {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// A root came into force.
+    Rooted {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// A topology was set.
+    Topology {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// A release was published.
+    Released {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// A rollout was proposed and resolved.
+    Proposed {
+        /// The proposal, as signed.
+        proposal: Envelope,
+        /// What it was resolved to.
+        plan: Box<RolloutPlan>,
+    },
+    /// An operator approved.
+    Approved {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who.
+        by: PublicKey,
+        /// The plan with every signature so far.
+        envelope: Envelope,
+        /// Whether the threshold is reached.
+        complete: bool,
+    },
+    /// A rollout changed its state.
+    State {
+        /// The rollout.
+        rollout: RolloutId,
+        /// What it is now.
+        state: RolloutState,
+        /// Why, for people.
+        why: String,
+        /// When.
+        at: Time,
+    },
+    /// Nodes became targets or left, after the rollout began.
+    Targets {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who joined, with the wave.
+        joined: Vec<(NodeId, u32)>,
+        /// Who left, and why.
+        left: Vec<(NodeId, String)>,
+    },
+    /// A wave opened.
+    WaveOpened {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The wave, counted from 0.
+        wave: u32,
+        /// When.
+        at: Time,
+    },
+    /// A gate was judged, with its counts.
+    Verdict {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The wave behind which the gate stands.
+        wave: u32,
+        /// What came of it.
+        verdict: Verdict,
+        /// Outcomes that were good, and bad.
+        counts: (u32, u32),
+        /// One sentence.
+        why: String,
+        /// When, wall time.
+        at: Time,
+    },
+    /// The sequential test spoke for the release, or for a cohort of the plan, and begins anew.
+    Cleared {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The cohort, as a number into the plan's list; none: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cohort: Option<u32>,
+        /// Outcomes that were good, and bad, since it last did.
+        counts: (u32, u32),
+        /// When.
+        at: Time,
+    },
+    /// A declared cohort failed alone. Its nodes start nothing from here on, and their outcomes count at
+    /// no gate; the rest goes on.
+    CohortHeld {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The cohort, as a number into the plan's list.
+        cohort: u32,
+        /// Outcomes that were good, and bad.
+        counts: (u32, u32),
+        /// One sentence.
+        why: String,
+        /// When.
+        at: Time,
+    },
+    /// Someone says that the release does harm on a node, whatever the node itself says.
+    Problem {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Where.
+        node: NodeId,
+        /// What, for people.
+        what: String,
+        /// When.
+        at: Time,
+    },
+    /// An order was decided; it is signed and sent after this.
+    Order(Box<Order>),
+    /// A recall was accepted.
+    Recalled {
+        /// As signed.
+        envelope: Envelope,
+    },
+    /// Statuses were received.
+    Statuses {
+        /// As signed.
+        statuses: Vec<SignedStatus>,
+    },
+    /// Nodes went silent after a reported start.
+    Silent {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who.
+        nodes: Vec<NodeId>,
+    },
+    /// A rollout began: everyone whom its plan concerns became a target in the plan's wave. Who that
+    /// is follows from the plan and from what the ledger says so far, so they need not be named.
+    Enlisted {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Enrolled nodes that are no targets: the origins of that moment.
+        except: Vec<NodeId>,
+        /// Targets of each wave, for people and for checkers.
+        waves: Vec<u32>,
+    },
+}
+
+/// What a gate says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Not enough outcomes yet, or soaking.
+    Wait,
+    /// The next wave may open.
+    Pass,
+    /// The rollout halts.
+    Fail,
+}
+
+/// Where a rollout stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// Proposed; approvals are missing.
+    WaitingForApproval,
+    /// Approved; not started.
+    Ready,
+    /// Waves are open.
+    Running,
+    /// An operator paused it.
+    Paused,
+    /// A gate failed; it stays so until an operator resumes, halts or recalls it.
+    Held,
+    /// Stopped for good.
+    Aborted,
+    /// Being taken back.
+    Recalling,
+    /// Taken back.
+    Recalled,
+    /// Every wave passed.
+    Finished,
+}

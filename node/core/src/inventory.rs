@@ -1,0 +1,288 @@
+//! What this node says of itself, and when it tells the coordinator.
+//!
+//! Filters are asked over what was signed last, here as at the coordinator, so that both come to the same
+//! answer but for the time that a change is on its way. It is told at every start of the node, because the
+//! coordinator may have lost it, and then when it changed, at most every [`INVENTORY_INTERVAL`].
+
+use std::collections::BTreeMap;
+
+use protocol::constraints::Machine;
+use protocol::inventory::{NodeInventory, SignedInventory, Subject};
+use protocol::limits::{ATTRIBUTES_MAX, INVENTORY_INTERVAL, INVENTORY_PATIENCE};
+use protocol::wire::{Contact, ControlReply, ControlRequest};
+use protocol::{NodeId, Now, SiteId, Span, Time};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::contract::{Action, Config, NodeRole, Ticket};
+use crate::counters::Counters;
+use crate::outbox::Outbox;
+
+/// The first telling is spread over so long.
+const SPREAD: Span = Span::from_secs(3);
+/// A stream of its own, so that a draw here changes nothing elsewhere.
+const STREAM: u64 = 0x1417;
+
+type Attributes = BTreeMap<String, String>;
+
+/// What this node says of itself.
+pub(crate) struct Inventory {
+    /// What does not change while the node runs.
+    fixed: Attributes,
+    labels: Attributes,
+    /// As the machine is now; none before the body told.
+    found: Option<Attributes>,
+    /// As it was signed last, or would be if nothing was.
+    said: Attributes,
+    told: bool,
+    asked: Option<(Ticket, NodeId)>,
+    next: Time,
+    failures: u32,
+    rng: ChaCha8Rng,
+}
+
+impl Inventory {
+    /// Of the node of `config`; an origin says nothing.
+    pub(crate) fn new(config: &Config) -> Inventory {
+        // four are the machine's
+        let fixed = config.attributes.iter().take(ATTRIBUTES_MAX - 4);
+        Inventory {
+            fixed: fixed.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            labels: config.labels.clone(),
+            found: None,
+            said: config.attributes.clone(),
+            told: config.role == NodeRole::Origin,
+            asked: None,
+            next: Time(0),
+            failures: 0,
+            rng: ChaCha8Rng::seed_from_u64(config.seed ^ STREAM),
+        }
+    }
+
+    /// The machine is like this now.
+    pub(crate) fn set_machine(&mut self, machine: &Machine, now: Now) {
+        let found = attributes(&self.fixed, machine);
+        if self.found.is_none() {
+            self.said.clone_from(&found);
+            self.next = now.boot + self.spread(SPREAD);
+        }
+        self.found = Some(found);
+    }
+
+    /// As filters see this node.
+    pub(crate) fn subject<'a>(&'a self, site: Option<&'a SiteId>) -> Subject<'a> {
+        Subject {
+            site,
+            labels: &self.labels,
+            attributes: &self.said,
+        }
+    }
+
+    /// When there is something to tell.
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        let found = self.found.as_ref()?;
+        let due = !self.told || *found != self.said;
+        (due && self.asked.is_none()).then_some(self.next)
+    }
+
+    /// Tells it. Filters see it from here on.
+    pub(crate) fn tell(
+        &mut self,
+        me: NodeId,
+        coordinators: &[Contact],
+        counters: &mut Counters,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        let turn = self.failures as usize % coordinators.len().max(1);
+        let (Some(to), Some(found)) = (coordinators.get(turn), &self.found) else {
+            self.next = now.boot + INVENTORY_PATIENCE;
+            return;
+        };
+        self.said.clone_from(found);
+        self.told = false;
+        let inventory = NodeInventory {
+            node: me,
+            seq: counters.draw(out),
+            labels: self.labels.clone(),
+            attributes: self.said.clone(),
+        };
+        let ticket = out.ticket();
+        self.asked = Some((ticket, to.node));
+        let signed = SignedInventory::unsigned(&inventory);
+        out.push(Action::Ask {
+            ticket,
+            to: to.clone(),
+            request: Box::new(ControlRequest::Inventory(signed)),
+            own_statuses: Vec::new(),
+        });
+    }
+
+    /// An answer came, or will not come; the coordinator that was asked if it was this room's.
+    pub(crate) fn answered(
+        &mut self,
+        ticket: Ticket,
+        reply: Option<&ControlReply>,
+        now: Now,
+    ) -> Option<NodeId> {
+        let (_, asked) = self.asked.take_if(|(asked, _)| *asked == ticket)?;
+        self.told = matches!(reply, Some(ControlReply::Done));
+        self.next = match self.told {
+            true => {
+                self.failures = 0;
+                now.boot + INVENTORY_INTERVAL
+            }
+            false => {
+                self.failures += 1;
+                let pause = INVENTORY_PATIENCE.0 << self.failures.min(4);
+                now.boot + self.spread(Span(pause))
+            }
+        };
+        Some(asked)
+    }
+
+    /// Anything up to so long, and a little.
+    fn spread(&mut self, most: Span) -> Span {
+        Span(most.0 / 16 + self.rng.next_u64() % most.0.max(1))
+    }
+}
+
+fn attributes(fixed: &Attributes, machine: &Machine) -> Attributes {
+    let either =
+        |is: Option<bool>, yes: &str, no: &str| is.map(|is| if is { yes } else { no }.to_owned());
+    let free = machine
+        .free_disk_bytes
+        .map(|bytes| (bytes >> 30).to_string());
+    let found = [
+        ("disk.free_gib", free),
+        ("power", either(machine.mains, "mains", "battery")),
+        ("link", either(machine.metered, "metered", "unmetered")),
+        ("zone", machine.zone.clone()),
+    ];
+    let found = found
+        .into_iter()
+        .filter_map(|(k, v)| Some((k.to_owned(), v?)));
+    fixed.clone().into_iter().chain(found).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::fixtures::{contact, node};
+    use protocol::versioned::Versioned;
+
+    struct Bench {
+        inventory: Inventory,
+        counters: Counters,
+        out: Outbox,
+        now: Now,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let mut config = crate::tests::World::new().config;
+            config.attributes = (0..ATTRIBUTES_MAX)
+                .map(|n| (format!("driver.d{n}"), "1".into()))
+                .collect();
+            Bench {
+                inventory: Inventory::new(&config),
+                counters: Counters::new(None, None, 1),
+                out: Outbox::default(),
+                now: Now::default(),
+            }
+        }
+
+        fn machine(&mut self, gib: u64) {
+            let machine = Machine {
+                free_disk_bytes: Some(gib << 30),
+                mains: Some(false),
+                ..Machine::default()
+            };
+            self.inventory.set_machine(&machine, self.now);
+        }
+
+        /// Waits until there is something to tell, and tells it.
+        fn tell(&mut self) -> (Ticket, NodeInventory) {
+            self.now.boot = self.inventory.timeout().expect("something to tell");
+            let (coordinators, out) = ([contact(9)], &mut self.out);
+            self.inventory
+                .tell(node(1), &coordinators, &mut self.counters, self.now, out);
+            loop {
+                let action = self.out.pop().expect("a question");
+                if let Action::Ask {
+                    ticket, request, ..
+                } = action
+                {
+                    let ControlRequest::Inventory(signed) = *request else {
+                        panic!("{request:?}")
+                    };
+                    return (ticket, NodeInventory::from_bytes(&signed.body).unwrap());
+                }
+            }
+        }
+
+        fn answer(&mut self, ticket: Ticket, reply: Option<ControlReply>) {
+            let asked = self.inventory.answered(ticket, reply.as_ref(), self.now);
+            assert_eq!(asked, Some(contact(9).node));
+        }
+
+        fn sees(&self, filter: &str) -> bool {
+            let filter: protocol::filter::Filter = filter.parse().unwrap();
+            filter.matches(&self.inventory.subject(None))
+        }
+    }
+
+    #[test]
+    fn it_is_told_at_the_start_and_when_it_changed_but_not_all_the_time() {
+        let mut bench = Bench::new();
+        assert_eq!(
+            bench.inventory.timeout(),
+            None,
+            "the machine is not known yet"
+        );
+        bench.machine(7);
+        let (ticket, told) = bench.tell();
+        assert_eq!(
+            told.attributes.len(),
+            ATTRIBUTES_MAX - 2,
+            "within the limit, with room for two more"
+        );
+        assert_eq!(told.attributes["power"], "battery");
+        assert_eq!(bench.inventory.timeout(), None, "one question at a time");
+        bench.answer(ticket, Some(ControlReply::Done));
+        assert_eq!(bench.inventory.timeout(), None);
+        let told_at = bench.now.boot;
+        bench.machine(8);
+        assert!(bench.sees("disk.free_gib=7"), "what was signed counts");
+        let (_, again) = bench.tell();
+        assert!(bench.now.boot >= told_at + INVENTORY_INTERVAL);
+        assert!(bench.sees("disk.free_gib=8"));
+        assert!(again.seq > told.seq);
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_again_after_growing_pauses() {
+        let mut bench = Bench::new();
+        bench.machine(7);
+        let mut pauses = Vec::new();
+        for reply in [
+            None,
+            Some(ControlReply::Refused("later".into())),
+            None,
+            None,
+            None,
+            None,
+        ] {
+            let (ticket, _) = bench.tell();
+            bench.answer(ticket, reply);
+            let next = bench.inventory.timeout().expect("it is told again");
+            pauses.push(next.since(bench.now.boot));
+        }
+        let most = Span(INVENTORY_PATIENCE.0 * 17);
+        assert!(
+            pauses.iter().all(|p| Span::ZERO < *p && *p <= most),
+            "{pauses:?}"
+        );
+        assert!(pauses[5] >= INVENTORY_PATIENCE, "{pauses:?}");
+    }
+}
