@@ -286,18 +286,26 @@ impl World {
             .expect("the program starts")
     }
 
-    /// Builds, signs and publishes `tree` as `product@version`.
+    /// Builds, signs and publishes `tree` as `app@version`.
     ///
     /// # Panics
     /// When a command fails.
     pub fn publish(&self, tree: &Path, version: &str, more: &[&str]) {
-        let out = self.path(&format!("build-{version}"));
+        self.publish_as("app", tree, version, more);
+    }
+
+    /// The same as `product@version`.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn publish_as(&self, product: &str, tree: &Path, version: &str, more: &[&str]) {
+        let out = self.path(&format!("build-{product}-{version}"));
         let mut build = vec![
             "release",
             "build",
             text(tree),
             "--product",
-            "app",
+            product,
             "--version",
             version,
             "--level",
@@ -354,7 +362,17 @@ impl World {
         waves: &[&str],
         more: &[&str],
     ) -> RolloutId {
-        let id = self.propose_as(name, version, waves, more);
+        let id = self.approved(name, &format!("app@{version}"), waves, more);
+        self.tidegate(&["rollout", "start", id.as_str()]);
+        id
+    }
+
+    /// Proposes and approves a rollout of a release, `product@version`, which is not started yet.
+    ///
+    /// # Panics
+    /// When a command fails.
+    pub fn approved(&self, name: &str, release: &str, waves: &[&str], more: &[&str]) -> RolloutId {
+        let id = self.propose_as(name, release, waves, more);
         for operator in ["op2", "op3"] {
             self.tidegate(&[
                 "rollout",
@@ -364,7 +382,6 @@ impl World {
                 &self.key(operator),
             ]);
         }
-        self.tidegate(&["rollout", "start", id.as_str()]);
         id
     }
 
@@ -373,15 +390,19 @@ impl World {
     /// # Panics
     /// When the command fails.
     pub fn propose(&self, version: &str, waves: &[&str]) -> RolloutId {
-        self.propose_as(&format!("app-{version}"), version, waves, &[])
+        let (name, release) = (format!("app-{version}"), format!("app@{version}"));
+        self.propose_as(&name, &release, waves, &[])
     }
 
-    fn propose_as(&self, name: &str, version: &str, waves: &[&str], more: &[&str]) -> RolloutId {
-        let (release, key) = (format!("app@{version}"), self.key("op1"));
+    fn propose_as(&self, name: &str, release: &str, waves: &[&str], more: &[&str]) -> RolloutId {
+        let key = self.key("op1");
         let mut propose = vec![
-            "rollout", "propose", &release, "--id", name, "--key", &key, "--preset", "fast",
-            "--soak", "200ms", "--lease", "20s",
+            "rollout", "propose", release, "--id", name, "--key", &key, "--preset", "fast",
+            "--lease", "20s",
         ];
+        if !more.contains(&"--soak") {
+            propose.extend(["--soak", "200ms"]);
+        }
         propose.extend(more);
         for wave in waves {
             propose.extend(["--wave", wave]);

@@ -11,6 +11,7 @@ use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 use crate::conductor::{Conductor, cut};
 use crate::contract::{Action, Answer, Command, CommandError, LedgerEvent, RolloutState, Ticket};
 use crate::fold::enlisted;
+use crate::preemption::because_of;
 use crate::resolve::resolve;
 use crate::rollout::Rollout;
 
@@ -173,7 +174,8 @@ impl Conductor {
     }
 
     fn pause(&mut self, id: &RolloutId, why: &str) -> Outcome {
-        self.in_state(id, &[RolloutState::Running], "only a running one is paused")?;
+        let from = [RolloutState::Running, RolloutState::Preempted];
+        self.in_state(id, &from, "only a running one is paused")?;
         self.set_state(id, RolloutState::Paused, why);
         self.give_halt(id, why);
         Ok(Answer::Done)
@@ -182,12 +184,15 @@ impl Conductor {
     fn resume_rollout(&mut self, id: &RolloutId) -> Outcome {
         let from = [RolloutState::Paused, RolloutState::Held];
         self.in_state(id, &from, "only a paused or held one is resumed")?;
-        self.set_state(id, RolloutState::Running, "resumed by an operator");
-        self.give(OrderBody::Resume {
-            rollout: id.clone(),
-        });
-        if let Some(rollout) = self.rollouts.get_mut(id) {
-            rollout.want_lease();
+        match self.goes_before(id) {
+            // its halt stays in force
+            Some(emergency) => {
+                self.set_state(id, RolloutState::Preempted, &because_of(&emergency));
+            }
+            None => {
+                self.set_state(id, RolloutState::Running, "resumed by an operator");
+                self.go_on(id);
+            }
         }
         Ok(Answer::Done)
     }
@@ -199,6 +204,7 @@ impl Conductor {
             S::Ready,
             S::Running,
             S::Paused,
+            S::Preempted,
             S::Held,
             S::Finished,
         ];
@@ -213,7 +219,14 @@ impl Conductor {
 
     fn recall(&mut self, recall: &Verified<Recall>) -> Outcome {
         use RolloutState as S;
-        let from = [S::Running, S::Paused, S::Held, S::Finished, S::Aborted];
+        let from = [
+            S::Running,
+            S::Paused,
+            S::Preempted,
+            S::Held,
+            S::Finished,
+            S::Aborted,
+        ];
         let id = &recall.rollout;
         let rollout = self.in_state(id, &from, "only one that was started is recalled")?;
         if rollout.newest_open().is_none() {
@@ -242,7 +255,7 @@ impl Conductor {
 
     fn report_problem(&mut self, id: RolloutId, node: NodeId, what: &str) -> Outcome {
         use RolloutState as S;
-        let from = [S::Running, S::Paused, S::Held, S::Finished];
+        let from = [S::Running, S::Paused, S::Preempted, S::Held, S::Finished];
         let rollout = self.in_state(&id, &from, "problems count only while it is judged")?;
         let target = rollout.targets.get(&node).ok_or(CommandError::NoTarget {
             rollout: id.clone(),
@@ -312,6 +325,7 @@ fn wrong_state(rollout: &Rollout, wanted: &'static str) -> CommandError {
         RolloutState::Ready => "approved",
         RolloutState::Running => "running",
         RolloutState::Paused => "paused",
+        RolloutState::Preempted => "waiting for an emergency",
         RolloutState::Held => "held",
         RolloutState::Aborted => "halted for good",
         RolloutState::Recalling => "being recalled",

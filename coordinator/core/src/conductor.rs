@@ -314,7 +314,7 @@ impl Conductor {
             (S::Running | S::Finished, _) => self.give(OrderBody::Resume {
                 rollout: id.clone(),
             }),
-            (S::Paused | S::Held | S::Aborted, _) => self.give_halt(id, &why),
+            (S::Paused | S::Preempted | S::Held | S::Aborted, _) => self.give_halt(id, &why),
             (S::Recalling | S::Recalled, Some(statement)) => {
                 self.give(OrderBody::Recall {
                     rollout: id.clone(),
@@ -332,8 +332,10 @@ impl Conductor {
             let next = rollout.next_move(now)?;
             Some((id.clone(), next))
         };
+        self.make_way();
         while let Some((id, next)) = self.rollouts.iter_mut().find_map(due) {
             self.carry_out(&id, next);
+            self.make_way();
         }
     }
 

@@ -19,6 +19,7 @@ mod guides;
 mod moves;
 mod orders;
 mod pool;
+mod preemption;
 mod presence;
 pub mod presets;
 mod register;

@@ -74,7 +74,7 @@ impl Rollout {
             return None;
         }
         let over = now.wall >= self.plan.not_after;
-        if over && matches!(self.state, S::Running | S::Paused | S::Held) {
+        if over && matches!(self.state, S::Running | S::Paused | S::Preempted | S::Held) {
             return Some(Move::Expire);
         }
         let silent: Vec<NodeId> = self
@@ -103,6 +103,8 @@ impl Rollout {
                 let wanted = self.state == S::Running || tally.ended < tally.targets;
                 self.lease(now, &tally).filter(|_| wanted && !over)
             }),
+            // what had begun comes to its end
+            S::Preempted => self.judge(now),
             S::Recalling if tally.taken_back == tally.targets => Some(Move::TakenBack),
             _ => None,
         }
@@ -238,7 +240,8 @@ impl Rollout {
         let ends = by_wall(self.plan.not_after);
         let silence = self.awaited.first().map(|(at, _)| *at);
         let runs = matches!(self.state, S::Running | S::Finished);
-        let waves = self.waves.iter().zip(&self.plan.waves).filter(|_| runs);
+        let judged = runs || self.state == S::Preempted;
+        let waves = self.waves.iter().zip(&self.plan.waves).filter(|_| judged);
         let waves = waves.filter_map(|(stand, wave)| {
             match (stand.opened_at, stand.verdict, stand.holds_since) {
                 (None, ..) => Some(by_wall(wave.not_before)),

@@ -104,7 +104,8 @@ impl Rollout {
     /// Folds a change of state. Resuming a held rollout forgives the failures that were known: the
     /// operator has looked at them, and the gate judges what comes after.
     pub fn fold_state(&mut self, state: RolloutState, why: &str) {
-        if (self.state, state) == (RolloutState::Held, RolloutState::Running) {
+        let goes_on = matches!(state, RolloutState::Running | RolloutState::Preempted);
+        if self.state == RolloutState::Held && goes_on {
             for id in self.failed.clone() {
                 self.change(&id, |t| t.forgiven = true);
             }
@@ -352,7 +353,7 @@ impl Rollout {
         use RolloutState as S;
         match self.state {
             S::WaitingForApproval | S::Ready => false,
-            S::Running | S::Paused | S::Held | S::Recalling => true,
+            S::Running | S::Paused | S::Preempted | S::Held | S::Recalling => true,
             S::Finished | S::Aborted | S::Recalled => self.started && !self.retired,
         }
     }

@@ -17,16 +17,17 @@ use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, V
 golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory);
-golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Held,
+golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Preempted, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
 golden::variants!(every_body_of of OrderBody: GoLease, Halt, Resume, Recall, Bulletin);
 
-const STATES: [RolloutState; 9] = [
+const STATES: [RolloutState; 10] = [
     RolloutState::WaitingForApproval,
     RolloutState::Ready,
     RolloutState::Running,
     RolloutState::Paused,
+    RolloutState::Preempted,
     RolloutState::Held,
     RolloutState::Aborted,
     RolloutState::Recalling,

@@ -340,6 +340,7 @@ pub fn state_name(state: RolloutState) -> &'static str {
         RolloutState::Ready => "ready",
         RolloutState::Running => "running",
         RolloutState::Paused => "paused",
+        RolloutState::Preempted => "waiting for an emergency",
         RolloutState::Held => "held by its gate",
         RolloutState::Aborted => "halted",
         RolloutState::Recalling => "being recalled",
@@ -459,6 +460,13 @@ fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
         plan.version,
         plan.proposer.short()
     ))?;
+    if !plan.targets.sites.is_empty() {
+        let sites: Vec<&str> = plan.targets.sites.iter().map(|s| s.as_str()).collect();
+        output::line(&format!("sites    {}", sites.join(", ")))?;
+    }
+    if let Some(filter) = &plan.targets.filter {
+        output::line(&format!("where    {filter}"))?;
+    }
     for (i, wave) in plan.waves.iter().enumerate() {
         let members = match &wave.members {
             Members::Nodes(nodes) => format!("{} named nodes", nodes.len()),

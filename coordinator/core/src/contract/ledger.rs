@@ -209,6 +209,8 @@ pub enum RolloutState {
     Running,
     /// An operator paused it.
     Paused,
+    /// It waits until an emergency is through, and goes on by itself.
+    Preempted,
     /// A gate failed; it stays so until an operator resumes, halts or recalls it.
     Held,
     /// Stopped for good.
