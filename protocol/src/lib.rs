@@ -20,6 +20,7 @@ pub mod hours;
 pub mod ids;
 pub mod index;
 pub mod inventory;
+pub mod lift;
 pub mod limits;
 pub mod manifest;
 pub mod merkle;

@@ -385,6 +385,8 @@ pub const BULLETIN_LIFE: Span = Span::from_secs(86_400);
 pub const TEXT_MAX_BYTES: usize = 1024;
 /// Different recalls of one rollout that wait for signatures; the oldest falls out.
 pub const RECALLS_WAITING_MAX: usize = 8;
+/// Different lifts of one halt that wait for signatures; the oldest falls out.
+pub const LIFTS_WAITING_MAX: usize = 8;
 /// An enrolment token lives at most so long; a longer one is refused.
 pub const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
 /// Certificates that one token gives one node, so that a repeated enrolment succeeds; one more is refused.

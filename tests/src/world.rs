@@ -9,7 +9,7 @@ use coordinator::api::Client;
 use coordinator::api::messages::{NodeView, RolloutView};
 use protocol::{NodeId, RolloutId};
 
-use crate::programs::{program, success};
+use crate::programs::{program, run, success};
 
 /// Whatever a test waits for has come by then; on a busy machine things take long.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -229,6 +229,20 @@ impl World {
         self.nodes[number].process = Some(process);
     }
 
+    /// Writes into a node's own file what its installer would have written there, and starts it again.
+    ///
+    /// # Panics
+    /// When the file cannot be read or written.
+    pub fn describe(&mut self, node: usize, key: &str, value: &str) {
+        self.kill_node(node);
+        let path = self.nodes[node].dir.join("node.json");
+        let config = std::fs::read(&path).expect("an enrolled node");
+        let mut config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+        config[key] = value.into();
+        std::fs::write(&path, config.to_string()).expect("written");
+        self.start_node(node);
+    }
+
     /// Kills a node with SIGKILL.
     pub fn kill_node(&mut self, number: usize) {
         if let Some(process) = self.nodes[number].process.take() {
@@ -429,6 +443,13 @@ impl World {
     pub fn node_report(&self, number: usize) -> Option<serde_json::Value> {
         let dir = &self.nodes[number].dir;
         self.runtime.block_on(node::driver::status::read(dir)).ok()
+    }
+
+    /// What `tidegate-node why` says; nothing while the node does not answer.
+    pub fn why(&self, number: usize) -> String {
+        let dir = text(&self.nodes[number].dir);
+        let said = run("tidegate-node", &["why", "--dir", dir]).stdout;
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     /// The last lines of every log, for a test that fails.

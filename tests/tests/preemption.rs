@@ -1,8 +1,6 @@
 //! An emergency takes its turn in the middle of an ordinary rollout, on real nodes.
 
 use coordinator_core::contract::RolloutState;
-use tidegate_tests::programs::success;
-use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
 #[test]
@@ -33,12 +31,9 @@ fn an_emergency_halts_an_ordinary_rollout_on_every_node_and_it_goes_on_by_itself
         w.rollout(&ordinary)
             .is_some_and(|v| v.state == RolloutState::Preempted)
     });
-    let knows = |dir: &std::path::Path| {
-        let told = success("tidegate-node", &["why", "--dir", text(dir)]);
-        told.contains("the emergency alarm goes first")
-    };
+    let knows = |w: &World, node: &usize| w.why(*node).contains("the emergency alarm goes first");
     world.wait_for("every node knows, but for the one that has it", |w| {
-        w.nodes.iter().filter(|node| knows(&node.dir)).count() == 3
+        (0..4).filter(|node| knows(w, node)).count() == 3
     });
     world.tidegate(&["rollout", "start", fix.as_str()]);
     world.wait_for("another emergency does not wait", |w| {

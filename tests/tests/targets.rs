@@ -1,21 +1,9 @@
 //! A filter decides whom a rollout concerns, by what real nodes signed of themselves.
 
-use std::fs;
-
 use coordinator_core::contract::RolloutState;
 use tidegate_tests::programs::run;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
-
-/// Writes into a node's own file what its installer would have written there.
-fn describe(world: &mut World, node: usize, key: &str, value: &str) {
-    world.kill_node(node);
-    let path = world.nodes[node].dir.join("node.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    config[key] = value.into();
-    fs::write(&path, config.to_string()).unwrap();
-    world.start_node(node);
-}
 
 #[test]
 fn a_rollout_concerns_the_nodes_of_which_its_filter_is_true() {
@@ -24,8 +12,8 @@ fn a_rollout_concerns_the_nodes_of_which_its_filter_is_true() {
         nodes_per_site: 3,
         wan: "200mbit",
     });
-    describe(&mut world, 0, "criticality", "mission_critical");
-    describe(&mut world, 1, "ring", "early");
+    world.describe(0, "criticality", "mission_critical");
+    world.describe(1, "ring", "early");
     let listed = |world: &World, filter: &str| -> Vec<String> {
         let listed = world.tidegate(&["nodes", "--json", "--where", filter]);
         let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
@@ -70,7 +58,7 @@ fn a_rollout_concerns_the_nodes_of_which_its_filter_is_true() {
     world.wait_for("it began for two", |w| {
         w.rollout(&open).is_some_and(|v| v.targets == 2)
     });
-    describe(&mut world, 0, "criticality", "low");
+    world.describe(0, "criticality", "low");
     world.wait_for("the third one joined", |w| {
         w.rollout(&open)
             .is_some_and(|v| v.targets == 3 && v.counts.open == 3)

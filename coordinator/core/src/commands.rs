@@ -11,11 +11,10 @@ use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 use crate::conductor::{Conductor, cut};
 use crate::contract::{Action, Answer, Command, CommandError, LedgerEvent, RolloutState, Ticket};
 use crate::fold::enlisted;
-use crate::preemption::because_of;
 use crate::resolve::resolve;
 use crate::rollout::Rollout;
 
-type Outcome = Result<Answer, CommandError>;
+pub(crate) type Outcome = Result<Answer, CommandError>;
 
 impl Conductor {
     /// Carries a command out and answers it.
@@ -39,6 +38,9 @@ impl Conductor {
             Command::Pause(rollout, why) => self.pause(&rollout, &why),
             Command::Resume(rollout) => self.resume_rollout(&rollout),
             Command::Halt(rollout, why) => self.halt(&rollout, &why),
+            Command::HaltAll(why) => self.halt_all(&why),
+            Command::Lift(lift) => self.lift(&lift),
+            Command::ReleaseCohort(rollout, cohort) => self.release_cohort(&rollout, &cohort),
             Command::Recall(recall) => self.recall(&recall),
             Command::ReportProblem {
                 rollout,
@@ -184,16 +186,7 @@ impl Conductor {
     fn resume_rollout(&mut self, id: &RolloutId) -> Outcome {
         let from = [RolloutState::Paused, RolloutState::Held];
         self.in_state(id, &from, "only a paused or held one is resumed")?;
-        match self.goes_before(id) {
-            // its halt stays in force
-            Some(emergency) => {
-                self.set_state(id, RolloutState::Preempted, &because_of(&emergency));
-            }
-            None => {
-                self.set_state(id, RolloutState::Running, "resumed by an operator");
-                self.go_on(id);
-            }
-        }
+        self.run_again(id, "resumed by an operator");
         Ok(Answer::Done)
     }
 
@@ -302,7 +295,7 @@ impl Conductor {
         Ok(Answer::Done)
     }
 
-    fn in_state(
+    pub(crate) fn in_state(
         &self,
         id: &RolloutId,
         states: &[RolloutState],
@@ -319,15 +312,15 @@ impl Conductor {
     }
 }
 
-fn wrong_state(rollout: &Rollout, wanted: &'static str) -> CommandError {
+pub(crate) fn wrong_state(rollout: &Rollout, wanted: &'static str) -> CommandError {
     let state = match rollout.state {
         RolloutState::WaitingForApproval => "waiting for approval",
         RolloutState::Ready => "approved",
         RolloutState::Running => "running",
         RolloutState::Paused => "paused",
-        RolloutState::Preempted => "waiting for an emergency",
+        RolloutState::Preempted => "set aside",
         RolloutState::Held => "held",
-        RolloutState::Aborted => "halted for good",
+        RolloutState::Aborted => "halted",
         RolloutState::Recalling => "being recalled",
         RolloutState::Recalled => "recalled",
         RolloutState::Finished => "finished",

@@ -8,7 +8,7 @@ use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::limits::TEXT_MAX_BYTES;
 use protocol::manifest::ReleaseManifest;
-use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead};
+use protocol::orders::{Order, OrderBody};
 use protocol::plan::RolloutPlan;
 use protocol::topology::Topology;
 use protocol::trust::Statement;
@@ -25,6 +25,7 @@ use crate::guides::Scouts;
 use crate::moves::Move;
 use crate::orders::OrderBook;
 use crate::rollout::Rollout;
+use crate::stopping::Stop;
 use crate::view;
 
 /// The coordinator's brain.
@@ -39,11 +40,13 @@ pub struct Conductor {
     pub(crate) releases: BTreeMap<Hash, Held<ReleaseManifest>>,
     pub(crate) rollouts: BTreeMap<RolloutId, Rollout>,
     pub(crate) orders: OrderBook,
+    /// Everything is halted.
+    pub(crate) stopped: Option<Stop>,
     pub(crate) feeds: Feeds,
     scouts: Scouts,
-    ledger_head: Hash,
-    ledger_entries: Option<u64>,
-    revocations: Option<Hash>,
+    pub(crate) ledger_head: Hash,
+    pub(crate) ledger_entries: Option<u64>,
+    pub(crate) revocations: Option<Hash>,
     pub(crate) now: Now,
     actions: VecDeque<Action>,
 }
@@ -60,6 +63,7 @@ impl Conductor {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             orders: OrderBook::default(),
+            stopped: None,
             feeds: Feeds::default(),
             scouts: Scouts::default(),
             ledger_head: Hash([0; 32]),
@@ -311,6 +315,9 @@ impl Conductor {
         };
         let (why, recall) = (rollout.why.clone(), rollout.recall.clone());
         match (rollout.state, recall) {
+            (S::Running | S::Finished, _) if self.stopped.is_some() => {
+                self.give_halt(id, "everything is halted");
+            }
             (S::Running | S::Finished, _) => self.give(OrderBody::Resume {
                 rollout: id.clone(),
             }),
@@ -328,14 +335,20 @@ impl Conductor {
     /// Lets every rollout do what is due.
     fn advance(&mut self) {
         let now = self.now;
-        let due = |(id, rollout): (&RolloutId, &mut Rollout)| {
-            let next = rollout.next_move(now)?;
-            Some((id.clone(), next))
-        };
-        self.make_way();
-        while let Some((id, next)) = self.rollouts.iter_mut().find_map(due) {
-            self.carry_out(&id, next);
+        loop {
             self.make_way();
+            let (stopped, urgent) = (self.stopped.is_some(), self.emergency().is_some());
+            let due = |(id, rollout): (&RolloutId, &mut Rollout)| {
+                let next = rollout.next_move(now)?;
+                // stragglers of what is through get no leave either
+                let aside = stopped || (urgent && rollout.yields());
+                let leave = matches!(next, Move::Lease { .. });
+                (!(aside && leave)).then(|| (id.clone(), next))
+            };
+            let Some((id, next)) = self.rollouts.iter_mut().find_map(due) else {
+                return;
+            };
+            self.carry_out(&id, next);
         }
     }
 
@@ -455,67 +468,8 @@ impl Conductor {
         });
     }
 
-    fn half_life(&self) -> Span {
+    pub(crate) fn half_life(&self) -> Span {
         Span(self.config.bulletin_life.0 / 2)
-    }
-
-    /// Issues a bulletin if it has news, if the one in force is past half of its life, or if `anyway`.
-    fn issue_bulletin(&mut self, anyway: bool) {
-        // until resume() opened an epoch there is no number to give
-        if self.orders.head() == Seq::default() || (!anyway && !self.bulletin_is_stale()) {
-            return;
-        }
-        let head = |r: &Rollout| RolloutHead {
-            rollout: r.plan.rollout.clone(),
-            plan: r.digest,
-            release: r.plan.release,
-            last_order: self.orders.last_about(&r.plan.rollout).unwrap_or_default(),
-        };
-        let bulletin = Bulletin {
-            expires: self.now.wall + self.config.bulletin_life,
-            root_version: self.config.root_version,
-            topology: self.fleet.topology.as_ref().map(|t| t.digest),
-            revocations: self.revocations,
-            rollouts: self.announced().map(head).collect(),
-            ledger_head: self.ledger_head,
-            ledger_entries: self.ledger_entries,
-            origins: self.config.origins.clone(),
-            coordinators: self.config.coordinators.clone(),
-        };
-        self.give(OrderBody::Bulletin(bulletin));
-    }
-
-    /// The rollouts that nodes shall know of.
-    fn announced(&self) -> impl Iterator<Item = &Rollout> {
-        let now = self.now;
-        self.rollouts
-            .values()
-            .filter(move |r| r.is_alive() && !r.is_spent(now))
-    }
-
-    /// Whether the bulletin in force does not tell a node what holds, or is past half of its life. Its
-    /// ledger head does not count: every append moves it, the bulletin's own too. Looked at after each
-    /// event, so it compares in place.
-    fn bulletin_is_stale(&self) -> bool {
-        let Some(held) = self.orders.bulletin() else {
-            return true;
-        };
-        let mut heads = held.rollouts.iter();
-        let same_rollouts = self.announced().all(|r| {
-            heads.next().is_some_and(|head| {
-                let last = self.orders.last_about(&r.plan.rollout).unwrap_or_default();
-                head.rollout == r.plan.rollout
-                    && (head.plan, head.release) == (r.digest, r.plan.release)
-                    && head.last_order == last
-            })
-        }) && heads.next().is_none();
-        let same_news = same_rollouts
-            && held.root_version == self.config.root_version
-            && held.topology == self.fleet.topology.as_ref().map(|t| t.digest)
-            && held.revocations == self.revocations
-            && held.origins == self.config.origins
-            && held.coordinators == self.config.coordinators;
-        !same_news || self.now.wall + self.half_life() >= held.expires
     }
 }
 

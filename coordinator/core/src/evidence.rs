@@ -140,6 +140,18 @@ impl Evidence {
         self.held |= bit(cohort);
     }
 
+    /// Folds that a cohort is held no more. What it had counted by now proves nothing any more.
+    pub fn release(&mut self, cohort: u32) {
+        self.held &= !bit(cohort);
+        let of = |cohorts: &u16| cohorts & bit(cohort) != 0;
+        let counts = self.counts.iter().filter(|(cohorts, _)| of(cohorts));
+        let counts: Vec<(u16, Outcomes)> = counts.map(|(k, n)| (*k, *n)).collect();
+        for bout in self.cohorts.iter_mut().chain([&mut self.all]) {
+            bout.since.extend(counts.iter().copied());
+        }
+        self.failures.retain(|(cohorts, _), _| !of(cohorts));
+    }
+
     /// Whether a node of these cohorts is held.
     pub fn is_held(&self, cohorts: u16) -> bool {
         self.held & cohorts != 0

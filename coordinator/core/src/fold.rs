@@ -2,6 +2,7 @@
 //! same way, so they cannot differ.
 
 use protocol::inventory::NodeInventory;
+use protocol::lift::Lift;
 use protocol::orders::{Order, OrderBody};
 use protocol::status::{Bucket, NodeStatus, Reachability, State, bucket};
 use protocol::versioned::Versioned;
@@ -11,6 +12,7 @@ use crate::conductor::Conductor;
 use crate::contract::{LedgerEvent, RolloutState};
 use crate::fleet::{Fleet, Held, Node};
 use crate::rollout::Rollout;
+use crate::stopping::Stop;
 
 impl Conductor {
     /// Folds one event.
@@ -56,10 +58,22 @@ impl Conductor {
             | LedgerEvent::Verdict { rollout, .. }
             | LedgerEvent::Cleared { rollout, .. }
             | LedgerEvent::CohortHeld { rollout, .. }
+            | LedgerEvent::CohortReleased { rollout, .. }
             | LedgerEvent::Problem { rollout, .. }
             | LedgerEvent::Silent { rollout, .. } => {
                 if let Some(held) = self.rollouts.get_mut(rollout) {
                     fold_rollout(held, &self.fleet, event, boot);
+                }
+            }
+            LedgerEvent::HaltedAll { why, at } => {
+                let why = why.clone();
+                self.stopped = Some(Stop { why, at: *at });
+            }
+            // The halt of a rollout ends with the state that it gets after this.
+            LedgerEvent::Lifted { envelope } => {
+                let lift = Held::<Lift>::read(envelope);
+                if lift.is_some_and(|lift| lift.value.rollout.is_none()) {
+                    self.stopped = None;
                 }
             }
             LedgerEvent::Recalled { envelope } => {
@@ -122,7 +136,10 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
                 rollout.fold_state(RolloutState::Ready, "approved; not started");
             }
         }
-        LedgerEvent::State { state, why, .. } => rollout.fold_state(*state, why),
+        LedgerEvent::State { state, why, at, .. } => {
+            rollout.fold_state(*state, why);
+            rollout.since = *at;
+        }
         LedgerEvent::Enlisted { except, .. } => {
             let joined = enlisted(rollout, fleet, except);
             fold_joined(rollout, fleet, &joined, boot);
@@ -139,6 +156,7 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
         }
         LedgerEvent::Cleared { cohort, .. } => rollout.fold_cleared(*cohort),
         LedgerEvent::CohortHeld { cohort, .. } => rollout.fold_cohort_held(*cohort),
+        LedgerEvent::CohortReleased { cohort, .. } => rollout.fold_cohort_released(*cohort),
         LedgerEvent::Problem { node, .. } => rollout.fold_problem(node),
         LedgerEvent::Silent { nodes, .. } => {
             for node in nodes {

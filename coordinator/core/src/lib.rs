@@ -5,6 +5,7 @@
 //! calls back when [`Conductor::poll_timeout`] says so. Everything that it knows it can rebuild from
 //! the [`LedgerEvent`]s that it asked to be appended.
 
+mod bulletin;
 mod commands;
 pub mod conductor;
 pub mod contract;
@@ -28,6 +29,7 @@ mod resolve;
 mod rollout;
 mod roster;
 mod sequential;
+mod stopping;
 mod tally;
 mod view;
 mod views;

@@ -47,6 +47,8 @@ pub(crate) struct Rollout {
     pub recall: Option<Envelope>,
     pub state: RolloutState,
     pub why: String,
+    /// Wall time since which it is in this state, by the ledger.
+    pub(crate) since: Time,
     /// It ran once.
     pub(crate) started: bool,
     /// It ended and left the bulletin.
@@ -88,6 +90,7 @@ impl Rollout {
             recall: None,
             state: RolloutState::WaitingForApproval,
             why: "approvals are missing".into(),
+            since: Time(0),
             started: false,
             retired: false,
             targets: BTreeMap::new(),
@@ -101,11 +104,12 @@ impl Rollout {
 
     // ---- folds ---------------------------------------------------------------------------------
 
-    /// Folds a change of state. Resuming a held rollout forgives the failures that were known: the
+    /// Folds a change of state. Resuming a held or halted rollout forgives the failures that were known: the
     /// operator has looked at them, and the gate judges what comes after.
     pub fn fold_state(&mut self, state: RolloutState, why: &str) {
         let goes_on = matches!(state, RolloutState::Running | RolloutState::Preempted);
-        if self.state == RolloutState::Held && goes_on {
+        let stopped = matches!(self.state, RolloutState::Held | RolloutState::Aborted);
+        if stopped && goes_on {
             for id in self.failed.clone() {
                 self.change(&id, |t| t.forgiven = true);
             }
@@ -237,6 +241,30 @@ impl Rollout {
         nodes
             .iter()
             .for_each(|id| self.change(id, |t| t.held = true));
+        self.lease_due = Time(0);
+    }
+
+    /// Folds that a cohort goes on: what failed in it is forgiven, and its test begins anew.
+    pub fn fold_cohort_released(&mut self, cohort: u32) {
+        let Some(mut evidence) = self.evidence.clone() else {
+            return;
+        };
+        evidence.release(cohort);
+        let free = |(_, t): &(&NodeId, &Target)| t.held && !evidence.is_held(t.traits.cohorts);
+        let nodes: Vec<NodeId> = self
+            .targets
+            .iter()
+            .filter(free)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &nodes {
+            let failed = self.failed.contains(id);
+            self.change(id, |t| {
+                t.held = false;
+                t.forgiven |= failed;
+            });
+        }
+        self.evidence.iter_mut().for_each(|e| e.release(cohort));
         self.lease_due = Time(0);
     }
 

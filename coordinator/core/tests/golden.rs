@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, node, node_key, rollout, seq, site};
 use protocol::inventory::{NodeInventory, SignedInventory};
+use protocol::lift::Lift;
 use protocol::orders::OrderBody;
 use protocol::plan::{Gate, Priority, Proposal, Selector, Targets, WaveDraft};
 use protocol::status::{NodeStatus, State};
@@ -16,7 +17,8 @@ use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, V
 
 golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
-    Enlisted, Cleared, CohortHeld, Problem, Inventory);
+    Enlisted, Cleared, CohortHeld, Problem, Inventory,
+    CohortReleased, HaltedAll, Lifted);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Preempted, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -137,6 +139,14 @@ fn events() -> Vec<(String, LedgerEvent)> {
         node: node(1),
         site,
     };
+    let lifted = fleet.sign(&Lift {
+        spec_version: 1,
+        fleet: fleet.id(),
+        rollout: None,
+        halted: CREATED,
+        reason: "found and locked out".into(),
+        created: CREATED,
+    });
     let mut inventory = SignedInventory::unsigned(&NodeInventory {
         node: node(1),
         seq: seq(3),
@@ -266,6 +276,22 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 envelope: inventory,
             },
         ),
+        (
+            "cohort_released",
+            LedgerEvent::CohortReleased {
+                rollout: id.clone(),
+                cohort: 2,
+                at: CREATED,
+            },
+        ),
+        (
+            "halted_all",
+            LedgerEvent::HaltedAll {
+                why: "an intruder".into(),
+                at: CREATED,
+            },
+        ),
+        ("lifted", LedgerEvent::Lifted { envelope: lifted }),
         (
             "rooted",
             LedgerEvent::Rooted {

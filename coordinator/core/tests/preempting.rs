@@ -131,6 +131,25 @@ fn what_had_begun_is_judged_while_it_waits() {
 }
 
 #[test]
+fn stragglers_of_what_is_through_wait_as_well() {
+    let mut bench = Bench::with_nodes(9);
+    let low = begin(&mut bench, "low", 1, Priority::Medium);
+    for wave in 0..2 {
+        let one = bench.wave(&low, wave, 9)[..1].to_vec();
+        bench.report(&low, &one, State::Succeeded);
+        bench.wait(1);
+    }
+    assert_eq!(bench.state("low"), RolloutState::Finished);
+    begin(&mut bench, "fix", 2, Priority::Emergency);
+    let before = leases(&bench, "low");
+    bench.wait(600);
+    assert_eq!(leases(&bench, "low"), before);
+    bench.done(Command::Halt(rollout("fix"), "done with it".into()));
+    bench.wait(1);
+    assert!(leases(&bench, "low") > before);
+}
+
+#[test]
 fn emergencies_do_not_wait_for_each_other() {
     let mut bench = Bench::with_nodes(9);
     begin(&mut bench, "one", 1, Priority::Emergency);

@@ -11,6 +11,7 @@ use node::enroll::pin;
 use protocol::enroll::{EnrollReply, EnrollRequest};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
+use protocol::plan::Cohort;
 use protocol::{BlobRef, Hash, NodeId, RolloutId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -259,7 +260,7 @@ impl Client {
     pub async fn resume(&self, id: &RolloutId) -> Result<(), ApiError> {
         self.act(id, "resume", None).await
     }
-    /// Stops for good.
+    /// Stops, until operators lift it together.
     pub async fn halt(&self, id: &RolloutId, reason: &str) -> Result<(), ApiError> {
         self.act(id, "halt", Some(reason)).await
     }
@@ -267,6 +268,29 @@ impl Client {
     pub async fn problem(&self, id: &RolloutId, problem: &ProblemReport) -> Result<(), ApiError> {
         let path = format!("/v1/rollouts/{id}/problems");
         self.send(Method::POST, &path, Some(problem)).await
+    }
+    /// Stops everything.
+    pub async fn halt_all(&self, reason: &str) -> Result<(), ApiError> {
+        let reason = Reason {
+            reason: reason.to_owned(),
+        };
+        self.send(Method::POST, "/v1/halt", Some(&reason)).await
+    }
+    /// The operator's halt of a rollout, or of everything, that is in force.
+    pub async fn halt_in_force(&self, id: Option<&RolloutId>) -> Result<HaltInForce, ApiError> {
+        match id {
+            Some(id) => self.get(&format!("/v1/rollouts/{id}/halt")).await,
+            None => self.get("/v1/halt").await,
+        }
+    }
+    /// Sends a lift with one signature more.
+    pub async fn lift(&self, envelope: &Envelope) -> Result<Progress, ApiError> {
+        self.send(Method::POST, "/v1/lift", Some(envelope)).await
+    }
+    /// Lets a held cohort go on.
+    pub async fn release_cohort(&self, id: &RolloutId, cohort: &Cohort) -> Result<(), ApiError> {
+        let path = format!("/v1/rollouts/{id}/release-cohort");
+        self.send(Method::POST, &path, Some(cohort)).await
     }
     /// The recall that waits for signatures, if there is one.
     pub async fn pending_recall(&self, id: &RolloutId) -> Result<Option<Envelope>, ApiError> {

@@ -50,6 +50,15 @@ pub struct NewToken {
     pub life: Span,
 }
 
+/// An operator's halt that could be lifted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HaltInForce {
+    /// When it was given, by the ledger: what a [`protocol::lift::Lift`] names.
+    pub halted: Time,
+    /// The newest statement that would lift it and waits for signatures.
+    pub waiting: Option<Envelope>,
+}
+
 /// A new enrolment token. It is shown once; the server keeps only a hash.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TokenMade {

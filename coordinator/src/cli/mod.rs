@@ -8,6 +8,7 @@ pub mod args;
 pub mod audit;
 pub mod demo;
 pub mod fleet;
+mod lift;
 pub mod output;
 pub mod release;
 pub mod rollout;

@@ -17,7 +17,7 @@ use protocol::{FleetId, PublicKey, RolloutId};
 use super::args::rollout::{
     Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutShape, RolloutSigned,
 };
-use super::{output, release, setup, simulate, terms, units};
+use super::{lift, output, release, setup, simulate, terms, units};
 use crate::api::Client;
 use crate::api::messages::{ProblemReport, Progress};
 use crate::directory::Directory;
@@ -51,10 +51,20 @@ pub async fn run(command: Rollout) -> anyhow::Result<ExitCode> {
                 .context("failed to resume")?;
         }
         Rollout::Halt(ask) => {
+            let client = setup::client(&ask.at.dir)?;
+            let halted = match &ask.what.rollout {
+                Some(id) => client.halt(id, &ask.reason).await,
+                None => client.halt_all(&ask.reason).await,
+            };
+            halted.context("failed to halt")?;
+        }
+        Rollout::Lift(ask) => lift::run(ask).await?,
+        Rollout::ReleaseCohort(ask) => {
+            let (key, value) = ask.cohort;
             setup::client(&ask.named.at.dir)?
-                .halt(&ask.named.rollout, &ask.reason)
+                .release_cohort(&ask.named.rollout, &Cohort { key, value })
                 .await
-                .context("failed to halt")?;
+                .context("failed to release the cohort")?;
         }
         Rollout::Recall(ask) => recall_from(ask).await?,
         Rollout::Problem(ask) => {
@@ -126,9 +136,11 @@ pub async fn draft(
         silence_after: usual.silence_after,
     };
     let cohorts = ask.cohorts.into_iter();
+    let usual = ask.preset.test();
     let test = SequentialTest {
         cohorts: cohorts.map(|(key, value)| Cohort { key, value }).collect(),
-        ..ask.preset.test()
+        unacceptable_ppm: ask.unacceptable.unwrap_or(usual.unacceptable_ppm),
+        ..usual
     };
     let selectors: Vec<Selector> = match ask.waves.is_empty() {
         true => shape.iter().map(|w| w.select.clone()).collect(),
@@ -340,7 +352,7 @@ pub fn state_name(state: RolloutState) -> &'static str {
         RolloutState::Ready => "ready",
         RolloutState::Running => "running",
         RolloutState::Paused => "paused",
-        RolloutState::Preempted => "waiting for an emergency",
+        RolloutState::Preempted => "set aside",
         RolloutState::Held => "held by its gate",
         RolloutState::Aborted => "halted",
         RolloutState::Recalling => "being recalled",

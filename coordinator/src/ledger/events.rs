@@ -95,6 +95,16 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::CohortHeld {
             rollout, cohort, ..
         } => (me(), "cohort_held", format!("{rollout} {cohort}")),
+        LedgerEvent::CohortReleased {
+            rollout, cohort, ..
+        } => {
+            let object = format!("{rollout} {cohort}");
+            ("operator".into(), "cohort_released", object)
+        }
+        LedgerEvent::HaltedAll { .. } => ("operator".into(), "halt_all", String::new()),
+        LedgerEvent::Lifted { envelope } => {
+            (signers(envelope), "lift", envelope.digest().to_string())
+        }
         LedgerEvent::Problem { rollout, node, .. } => {
             ("operator".into(), "problem", format!("{rollout} {node}"))
         }

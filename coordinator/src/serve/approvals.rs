@@ -41,7 +41,7 @@ pub enum ApprovalError {
     Store(String),
 }
 
-type Reply = oneshot::Sender<Result<Progress, ApprovalError>>;
+pub(super) type Reply = oneshot::Sender<Result<Progress, ApprovalError>>;
 
 /// An operator's signature on a plan.
 ///
@@ -158,7 +158,7 @@ fn recall_at(desk: &mut Desk, rollout: RolloutId, offered: Envelope, reply: Repl
             let _ = reply.send(match answer {
                 Answer::Refused(error) => Err(error.into()),
                 _ => {
-                    let done = desk.parts.store.set_recalls(&rollout, &[]);
+                    let done = desk.parts.store.set_waiting(rollout.as_str(), &[]);
                     done.map(|()| progress)
                         .map_err(|e| ApprovalError::Store(e.to_string()))
                 }
@@ -199,7 +199,7 @@ fn collect_recall(
     if counted.is_empty() && !proposed {
         return Err(ApprovalError::NoSigner(who_signed(offered, &[])));
     }
-    let mut waiting = desk.parts.store.recalls(rollout).map_err(store)?;
+    let mut waiting = desk.parts.store.waiting(rollout.as_str()).map_err(store)?;
     let place = waiting
         .iter()
         .position(|held| held.digest() == offered.digest());
@@ -218,21 +218,21 @@ fn collect_recall(
     let surplus = waiting.len().saturating_sub(limits::RECALLS_WAITING_MAX);
     desk.parts
         .store
-        .set_recalls(rollout, &waiting[surplus..])
+        .set_waiting(rollout.as_str(), &waiting[surplus..])
         .map_err(store)?;
     let have = desk.parts.trust.progress::<Recall>(&collected)?.1.len() as u32;
     Ok((collected, Progress { have, need }))
 }
 
 /// The envelope with the signatures of these keys only.
-fn only(envelope: &Envelope, keys: &[PublicKey]) -> Envelope {
+pub(super) fn only(envelope: &Envelope, keys: &[PublicKey]) -> Envelope {
     let mut bare = Envelope::unsigned(&envelope.payload_type, envelope.payload.clone());
     keys.iter().for_each(|key| add(&mut bare, envelope, *key));
     bare
 }
 
 /// Copies the valid signature of `key`, if the collection has none.
-fn add(collected: &mut Envelope, offered: &Envelope, key: PublicKey) {
+pub(super) fn add(collected: &mut Envelope, offered: &Envelope, key: PublicKey) {
     if collected.signatures.iter().any(|s| s.keyid == key) {
         return;
     }
@@ -254,7 +254,7 @@ fn is_operator(trust: &Trust, key: PublicKey) -> bool {
         .is_some_and(|role| role.keys.contains(&key))
 }
 
-fn who_signed(envelope: &Envelope, excluded: &[PublicKey]) -> String {
+pub(super) fn who_signed(envelope: &Envelope, excluded: &[PublicKey]) -> String {
     let valid = envelope.valid_signers();
     match valid.first() {
         None => "it carries no valid signature".to_owned(),
@@ -277,7 +277,7 @@ pub fn pending_recall(
     rollout: &RolloutId,
 ) -> Result<Option<Envelope>, ApprovalError> {
     let waiting = store
-        .recalls(rollout)
+        .waiting(rollout.as_str())
         .map_err(|e| ApprovalError::Store(e.to_string()))?;
     Ok(waiting.into_iter().next_back())
 }

@@ -9,6 +9,7 @@ mod control;
 mod desk;
 mod enrolment;
 mod events;
+mod lifts;
 mod origin;
 mod roots;
 mod signer;
@@ -34,6 +35,7 @@ pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signe
 pub(crate) use desk::{DeskError, DeskHandle, Insight};
 pub(crate) use enrolment::{EnrolmentError, enroll, new_token};
 pub(crate) use events::EventLog;
+pub(crate) use lifts::{halt_in_force, lift};
 pub(crate) use roots::{RootError, Roots, publish as publish_root};
 pub(crate) use signer::Signer;
 pub use start::start;

@@ -201,38 +201,42 @@ impl Store {
             .is_some())
     }
 
-    /// Recalls of a rollout that wait for signatures, oldest first.
+    /// Statements about a subject that wait for signatures, oldest first. A recall's subject is the id of
+    /// its rollout, a lift's is [`lift_subject`].
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn recalls(&self, rollout: &RolloutId) -> Result<Vec<Envelope>, StoreError> {
+    pub fn waiting(&self, subject: &str) -> Result<Vec<Envelope>, StoreError> {
         let txn = self.db.begin_read().map_err(failed)?;
         let recalls = txn.open_table(RECALLS).map_err(failed)?;
-        let row = recalls.get(rollout.as_str()).map_err(failed)?;
+        let row = recalls.get(subject).map_err(failed)?;
         row.map_or(Ok(Vec::new()), |row| {
             serde_json::from_slice(row.value()).map_err(|e| StoreError(e.to_string()))
         })
     }
 
-    /// Replaces the recalls of a rollout that wait for signatures.
+    /// Replaces the statements about a subject that wait for signatures.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn set_recalls(&self, rollout: &RolloutId, waiting: &[Envelope]) -> Result<(), StoreError> {
+    pub fn set_waiting(&self, subject: &str, waiting: &[Envelope]) -> Result<(), StoreError> {
         let txn = self.db.begin_write().map_err(failed)?;
         {
             let mut recalls = txn.open_table(RECALLS).map_err(failed)?;
             if waiting.is_empty() {
-                recalls.remove(rollout.as_str()).map_err(failed)?;
+                recalls.remove(subject).map_err(failed)?;
             } else {
                 let bytes = serde_json::to_vec(waiting).expect("envelopes are plain data");
-                recalls
-                    .insert(rollout.as_str(), bytes.as_slice())
-                    .map_err(failed)?;
+                recalls.insert(subject, bytes.as_slice()).map_err(failed)?;
             }
         }
         txn.commit().map_err(failed)
     }
+}
+
+/// The subject of statements that lift the halt of a rollout, or of everything. No rollout is called so.
+pub fn lift_subject(rollout: Option<&RolloutId>) -> String {
+    format!("lift/{}", rollout.map_or("", RolloutId::as_str))
 }
 
 fn read_token(row: Option<redb::AccessGuard<'_, &[u8]>>) -> Result<TokenRow, TokenError> {

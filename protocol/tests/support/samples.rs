@@ -16,6 +16,7 @@ use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollo
 use protocol::hours::Hours;
 use protocol::index::{Chunk, Entry, EntryKind, Index};
 use protocol::inventory::{NodeInventory, SignedInventory};
+use protocol::lift::Lift;
 use protocol::limits::{ENVELOPE_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
 use protocol::merkle::{self, AuditProof, LedgerHead};
@@ -273,6 +274,14 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         ..plan.clone()
     };
     let (recall_order, recall) = fleet.recall(&verified);
+    let lift = |rollout| Lift {
+        spec_version: 1,
+        fleet: fleet.id(),
+        rollout,
+        halted: CREATED,
+        reason: "it was a false alarm".into(),
+        created: CREATED,
+    };
     let gate = Gate {
         min_success_ppm: 990_000,
         min_sample: 20,
@@ -337,6 +346,8 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".filter", &filtered),
         statement(fleet, "", &proposal),
         statement(fleet, "", &*recall),
+        statement(fleet, ".rollout", &lift(Some(rollout("r1")))),
+        statement(fleet, ".all", &lift(None)),
         statement(fleet, "", &topology),
         statement(fleet, ".schedule", &scheduled(topology.clone())),
         statement(fleet, "", &receipt),

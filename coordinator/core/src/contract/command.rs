@@ -1,8 +1,9 @@
 //! What operators ask for, and what they are answered.
 
 use protocol::envelope::Envelope;
+use protocol::lift::Lift;
 use protocol::manifest::ReleaseManifest;
-use protocol::plan::{Proposal, Recall, RolloutPlan};
+use protocol::plan::{Cohort, Proposal, Recall, RolloutPlan};
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
@@ -41,8 +42,14 @@ pub enum Command {
     Pause(RolloutId, String),
     /// Go on.
     Resume(RolloutId),
-    /// Stop for good; what is installed stays.
+    /// Stop, until operators lift it together; what is installed stays.
     Halt(RolloutId, String),
+    /// Stop everything, also what is started later.
+    HaltAll(String),
+    /// Lift an operator's halt.
+    Lift(Verified<Lift>),
+    /// Let a held cohort go on.
+    ReleaseCohort(RolloutId, Cohort),
     /// Take back what was installed, under the `plans` threshold.
     Recall(Verified<Recall>),
     /// The release does harm on a node, by the word of the help desk, a user or monitoring. It counts as
@@ -138,6 +145,15 @@ pub enum CommandError {
         /// Digest as held.
         held: Hash,
     },
+    /// Nothing to lift.
+    #[error("not everything is halted; name the rollout whose halt is to be lifted")]
+    NothingHalted,
+    /// For a halt that is not in force any more.
+    #[error("another halt was given since this was signed; sign again for that one")]
+    OtherHalt,
+    /// No such cohort is held.
+    #[error("no cohort {0} is held")]
+    CohortNotHeld(String),
     /// Signed by someone who proposed it, or twice by the same.
     #[error("key {0} signed already")]
     SignedAlready(PublicKey),

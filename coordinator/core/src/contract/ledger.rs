@@ -143,6 +143,27 @@ pub enum LedgerEvent {
         /// When.
         at: Time,
     },
+    /// An operator looked at a held cohort and lets it go on: what failed there is forgiven.
+    CohortReleased {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The cohort, as a number into the plan's list.
+        cohort: u32,
+        /// When.
+        at: Time,
+    },
+    /// An operator halted everything, also what is to come.
+    HaltedAll {
+        /// One line.
+        why: String,
+        /// When.
+        at: Time,
+    },
+    /// Operators lifted the halt of a rollout, or of everything.
+    Lifted {
+        /// A [`protocol::lift::Lift`], as signed.
+        envelope: Envelope,
+    },
     /// Someone says that the release does harm on a node, whatever the node itself says.
     Problem {
         /// The rollout.
@@ -209,11 +230,11 @@ pub enum RolloutState {
     Running,
     /// An operator paused it.
     Paused,
-    /// It waits until an emergency is through, and goes on by itself.
+    /// Set aside by an emergency or by a halt of everything; it goes on by itself.
     Preempted,
     /// A gate failed; it stays so until an operator resumes, halts or recalls it.
     Held,
-    /// Stopped for good.
+    /// Stopped; an operator's halt is lifted under the `plans` threshold.
     Aborted,
     /// Being taken back.
     Recalling,

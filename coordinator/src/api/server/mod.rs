@@ -100,6 +100,15 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
             "/v1/topology",
             get(fleet::topology).put(fleet::set_topology),
         )
+        .route(
+            "/v1/halt",
+            get(rollouts::everything_halted).post(rollouts::halt_all),
+        )
+        .route("/v1/lift", post(rollouts::lift))
+        .route(
+            "/v1/rollouts/{id}/release-cohort",
+            post(rollouts::release_cohort),
+        )
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
         .route("/v1/sites", get(fleet::sites))
@@ -117,7 +126,10 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         .route("/v1/rollouts/{id}/start", post(rollouts::start))
         .route("/v1/rollouts/{id}/pause", post(rollouts::pause))
         .route("/v1/rollouts/{id}/resume", post(rollouts::resume))
-        .route("/v1/rollouts/{id}/halt", post(rollouts::halt))
+        .route(
+            "/v1/rollouts/{id}/halt",
+            get(rollouts::halt_in_force).post(rollouts::halt),
+        )
         .route("/v1/rollouts/{id}/problems", post(rollouts::problem))
         .route(
             "/v1/rollouts/{id}/recall",

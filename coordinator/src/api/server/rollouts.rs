@@ -4,14 +4,15 @@ use axum::extract::{Path, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, Command, CommandError};
 use protocol::envelope::Envelope;
-use protocol::plan::Proposal;
+use protocol::plan::{Cohort, Proposal};
 use protocol::trust::Statement as _;
 use protocol::{Hash, RolloutId};
 
 use super::failure::{Answer, Failure, Json};
 use super::{Shared, fleet};
 use crate::api::messages::{
-    Forecast, ProblemReport, Progress, Question, Reason, RolloutDetail, RolloutView, WhatIf,
+    Forecast, HaltInForce, ProblemReport, Progress, Question, Reason, RolloutDetail, RolloutView,
+    WhatIf,
 };
 use crate::keys::random_32;
 use crate::serve;
@@ -160,4 +161,32 @@ pub(super) async fn recall(
     Ok(Json(
         serve::recall(&house.desk, id_of(&id)?, envelope).await?,
     ))
+}
+
+pub(super) async fn halt_all(State(house): Shared, Json(why): Json<Reason>) -> Answer<()> {
+    fleet::command(&house, Command::HaltAll(fleet::short(why)?)).await
+}
+
+pub(super) async fn everything_halted(State(house): Shared) -> Answer<HaltInForce> {
+    Ok(Json(serve::halt_in_force(&house.desk, None).await?))
+}
+
+pub(super) async fn halt_in_force(
+    State(house): Shared,
+    Path(id): Path<String>,
+) -> Answer<HaltInForce> {
+    let id = Some(id_of(&id)?);
+    Ok(Json(serve::halt_in_force(&house.desk, id).await?))
+}
+
+pub(super) async fn lift(State(house): Shared, Json(envelope): Json<Envelope>) -> Answer<Progress> {
+    Ok(Json(serve::lift(&house.desk, envelope).await?))
+}
+
+pub(super) async fn release_cohort(
+    State(house): Shared,
+    Path(id): Path<String>,
+    Json(cohort): Json<Cohort>,
+) -> Answer<()> {
+    fleet::command(&house, Command::ReleaseCohort(id_of(&id)?, cohort)).await
 }

@@ -25,8 +25,12 @@ pub enum Rollout {
     Pause(RolloutReason),
     /// Go on after a pause or a failed gate
     Resume(RolloutNamed),
-    /// Stop for good; what is installed stays
-    Halt(RolloutReason),
+    /// Stop a rollout or everything until operators lift it together; what is installed stays
+    Halt(RolloutHalt),
+    /// Lift an operator's halt; needs the plans threshold
+    Lift(RolloutLift),
+    /// Let a held cohort go on, once somebody has looked at it
+    ReleaseCohort(RolloutCohort),
     /// Take the release back where it was installed; needs the plans threshold beside the proposer
     Recall(RolloutRecall),
     /// Report that the release does harm on a node; it counts as the node's failure
@@ -72,6 +76,59 @@ pub struct RolloutReason {
     /// Why, for those who read the ledger
     #[arg(long, default_value = "asked for by an operator")]
     pub reason: String,
+}
+
+/// `tidegate rollout halt`
+#[derive(Args, Debug)]
+pub struct RolloutHalt {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// What.
+    #[command(flatten)]
+    pub what: Halted,
+    /// Why, for those who read the ledger
+    #[arg(long, default_value = "asked for by an operator")]
+    pub reason: String,
+}
+
+/// One rollout, or everything.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Halted {
+    /// The rollout
+    pub rollout: Option<RolloutId>,
+    /// Everything, also what is started later
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `tidegate rollout lift`
+#[derive(Args, Debug)]
+pub struct RolloutLift {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// What.
+    #[command(flatten)]
+    pub what: Halted,
+    /// With what.
+    #[command(flatten)]
+    pub key: Key,
+    /// Why (the first to ask says it; later signers sign the same words)
+    #[arg(long, default_value = "asked for by an operator")]
+    pub reason: String,
+}
+
+/// `tidegate rollout release-cohort`
+#[derive(Args, Debug)]
+pub struct RolloutCohort {
+    /// Which.
+    #[command(flatten)]
+    pub named: RolloutNamed,
+    /// The cohort, as the plan declares it
+    #[arg(value_parser = units::label, value_name = "KEY=VALUE")]
+    pub cohort: (String, String),
 }
 
 /// `tidegate rollout problem`
@@ -173,6 +230,9 @@ pub struct RolloutShape {
     /// Gate: the ratio must hold for so long [default: the preset's]
     #[arg(long, value_parser = units::span)]
     pub soak: Option<Span>,
+    /// Failures, in percent of the outcomes, at which the release must be stopped [default: the preset's]
+    #[arg(long, value_parser = units::percent_ppm, value_name = "PERCENT")]
+    pub unacceptable: Option<u32>,
     /// Judge the nodes with this label or attribute for themselves, and hold them alone if only they fail
     #[arg(long = "cohort", value_parser = units::label, value_name = "KEY=VALUE")]
     pub cohorts: Vec<(String, String)>,

@@ -2,6 +2,7 @@
 
 mod enrolling;
 mod forecasting;
+mod lifting;
 mod mistakes;
 mod reporting;
 mod rolling;

@@ -205,7 +205,11 @@ async fn an_upload_must_be_as_long_as_its_name_says() {
     town.close().await;
 }
 
-async fn approve(town: &Town, rollout: &RolloutId, by: &[&str]) -> Result<Progress, ApiError> {
+pub(super) async fn approve(
+    town: &Town,
+    rollout: &RolloutId,
+    by: &[&str],
+) -> Result<Progress, ApiError> {
     let mut plan = town.client.rollout(rollout).await.unwrap().plan;
     by.iter().for_each(|name| plan.sign(&town.key(name)));
     town.client.approve(rollout, &plan).await
