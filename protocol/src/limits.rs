@@ -387,6 +387,12 @@ pub const TEXT_MAX_BYTES: usize = 1024;
 pub const RECALLS_WAITING_MAX: usize = 8;
 /// Different lifts of one halt that wait for signatures; the oldest falls out.
 pub const LIFTS_WAITING_MAX: usize = 8;
+/// Points of one curve of a review; of more, every so many-th and the last are kept.
+pub const REVIEW_POINTS_MAX: usize = 200;
+/// Groups of failures in a review; the rest are counted together.
+pub const REVIEW_FAILURES_MAX: usize = 50;
+/// Nodes that a group of failures names.
+pub const REVIEW_NODES_MAX: usize = 5;
 /// An enrolment token lives at most so long; a longer one is refused.
 pub const TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
 /// Certificates that one token gives one node, so that a repeated enrolment succeeds; one more is refused.

@@ -1,6 +1,7 @@
 //! The main job: publish a real tree, install it everywhere, compare every byte, mode and link.
 
 use coordinator_core::contract::RolloutState;
+use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
 #[test]
@@ -105,6 +106,26 @@ fn a_release_whose_health_check_fails_is_halted_in_its_first_wave_and_rolled_bac
         view.waves[1].opened_at.is_none(),
         "the second wave never opened"
     );
+
+    let review = world.tidegate(&["report", "review", "app-2.0", "--json"]);
+    let review: serde_json::Value = serde_json::from_str(&review).expect("a review");
+    let group = &review["failures"][0];
+    assert_eq!(
+        (&group["count"], &group["exit_code"]),
+        (&2.into(), &3.into())
+    );
+    assert_eq!(group["line"], "the self-test fails");
+    let file = world.path("review.html");
+    world.tidegate(&["report", "review", "app-1.0", "--out", text(&file)]);
+    let page = std::fs::read_to_string(&file).expect("a page");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("<svg "));
+    assert!(page.contains("app@1.0: finished."), "{page}");
+    let review = world.tidegate(&["report", "review", "app-1.0", "--json"]);
+    let review: serde_json::Value = serde_json::from_str(&review).expect("a review");
+    let traffic = |key: &str| review["traffic"][key].as_u64().expect("bytes");
+    assert!(traffic("wan_bytes") < traffic("alone_bytes"), "{review}");
+    let all = review["waves"][0]["completion"].as_array().expect("points");
+    assert_eq!(all.last().expect("a point")[1], 6);
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub mod presets;
 mod register;
 mod reports;
 mod resolve;
+pub mod review;
 mod rollout;
 mod roster;
 mod sequential;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use protocol::status::{NodeStatus, State};
-use protocol::{RolloutId, Seq};
+use protocol::{RolloutId, Seq, Time};
 
 /// The newest status of one node in one rollout.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Register {
     pub seq: Seq,
     pub wave: u32,
     pub state: State,
+    /// Since when, by the node's clock.
+    pub entered_at: Time,
     pub lan_bytes: u64,
     pub wan_bytes: u64,
     pub reason: Box<str>,
@@ -30,6 +32,7 @@ impl Register {
             seq: status.seq,
             wave: status.wave,
             state: status.state,
+            entered_at: status.entered_at,
             lan_bytes: status.lan_bytes,
             wan_bytes: status.wan_bytes,
             reason: status.reason.as_str().into(),

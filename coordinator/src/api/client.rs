@@ -269,6 +269,10 @@ impl Client {
         let path = format!("/v1/rollouts/{id}/problems");
         self.send(Method::POST, &path, Some(problem)).await
     }
+    /// What came of a rollout.
+    pub async fn review(&self, id: &RolloutId) -> Result<Review, ApiError> {
+        self.get(&format!("/v1/rollouts/{id}/review")).await
+    }
     /// Stops everything.
     pub async fn halt_all(&self, reason: &str) -> Result<(), ApiError> {
         let reason = Reason {

@@ -10,6 +10,7 @@ pub use coordinator_core::contract::{
     Counts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
 };
 pub use coordinator_core::forecast::{Forecast, Question};
+pub use coordinator_core::review::Review;
 
 /// An error, as the server tells it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use protocol::{NodeId, SiteId, Span};
 
 use super::units::{self, Rate};
 
+pub mod report;
 pub mod rollout;
 pub mod trust;
 
@@ -45,6 +46,9 @@ pub enum Command {
     Sites(Sites),
     /// Say in one line per rollout what a node waits for
     Why(Why),
+    /// Say what came of a rollout
+    #[command(subcommand)]
+    Report(report::Report),
     /// Show and change the fleet's keys
     #[command(subcommand)]
     Root(trust::Root),

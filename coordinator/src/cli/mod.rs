@@ -2,7 +2,8 @@
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
 //! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
-//! proposes, approves and steers, [`root`] changes the fleet's keys, [`audit`] checks and proves the ledger, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`demo`] shows it all.
+//! proposes, approves and steers, [`root`] changes the fleet's keys, [`audit`] checks and proves the ledger, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`report`] says
+//! what came of a rollout, [`demo`] shows it all.
 
 pub mod args;
 pub mod audit;
@@ -11,6 +12,7 @@ pub mod fleet;
 mod lift;
 pub mod output;
 pub mod release;
+pub mod report;
 pub mod rollout;
 pub mod root;
 pub mod setup;
@@ -56,6 +58,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Nodes(command) => fleet::nodes(command).await?,
         Command::Sites(command) => fleet::sites(command).await?,
         Command::Why(options) => fleet::why(options).await?,
+        Command::Report(command) => report::run(command).await?,
         Command::Root(command) => root::run(command).await?,
         Command::Audit(command) => audit::run(command).await?,
         Command::InternalNode(options) => setup::internal_node(options).await?,

@@ -105,6 +105,7 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
             get(rollouts::everything_halted).post(rollouts::halt_all),
         )
         .route("/v1/lift", post(rollouts::lift))
+        .route("/v1/rollouts/{id}/review", get(rollouts::review))
         .route(
             "/v1/rollouts/{id}/release-cohort",
             post(rollouts::release_cohort),

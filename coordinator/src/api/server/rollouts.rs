@@ -11,8 +11,8 @@ use protocol::{Hash, RolloutId};
 use super::failure::{Answer, Failure, Json};
 use super::{Shared, fleet};
 use crate::api::messages::{
-    Forecast, HaltInForce, ProblemReport, Progress, Question, Reason, RolloutDetail, RolloutView,
-    WhatIf,
+    Forecast, HaltInForce, ProblemReport, Progress, Question, Reason, Review, RolloutDetail,
+    RolloutView, WhatIf,
 };
 use crate::keys::random_32;
 use crate::serve;
@@ -94,6 +94,13 @@ pub(super) async fn forecast(
         .view(move |i| i.conductor.forecast(&id, &question))
         .await?;
     Ok(Json(answer?))
+}
+
+pub(super) async fn review(State(house): Shared, Path(id): Path<String>) -> Answer<Review> {
+    let id = id_of(&id)?;
+    let asked = id.clone();
+    let review = house.desk.view(move |i| i.conductor.review(&asked)).await?;
+    Ok(Json(review.ok_or(CommandError::NoRollout(id))?))
 }
 
 pub(super) async fn approve(
