@@ -9,20 +9,29 @@
 //!
 //! It gets one line of JSON on standard input, `{"version":1,"public":…,"payload_type":…,"message":…}`,
 //! where `message` is the base64 of the very bytes to be signed (DSSE's pre-authentication encoding), and
-//! prints the base64 of the ed25519 signature, 64 bytes. What it prints is verified before it is used.
+//! prints the base64 of the ed25519 signature, 64 bytes. What it prints is verified before it is used. It
+//! has a minute, or the `patience_s` seconds of the file, up to ten minutes (somebody may have to touch a
+//! token); then it is ended.
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use ed25519_dalek::SigningKey;
 use protocol::PublicKey;
 use protocol::envelope::{Envelope, KeySignature, pre_authentication_encoding, verify};
-use protocol::limits::{KEY_FILE_MAX_BYTES, SIGNER_REPLY_MAX_BYTES};
+use protocol::limits::{
+    KEY_FILE_MAX_BYTES, SIGNER_PATIENCE, SIGNER_PATIENCE_MAX, SIGNER_REPLY_MAX_BYTES,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::keys;
+
+/// A command whose output has ended is looked at this often until it has ended, too.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Signs envelopes under one key, wherever that key lies.
 pub enum Signer {
@@ -42,6 +51,9 @@ pub struct SignerFile {
     pub public: PublicKey,
     /// Program and arguments; no shell.
     pub command: Vec<String>,
+    /// Seconds that it may take [default: [`SIGNER_PATIENCE`]].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_s: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +82,16 @@ pub enum SignError {
         program: String,
         /// Why.
         why: String,
+    },
+    /// It did not end in time.
+    #[error(
+        "signer {program} gave no signature within {seconds} s and was ended; if it needs longer, say so in its `patience_s`"
+    )]
+    Slow {
+        /// The program.
+        program: String,
+        /// Seconds that it had.
+        seconds: u64,
     },
     /// What it printed is no signature of its key over the message.
     #[error("signer {program} gave no valid signature of key {}; look at its `public`", .public.short())]
@@ -108,10 +130,16 @@ impl Signer {
                 spec_version: 1,
                 ref command,
                 ..
-            } if !command.is_empty() => Ok(Signer::Command(signer)),
+            } if command.is_empty() => Err(refuse("its command is empty".into())),
             SignerFile {
                 spec_version: 1, ..
-            } => Err(refuse("its command is empty".into())),
+            } if signer.patience() > SIGNER_PATIENCE_MAX.as_duration() => Err(refuse(format!(
+                "its patience_s is over {}",
+                SIGNER_PATIENCE_MAX.as_duration().as_secs()
+            ))),
+            SignerFile {
+                spec_version: 1, ..
+            } => Ok(Signer::Command(signer)),
             other => {
                 let version = other.spec_version;
                 Err(refuse(format!(
@@ -150,6 +178,11 @@ impl Signer {
 }
 
 impl SignerFile {
+    fn patience(&self) -> Duration {
+        let said = self.patience_s.map(|s| Duration::from_secs(s.into()));
+        said.unwrap_or(SIGNER_PATIENCE.as_duration())
+    }
+
     fn ask(&self, envelope: &Envelope) -> Result<Vec<u8>, SignError> {
         let program = self.command.first().cloned().unwrap_or_default();
         let failed = |why: String| SignError::Failed {
@@ -172,24 +205,58 @@ impl SignerFile {
             .spawn()
             .map_err(|e| failed(e.to_string()))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        // Written beside, so that a command that does not read blocks nobody; whether it read all shows
-        // in its signature.
-        let writer = std::thread::spawn(move || stdin.map(|mut to| to.write_all(&line)));
-        let mut reply = String::new();
-        let read = stdout.map(|from| from.take(SIGNER_REPLY_MAX_BYTES).read_to_string(&mut reply));
-        let status = child.wait().map_err(|e| failed(e.to_string()))?;
-        drop(writer.join());
+        // Written and read beside, so that a command that neither reads nor ends blocks nobody; whether it
+        // read all shows in its signature.
+        std::thread::spawn(move || stdin.map(|mut to| to.write_all(&line)));
+        let (done, reply) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut reply = String::new();
+            let from = stdout.map(|from| from.take(SIGNER_REPLY_MAX_BYTES));
+            let read = from.map(|mut from| from.read_to_string(&mut reply));
+            // Whoever asked may have given up.
+            let _ = done.send(matches!(read, Some(Ok(_))).then_some(reply));
+        });
+        let deadline = Instant::now() + self.patience();
+        let slow = || SignError::Slow {
+            program: program.clone(),
+            seconds: self.patience().as_secs(),
+        };
+        let Ok(reply) = reply.recv_timeout(self.patience()) else {
+            end(&mut child);
+            return Err(slow());
+        };
+        let status = ended(&mut child, deadline).map_err(|e| failed(e.to_string()))?;
+        let status = status.ok_or_else(slow)?;
         if !status.success() {
             return Err(failed(format!("it ended with {status}")));
         }
-        let sig = BASE64.decode(reply.trim().as_bytes()).ok();
-        let sig = sig.filter(|_| matches!(read, Some(Ok(_))));
+        let sig = reply.and_then(|reply| BASE64.decode(reply.trim().as_bytes()).ok());
         let holds = |sig: &Vec<u8>| verify(self.public, &message, sig);
         sig.filter(holds).ok_or(SignError::Signature {
             program,
             public: self.public,
         })
     }
+}
+
+/// How a command ended; `None` if it had to be ended.
+fn ended(child: &mut Child, deadline: Instant) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            end(child);
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn end(child: &mut Child) {
+    // One that ended by itself meanwhile is no failure.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[cfg(test)]
@@ -205,6 +272,7 @@ mod tests {
             spec_version: 1,
             public,
             command,
+            patience_s: None,
         };
         std::fs::write(&path, serde_json::to_vec(&file).unwrap()).unwrap();
         Signer::from_file(&path).unwrap()
@@ -258,8 +326,38 @@ mod tests {
             spec_version: 1,
             public,
             command: vec!["/no/such/program".into()],
+            patience_s: None,
         };
         let error = Signer::Command(missing).sign(&mut unsigned()).unwrap_err();
         assert!(error.to_string().contains("/no/such/program"), "{error}");
+    }
+    /// A signer that hung used to hang whoever had asked it, for ever.
+    #[test]
+    fn a_command_that_hangs_is_ended() {
+        let public = keys::public(&key("hsm", 1));
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let note = format!("echo $$ > {}", pid.display());
+        // It says nothing; it says nothing more and does not end.
+        for rest in ["exec sleep 1000", "exec >&-; exec sleep 1000"] {
+            let Signer::Command(mut file) = signer(public, &format!("{note}; {rest}")) else {
+                unreachable!("it is a command");
+            };
+            file.patience_s = Some(1);
+            let mut envelope = unsigned();
+            let error = Signer::Command(file).sign(&mut envelope).unwrap_err();
+            assert!(matches!(error, SignError::Slow { .. }), "{error}");
+            assert!(envelope.signatures.is_empty());
+            let pid = std::fs::read_to_string(&pid).unwrap();
+            let alive = Path::new("/proc").join(pid.trim());
+            assert!(!alive.exists(), "{rest}: it was ended and waited for");
+        }
+        // Nobody may ask for more patience than there is.
+        let path = dir.path().join("hsm.signer");
+        let said =
+            format!(r#"{{"spec_version":1,"public":"{public}","command":["x"],"patience_s":601}}"#);
+        std::fs::write(&path, said).unwrap();
+        let error = Signer::from_file(&path).err().unwrap().to_string();
+        assert!(error.contains("patience_s is over 600"), "{error}");
     }
 }

@@ -59,10 +59,18 @@ pub const TERSE_GROWTH_MAX: usize = 8;
 pub const SIGNATURES_MAX: usize = 32;
 /// Keys in one role.
 pub const ROLE_KEYS_MAX: usize = 32;
+/// Delegations in one root.
+pub const DELEGATIONS_MAX: usize = 32;
+/// Products, or beginnings of their names, in one delegation.
+pub const DELEGATION_PRODUCTS_MAX: usize = 64;
 /// Root versions that are walked in one update.
 pub const ROOT_WALK_MAX: usize = 1024;
 /// What a signer's command may print: a signature of 64 bytes, in base64.
 pub const SIGNER_REPLY_MAX_BYTES: u64 = 256;
+/// A signer's command has so long, unless its file says otherwise ...
+pub const SIGNER_PATIENCE: Span = Span::from_secs(60);
+/// ... up to this.
+pub const SIGNER_PATIENCE_MAX: Span = Span::from_secs(600);
 /// A proof that an entry stands in the ledger.
 pub const AUDIT_PROOF_MAX_BYTES: usize = 2048;
 /// Sites in a topology.
