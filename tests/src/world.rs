@@ -41,7 +41,6 @@ pub struct World {
     runtime: tokio::runtime::Runtime,
     client: Client,
     coordinator: Option<Child>,
-    counter: std::cell::Cell<u64>,
     /// The nodes, site by site.
     pub nodes: Vec<NodeProcess>,
 }
@@ -102,7 +101,6 @@ impl World {
             runtime,
             client,
             coordinator: None,
-            counter: std::cell::Cell::new(0),
             nodes: Vec::new(),
         };
         world.start_coordinator();
@@ -167,28 +165,35 @@ impl World {
     /// # Panics
     /// When it cannot be enrolled.
     pub fn enroll(&self, site: &str, address: &str, dir: &Path) -> NodeId {
+        self.enroll_with(site, address, dir, &[])
+    }
+
+    /// The same with `more` said about it.
+    ///
+    /// # Panics
+    /// When it cannot be enrolled.
+    pub fn enroll_with(&self, site: &str, address: &str, dir: &Path, more: &[&str]) -> NodeId {
         let made: serde_json::Value =
             serde_json::from_str(&self.tidegate(&["token", "--json", "--site", site]))
                 .expect("JSON");
         let field = |name: &str| made[name].as_str().expect("text").to_owned();
         let (coordinator, token, root) =
             (field("coordinator"), field("token"), field("root_digest"));
-        success(
-            "tidegate-node",
-            &[
-                "enroll",
-                "--coordinator",
-                &coordinator,
-                "--token",
-                &token,
-                "--root-digest",
-                &root,
-                "--listen",
-                address,
-                "--dir",
-                text(dir),
-            ],
-        );
+        let mut enroll = vec![
+            "enroll",
+            "--coordinator",
+            &coordinator,
+            "--token",
+            &token,
+            "--root-digest",
+            &root,
+            "--listen",
+            address,
+            "--dir",
+            text(dir),
+        ];
+        enroll.extend(more);
+        success("tidegate-node", &enroll);
         node::config::NodeConfig::load(dir)
             .expect("an enrolled node")
             .node
@@ -213,6 +218,17 @@ impl World {
     /// When it did not run.
     pub fn kill_coordinator(&mut self) {
         kill(self.coordinator.take().expect("the coordinator runs"));
+    }
+
+    /// Ends the coordinator, and its origin with it, as a shutdown of its machine does.
+    ///
+    /// # Panics
+    /// When it did not run.
+    pub fn stop_coordinator(&mut self) {
+        let mut process = self.coordinator.take().expect("the coordinator runs");
+        let pid = rustix::process::Pid::from_child(&process);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = process.wait();
     }
 
     /// Starts a node.
@@ -340,21 +356,9 @@ impl World {
                 &self.key("releases"),
                 "--root",
                 text(&root),
-                "--counter",
-                &self.next_counter().to_string(),
             ],
         );
         self.tidegate(&["release", "publish", text(&out)]);
-    }
-
-    /// A release counter above those before it, also of releases that are built in the same second.
-    fn next_counter(&self) -> u64 {
-        let now = std::time::UNIX_EPOCH
-            .elapsed()
-            .unwrap_or_default()
-            .as_secs();
-        self.counter.set(now.max(self.counter.get() + 1));
-        self.counter.get()
     }
 
     /// Proposes (op1), approves (op2, op3) and starts a rollout of `app@version` in these waves.
@@ -507,10 +511,8 @@ impl Drop for World {
         if self.coordinator.is_none() && !std::thread::panicking() {
             self.start_coordinator();
         }
-        if let Some(mut coordinator) = self.coordinator.take() {
-            let pid = rustix::process::Pid::from_child(&coordinator);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let _ = coordinator.wait();
+        if self.coordinator.is_some() {
+            self.stop_coordinator();
         }
     }
 }

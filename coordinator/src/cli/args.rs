@@ -264,7 +264,7 @@ pub struct ReleaseSign {
     /// root.json of the fleet (its digest is the fleet's id)
     #[arg(long, env = "TIDEGATE_ROOT")]
     pub root: PathBuf,
-    /// The release's counter; must rise with every release of the product [default: seconds since 1970]
+    /// The release's counter; must rise with every release of the product [default: milliseconds since 1970]
     #[arg(long)]
     pub counter: Option<u64>,
     /// No new install starts after so long

@@ -290,7 +290,7 @@ fn fresh_manifest(
         fleet,
         product: draft.product,
         version: draft.version,
-        release_counter: counter.unwrap_or(now.as_millis() / 1000),
+        release_counter: counter.unwrap_or(now.as_millis()),
         vendor_severity: draft.vendor_severity,
         artifacts: vec![draft.artifact],
         install: draft.install,
