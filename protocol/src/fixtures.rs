@@ -115,6 +115,7 @@ impl Fleet {
             expires: EXPIRES,
             roles: role_keys,
             issuing_cas: Vec::new(),
+            delegations: Vec::new(),
         };
         let mut envelope = root.to_envelope();
         keys.iter()

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod blob;
 pub mod carrier;
 pub mod constraints;
+pub mod delegations;
 pub mod enroll;
 pub mod envelope;
 pub mod feed;

@@ -173,6 +173,9 @@ impl Statement for ReleaseManifest {
     fn fleet(&self) -> FleetId {
         self.fleet
     }
+    fn delegable(&self) -> Option<&SiteId> {
+        Some(&self.product)
+    }
     fn check(&self) -> Result<(), String> {
         if self.artifacts.is_empty() || self.artifacts.len() > ARTIFACTS_MAX {
             return Err("a release has 1 to 64 artifacts".into());

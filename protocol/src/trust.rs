@@ -8,8 +8,9 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::delegations::{self, Delegation};
 use crate::envelope::{Envelope, EnvelopeError};
-use crate::ids::{FleetId, Hash, PublicKey};
+use crate::ids::{FleetId, Hash, PublicKey, SiteId};
 use crate::limits::ROLE_KEYS_MAX;
 use crate::time::Time;
 
@@ -57,6 +58,9 @@ pub struct Root {
     pub roles: Vec<RoleKeys>,
     /// DER of the certificates that may issue node certificates, hex.
     pub issuing_cas: Vec<String>,
+    /// Who else signs releases of some products.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delegations: Vec<Delegation>,
 }
 
 /// Something that is signed under a role.
@@ -79,6 +83,10 @@ pub trait Statement: Serialize + DeserializeOwned {
     /// Who must have signed with a key of the role whatever the threshold says. Somebody who is named
     /// but did not sign would lend a place among those that count to whoever named him.
     fn signs_too(&self) -> Option<PublicKey> {
+        None
+    }
+    /// The product that it is about, if the keys of a delegation may sign it in the place of the role.
+    fn delegable(&self) -> Option<&SiteId> {
         None
     }
     /// Rules inside the statement, checked after its signatures.
@@ -125,6 +133,9 @@ pub enum TrustError {
         /// Keys that must.
         needed: u32,
     },
+    /// Signed by a delegation that reaches not so far, or a root whose delegations are no tree.
+    #[error("delegation: {0}")]
+    Delegation(String),
     /// The one who asks for it must sign it with a key of the role.
     #[error("signature: key {0} asks for it but did not sign it with a key of its role")]
     Proposer(PublicKey),
@@ -166,6 +177,7 @@ impl TrustError {
             TrustError::Threshold { .. } => "threshold",
             TrustError::SpecVersion(_) => "spec_version",
             TrustError::Fleet(_) => "scope",
+            TrustError::Delegation(_) => "delegation",
             TrustError::RootDigest { .. } => "root_digest",
             TrustError::RootGap { .. } => "root_gap",
         }
@@ -237,8 +249,9 @@ impl Root {
     /// end of all numbers would else stop the honest for ever (TUF's recovery from fast-forward attacks).
     pub fn retires(&self, next: &Root, role: Role) -> bool {
         let kept = next.role(role).map_or(&[][..], |keys| &keys.keys);
-        self.role(role)
-            .is_some_and(|keys| keys.keys.iter().any(|key| !kept.contains(key)))
+        let own = self.role(role).map_or(&[][..], |keys| &keys.keys);
+        own.iter().any(|key| !kept.contains(key))
+            || role == Role::Releases && delegations::retired(&self.delegations, &next.delegations)
     }
 
     /// An unsigned envelope around this root.
@@ -288,6 +301,7 @@ impl Root {
                 )));
             }
         }
+        delegations::check(&root.delegations).map_err(TrustError::Delegation)?;
         Ok(root)
     }
 }
@@ -360,7 +374,15 @@ impl Trust {
     /// Why it is not believed.
     pub fn verify<T: Statement>(&self, envelope: &Envelope) -> Result<Verified<T>, TrustError> {
         let value = self.read::<T>(envelope)?;
-        count_signers(envelope, &self.root, T::ROLE, &value.excluded())?;
+        let signed = count_signers(envelope, &self.root, T::ROLE, &value.excluded());
+        match (signed, value.delegable()) {
+            (Err(refusal), Some(product)) => {
+                let signers = envelope.valid_signers();
+                delegations::signed(&self.root.delegations, product, &signers)
+                    .map_err(|why| why.map_or(refusal, TrustError::Delegation))?;
+            }
+            (signed, _) => signed?,
+        }
         let in_role = |key| {
             let role = self.root.role(T::ROLE);
             role.is_some_and(|role| role.keys.contains(key))

@@ -95,6 +95,7 @@ impl Fleet {
             expires: EXPIRES,
             roles: role_keys,
             issuing_cas: Vec::new(),
+            delegations: Vec::new(),
         };
         let payload = serde_json::to_vec(&root)?;
         let mut envelope = Envelope::unsigned(Root::PAYLOAD_TYPE, payload);

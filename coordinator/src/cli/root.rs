@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use data_encoding::HEXLOWER;
 use node::config::write_durably;
 use node::net::identity::save_key;
+use protocol::delegations::{self, Delegation};
 use protocol::envelope::Envelope;
 use protocol::trust::{Role, Root, Trust};
 use protocol::{FleetId, PublicKey};
@@ -121,6 +122,9 @@ fn show(path: &Path, json: bool) -> anyhow::Result<()> {
             keys.join(" ")
         ))?;
     }
+    for one in &newest.delegations {
+        output::line(&format!("delegation   {}", described(one)))?;
+    }
     output::line(&format!("issuing CAs  {}", newest.issuing_cas.len()))?;
     if days < WARN_DAYS {
         output::line("next         tidegate root rotate: an expired root stops new installs")?;
@@ -186,6 +190,8 @@ fn rotate(ask: &RootRotate) -> anyhow::Result<()> {
     for (role, count) in &ask.threshold {
         role_of(&mut root, *role)?.threshold = *count;
     }
+    delegate(ask, &mut root.delegations)?;
+    delegations::check(&root.delegations).map_err(|why| anyhow::anyhow!("delegation {why}"))?;
     for file in &ask.issuing_ca {
         let der = std::fs::read(file).with_context(|| file.display().to_string())?;
         root.issuing_cas.push(HEXLOWER.encode(&der));
@@ -213,6 +219,62 @@ fn rotate(ask: &RootRotate) -> anyhow::Result<()> {
         ask.out.display(),
         who_must(trust.root(), &root)
     ))
+}
+
+/// Makes, changes and takes away delegations as asked for.
+fn delegate(ask: &RootRotate, all: &mut Vec<Delegation>) -> anyhow::Result<()> {
+    for name in &ask.undelegate {
+        let before = all.len();
+        all.retain(|one| one.name != *name);
+        if all.len() == before {
+            bail!("there is no delegation {name:?}");
+        }
+    }
+    for (name, products) in &ask.delegate {
+        let products = products.split(',').map(str::to_owned).collect();
+        match all.iter_mut().find(|one| one.name == *name) {
+            Some(one) => one.products = products,
+            None => all.push(Delegation {
+                name: name.clone(),
+                under: None,
+                products,
+                keys: Vec::new(),
+                threshold: 1,
+            }),
+        }
+    }
+    for (name, file) in &ask.delegate_key {
+        let key = keys::load_public(Path::new(file))?;
+        named(all, name)?.keys.push(key);
+    }
+    for (name, count) in &ask.delegate_threshold {
+        named(all, name)?.threshold = count
+            .parse()
+            .with_context(|| format!("{count:?} is no number of keys"))?;
+    }
+    for (name, other) in &ask.under {
+        named(all, name)?.under = Some(other.clone());
+    }
+    Ok(())
+}
+
+fn named<'a>(all: &'a mut [Delegation], name: &str) -> anyhow::Result<&'a mut Delegation> {
+    let found = all.iter_mut().find(|one| one.name == name);
+    found.with_context(|| format!("there is no delegation {name:?}; make it with --delegate"))
+}
+
+/// A delegation in one line.
+fn described(one: &Delegation) -> String {
+    let keys: Vec<String> = one.keys.iter().map(PublicKey::short).collect();
+    let under = one.under.as_deref().map(|other| format!(" under {other}"));
+    format!(
+        "{} signs {}{}: {} of {}",
+        one.name,
+        one.products.join(","),
+        under.unwrap_or_default(),
+        one.threshold,
+        keys.join(" ")
+    )
 }
 
 fn sign(request: &Path, key: &Path, root_file: &Path, out: Option<PathBuf>) -> anyhow::Result<()> {
@@ -355,6 +417,13 @@ fn differences(before: &Root, after: &Root) -> anyhow::Result<()> {
                 next.threshold
             ))?;
         }
+    }
+    let (old, new) = (&before.delegations, &after.delegations);
+    for one in new.iter().filter(|one| !old.contains(one)) {
+        output::line(&format!("+ delegation   {}", described(one)))?;
+    }
+    for one in old.iter().filter(|one| !new.contains(one)) {
+        output::line(&format!("- delegation   {}", described(one)))?;
     }
     let cas = after
         .issuing_cas

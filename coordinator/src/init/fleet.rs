@@ -78,6 +78,7 @@ pub(super) fn make(
             role(Role::Coordinator, std::slice::from_ref(&online), 1),
         ],
         issuing_cas: vec![HEXLOWER.encode(ca.certificate())],
+        delegations: Vec::new(),
     };
     let mut envelope = root.to_envelope();
     root_keys.iter().for_each(|key| envelope.sign(key));

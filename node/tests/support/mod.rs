@@ -45,6 +45,7 @@ impl TestFleet {
             version: 2,
             fleet: Some(fleet.id()),
             issuing_cas: vec![data_encoding::HEXLOWER.encode(ca.certificate())],
+            delegations: Vec::new(),
             ..(**first).clone()
         };
         let mut envelope = second.to_envelope();

@@ -83,12 +83,35 @@ pub struct RootRotate {
     /// How many keys of a role must sign
     #[arg(long, value_parser = role_and::<u32>, value_name = "ROLE=COUNT")]
     pub threshold: Vec<(Role, u32)>,
+    /// Let the keys of a delegation sign releases of some products; `*` ends a name that goes on
+    #[arg(long, value_parser = name_and, value_name = "NAME=PRODUCT,…")]
+    pub delegate: Vec<(String, String)>,
+    /// Give a delegation a key: a .pub file
+    #[arg(long, value_parser = name_and, value_name = "NAME=FILE")]
+    pub delegate_key: Vec<(String, String)>,
+    /// How many keys of a delegation must sign [default: 1]
+    #[arg(long, value_parser = name_and, value_name = "NAME=COUNT")]
+    pub delegate_threshold: Vec<(String, String)>,
+    /// Put a delegation below another one: it reaches no further than that
+    #[arg(long, value_parser = name_and, value_name = "NAME=OTHER")]
+    pub under: Vec<(String, String)>,
+    /// Take a delegation away
+    #[arg(long, value_name = "NAME")]
+    pub undelegate: Vec<String>,
     /// Honour node certificates of this CA too (DER)
     #[arg(long, value_name = "FILE")]
     pub issuing_ca: Vec<PathBuf>,
     /// The new root expires after this
     #[arg(long, default_value = "365d", value_parser = units::span)]
     pub valid: Span,
+}
+
+/// `NAME=VALUE`.
+fn name_and(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `ROLE=VALUE`.
