@@ -1,11 +1,12 @@
 //! Whole-system tests: real processes of `tidegate` and `tidegate-node` on loopback.
 //!
 //! [`World`] raises a fleet in a temporary directory and ends what it started, by process id.
-//! [`programs`] finds the executables, [`trees`] makes and compares what is installed, [`lab`] runs a
-//! fleet over links with real rates.
+//! [`programs`] finds the executables, [`trees`] makes and compares what is installed, [`relay`] listens
+//! on the line, [`lab`] runs a fleet over links with real rates.
 
 pub mod lab;
 pub mod programs;
+pub mod relay;
 pub mod trees;
 pub mod world;
 

@@ -10,6 +10,8 @@ extern crate protocol as tidegate_protocol;
 mod bench;
 mod content;
 mod decoders;
+mod delegations;
+mod eavesdropper;
 mod ledger;
 mod mutations;
 mod online_key;
@@ -20,5 +22,6 @@ mod roots;
 #[allow(dead_code, reason = "its own tests use the rest")]
 #[path = "../../../protocol/tests/support/samples.rs"]
 mod samples;
+mod sluggard;
 mod statements;
 mod statuses;

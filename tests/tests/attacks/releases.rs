@@ -1,7 +1,11 @@
 //! Rows about releases at real nodes: what is old, stale, for another machine, or cut off in the middle.
 
+use std::path::PathBuf;
+
 use coordinator_core::contract::RolloutState;
-use protocol::RolloutId;
+use protocol::envelope::Envelope;
+use protocol::manifest::ReleaseManifest;
+use protocol::{BlobRef, RolloutId};
 use tidegate_tests::programs::success;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
@@ -193,4 +197,78 @@ fn attack_33_kill_at_any_step() {
         w.rollout(&id)
             .is_some_and(|v| v.state == RolloutState::Finished && v.counts.applied == 2)
     });
+}
+
+/// A release is a set of blobs. One that is nowhere to be had keeps all of it out: no half of it is
+/// ever at the place of the whole.
+#[test]
+fn attack_18_one_component_of_a_set_missing() {
+    let mut world = site_of_two();
+    publish(&world, "1.0", 18, &[]);
+    let id = world.roll_out("1.0", &["rest"]);
+    wait_applied(&world, &id, 2);
+    for (version, seed, missing) in [("2.0", 19, "index"), ("3.0", 20, "content")] {
+        publish(&world, version, seed, &[]);
+        let before = world.installed_version(0);
+        let path = world.path(&format!("build-{version}/manifest.json"));
+        let envelope = Envelope::from_json(&std::fs::read(path).expect("signed"));
+        let manifest: ReleaseManifest =
+            serde_json::from_slice(&envelope.expect("an envelope").payload).expect("a release");
+        let artifact = &manifest.artifacts[0];
+        let gone: Vec<BlobRef> = match missing {
+            "index" => vec![artifact.index],
+            _ => {
+                let carriers = artifact.carriers.iter().map(|carrier| carrier.blob);
+                carriers.chain([artifact.pack]).collect()
+            }
+        };
+        // It is lost where everybody would take it from.
+        world.wait_for("the origin has them", |w| {
+            gone.iter().all(|blob| at_origin(w, blob).exists())
+        });
+        world.stop_coordinator();
+        let place = world.path("");
+        let aside = |blob: &BlobRef| place.join(format!("aside-{}", blob.root));
+        for blob in &gone {
+            std::fs::rename(at_origin(&world, blob), aside(blob)).expect("moved");
+        }
+        world.start_coordinator();
+        let id = world.roll_out(version, &["rest"]);
+        let told = |w: &World, state: &[&str]| {
+            let said = serde_json::to_value(w.node_views()).expect("plain data");
+            let said = said.as_array().cloned().unwrap_or_default();
+            said.iter()
+                .filter_map(|node| node["statuses"].as_array())
+                .filter(|statuses| {
+                    statuses.iter().any(|status| {
+                        status["rollout"] == id.as_str()
+                            && state.iter().any(|state| status["state"] == *state)
+                    })
+                })
+                .count()
+        };
+        world.wait_for("both are at it", |w| {
+            told(w, &["Received", "Downloading"]) == 2
+        });
+        for node in 0..2 {
+            assert_eq!(world.installed_version(node), before, "without {missing}");
+            let place = world.nodes[node].dir.join("install/app/versions");
+            assert!(!place.join(version).exists(), "nothing of it: {missing}");
+        }
+        let incoming = node::driver::incoming_directory(&world.home().join("origin"));
+        for blob in &gone {
+            let name = node::driver::incoming_name(*blob);
+            std::fs::rename(aside(blob), incoming.join(name)).expect("brought back");
+        }
+        wait_applied(&world, &id, 2);
+        for node in 0..2 {
+            trees::assert_same(&world.path(version), &world.current(node).join("."));
+        }
+    }
+}
+
+/// Where the origin keeps a blob's bytes.
+fn at_origin(world: &World, blob: &BlobRef) -> PathBuf {
+    let name = format!("{}.data", blob.root);
+    world.home().join("origin/store/blobs").join(name)
 }

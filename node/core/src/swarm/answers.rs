@@ -205,6 +205,13 @@ impl Swarm {
                 } else {
                     Fault::Failed
                 };
+                if fault == Fault::Slow {
+                    let (from, blob) = (flight.from, flight.blob);
+                    desk.act(Action::Note {
+                        event: "slow",
+                        line: format!("{from} gave too little of blob {blob}; asking others"),
+                    });
+                }
                 if source_failed(desk, now, &flight, fault) {
                     self.distrust(now, flight.from);
                 }
