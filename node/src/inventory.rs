@@ -136,7 +136,10 @@ fn drivers(root: &Path) -> BTreeMap<String, String> {
 /// A value of a file of `KEY=value` lines, as os-release(5) has them.
 fn field(text: &str, key: &str) -> Option<String> {
     let values = text.lines().filter_map(|line| line.split_once('='));
-    let value = values.filter(|(k, _)| *k == key).map(|(_, v)| v).last()?;
+    let value = values
+        .filter(|(k, _)| *k == key)
+        .map(|(_, v)| v)
+        .next_back()?;
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 

@@ -237,6 +237,7 @@ impl FakeCoordinator {
                     known,
                 }
             }
+            ControlRequest::Inventory(_) => ControlReply::Done,
             ControlRequest::Push { .. }
             | ControlRequest::Greet { .. }
             | ControlRequest::Report { .. } => {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use node_core::contract::{Event, Record};
+use protocol::inventory::Subject;
 use protocol::plan::RolloutPlan;
 use protocol::positions::position;
 use protocol::zones::Clock;
@@ -162,10 +163,16 @@ impl Watch {
         let wave = wave.map_err(|what| (Rule::Wave, what))?;
         let halted = self.halts.start(slot, &plan.rollout);
         halted.map_err(|what| (Rule::Halt, what))?;
+        // machines here say nothing of themselves but their labels
+        let says = Subject {
+            site: self.site.as_ref(),
+            labels,
+            attributes: &BTreeMap::new(),
+        };
         let who = Starter {
             node: slot,
             position: position(&plan.salt, &plan.release, &self.nodes[slot]),
-            cohorts: (plan.test.as_ref()).map_or(0, |test| test.cohorts_of(labels)),
+            cohorts: (plan.test.as_ref()).map_or(0, |test| test.cohorts_of(&says)),
         };
         let leased = self.leases.start(now, who, plan, &plan.digest(), wave);
         leased.map_err(|what| (Rule::Lease, what))?;

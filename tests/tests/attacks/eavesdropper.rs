@@ -64,7 +64,7 @@ fn attack_27_eavesdropping() {
     });
     // Nodes and operators are told another address; there somebody listens.
     world.stop_coordinator();
-    let dir = Directory::new(&world.home());
+    let dir = Directory::new(world.home());
     let mut settings = dir.settings().expect("settings");
     let ear = "127.0.0.9".parse().expect("an address");
     settings.public = Some(ear);

@@ -169,7 +169,7 @@ fn attack_11_slow_retrieval() {
     world.enroll("site-1", "127.1.0.9", &dir);
     let victim = world.add_node("site-1", "127.1.0.1");
     let roots: Vec<Envelope> = serde_json::from_slice(
-        &std::fs::read(Directory::new(&world.home()).root_file()).expect("there"),
+        &std::fs::read(Directory::new(world.home()).root_file()).expect("there"),
     )
     .expect("roots");
     let config = NodeConfig::load(&dir).expect("enrolled");
