@@ -12,12 +12,17 @@ use support::{Bench, draft, gate};
 use tidegate_coordinator_core::contract::Command;
 use tidegate_coordinator_core::review::Review;
 
-fn started(nodes: u64, priority: Priority) -> (Bench, Verified<RolloutPlan>) {
+fn started(
+    nodes: u64,
+    priority: Priority,
+    deadline: Option<Span>,
+) -> (Bench, Verified<RolloutPlan>) {
     let mut bench = Bench::with_nodes(nodes);
     let release = bench.publish("1", 1);
     let waves = [Count(2), Rest].map(|s| draft("w", s, gate(0, 1, 0)));
     let mut proposal = bench.proposal("r", release.digest(), waves.to_vec());
     proposal.priority = priority;
+    proposal.constraints.deadline = deadline.map(|d| bench.now.wall + d);
     let plan = bench.plan(proposal);
     let plan = bench.approve(&plan);
     bench.done(Command::Start(rollout("r")));
@@ -47,7 +52,7 @@ fn review(bench: &Bench) -> Review {
 
 #[test]
 fn a_review_adds_up_and_says_who_failed_how() {
-    let (mut bench, plan) = started(9, Priority::Emergency);
+    let (mut bench, plan) = started(9, Priority::Emergency, None);
     for n in 0..5 {
         says(&mut bench, &plan, n, State::Succeeded, 0, "");
         bench.wait(60);
@@ -104,20 +109,18 @@ fn a_review_adds_up_and_says_who_failed_how() {
 
 #[test]
 fn whether_it_was_in_time_is_said_with_its_reason() {
-    let (mut bench, plan) = started(3, Priority::Emergency);
+    let (mut bench, plan) = started(3, Priority::Emergency, None);
     let start = review(&bench).started.expect("it started");
     says(&mut bench, &plan, 0, State::Succeeded, 0, "");
     let open = review(&bench).sla;
-    assert_eq!(
-        (open.due, open.met),
-        (Some(start + Span::from_secs(86_400)), None)
-    );
-    assert!(
-        open.why.starts_with("1440 minutes are left; of 3, "),
-        "{}",
-        open.why
-    );
-    bench.wait(90_000);
+    let due = Some(start + Span::from_secs(86_400));
+    assert_eq!((open.due, open.met), (due, None));
+    let why = open.why;
+    assert!(why.starts_with("1440 minutes are left; of 3, "), "{why}");
+
+    let (mut bench, plan) = started(3, Priority::Low, Some(Span::from_secs(60)));
+    says(&mut bench, &plan, 0, State::Succeeded, 0, "");
+    bench.wait(90);
     says(&mut bench, &plan, 1, State::Succeeded, 0, "");
     let missed = review(&bench).sla;
     assert_eq!(
@@ -126,20 +129,20 @@ fn whether_it_was_in_time_is_said_with_its_reason() {
     );
     assert_eq!(missed.why, "of 3, 1 were late, 1 were never reached");
 
-    let (mut bench, plan) = started(3, Priority::High);
+    let (mut bench, plan) = started(3, Priority::High, None);
     (0..3).for_each(|n| says(&mut bench, &plan, n, State::Succeeded, 0, ""));
     let met = review(&bench).sla;
     assert_eq!(
         (met.met, met.why.as_str()),
         (Some(true), "all 3 were in time")
     );
-    let (bench, _) = started(3, Priority::Low);
+    let (bench, _) = started(3, Priority::Low, None);
     assert_eq!(review(&bench).sla.why, "no time was given");
 }
 
 #[test]
 fn a_nodes_clock_does_not_leave_the_picture() {
-    let (mut bench, plan) = started(3, Priority::High);
+    let (mut bench, plan) = started(3, Priority::High, None);
     bench.wait(10);
     says(&mut bench, &plan, 0, State::Succeeded, 1 << 40, "");
     let mut early = bench.status(&plan, 1, State::Succeeded);
@@ -158,7 +161,7 @@ fn a_nodes_clock_does_not_leave_the_picture() {
 
 #[test]
 fn a_review_is_bounded() {
-    let (mut bench, plan) = started(60, Priority::High);
+    let (mut bench, plan) = started(60, Priority::High, None);
     for n in 0..60 {
         let line = if n < 7 {
             "the same".to_owned()
