@@ -383,6 +383,12 @@ pub const INSTALL_ATTEMPTS_MAX: u32 = 3;
 pub const API_BODY_MAX_BYTES: usize = 8 << 20;
 /// Tokens that are open at the same time.
 pub const TOKENS_MAX: usize = 10_000;
+/// Tokens for the API.
+pub const API_TOKENS_MAX: usize = 1_000;
+/// A token for the API lives at most so long; a longer one is refused.
+pub const API_TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
+/// Machines that were not let in and are remembered.
+pub const UNMANAGED_MAX: usize = 4_096;
 /// Nodes of a fleet.
 pub const NODES_MAX: usize = 1_000_000;
 /// Nodes that one entry of the ledger names, far below the longest entry; more take several entries.

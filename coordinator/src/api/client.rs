@@ -139,6 +139,23 @@ impl Client {
     pub async fn new_token(&self, ask: &NewToken) -> Result<TokenMade, ApiError> {
         self.send(Method::POST, "/v1/tokens", Some(ask)).await
     }
+    /// Machines that were not let in.
+    pub async fn unmanaged(&self) -> Result<Vec<UnmanagedView>, ApiError> {
+        self.get("/v1/unmanaged").await
+    }
+    /// Makes a token for the API.
+    pub async fn new_access(&self, ask: &NewAccess) -> Result<AccessMade, ApiError> {
+        self.send(Method::POST, "/v1/access", Some(ask)).await
+    }
+    /// The tokens for the API.
+    pub async fn accesses(&self) -> Result<Vec<AccessView>, ApiError> {
+        self.get("/v1/access").await
+    }
+    /// Takes a token for the API away.
+    pub async fn revoke_access(&self, id: &str) -> Result<(), ApiError> {
+        let path = format!("/v1/access/{id}/revoke");
+        self.send(Method::POST, &path, Some(&())).await
+    }
     /// The newest topology.
     pub async fn topology(&self) -> Result<Option<Envelope>, ApiError> {
         self.get("/v1/topology").await

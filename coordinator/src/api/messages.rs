@@ -1,10 +1,15 @@
 //! What crosses the API, as JSON. Statements cross as envelopes; views are the conductor's.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use protocol::enroll::Token;
 use protocol::envelope::Envelope;
 use protocol::plan::Proposal;
 use protocol::{FleetId, Hash, NodeId, RolloutId, SiteId, Span, Time};
 use serde::{Deserialize, Serialize};
+
+use super::access::Role;
 
 pub use coordinator_core::contract::{
     Counts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
@@ -67,6 +72,64 @@ pub struct TokenMade {
     pub token: Token,
     /// The root's digest, to be handed out apart from the token.
     pub root: FleetId,
+}
+
+/// Asks for a token for the API.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NewAccess {
+    /// Whose it is, for people.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Where; the fleet, if no site is named.
+    pub sites: BTreeSet<SiteId>,
+    /// It serves for so long from now.
+    pub life: Span,
+}
+
+/// A new token for the API. It is shown once; the server keeps only a hash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessMade {
+    /// Names it, to be revoked.
+    pub id: String,
+    /// What goes into the file `api-token` of its holder.
+    pub token: String,
+}
+
+/// A token for the API, without its secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessView {
+    /// Names it.
+    pub id: String,
+    /// Whose it is.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Where; the fleet, if no site is named.
+    pub sites: BTreeSet<SiteId>,
+    /// Since when.
+    pub made: Time,
+    /// Until when.
+    pub expires: Time,
+}
+
+/// A machine that came to the coordinator's door and is none of the fleet's.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnmanagedView {
+    /// Who it says to be; none if it did not even prove a key.
+    pub node: Option<NodeId>,
+    /// From where it came.
+    pub address: IpAddr,
+    /// The site that the address is in.
+    pub site: Option<SiteId>,
+    /// The first time.
+    pub first_seen: Time,
+    /// The last time.
+    pub last_seen: Time,
+    /// How often.
+    pub times: u64,
+    /// Why it was not let in.
+    pub reason: String,
 }
 
 /// Whether the origin has a blob, or has it under way.

@@ -1,7 +1,7 @@
 //! The HTTP API: its messages, its server and its client.
 //!
-//! JSON over HTTPS. Every endpoint but the enrolment wants `Authorization: Bearer <api-token>`. An
-//! error is `{"error": "one line"}` under a fitting status code.
+//! JSON over HTTPS. Every endpoint but the enrolment wants `Authorization: Bearer <api-token>`, the
+//! directory's own or one that [`access`] lets do it. An error is `{"error": "one line"}` under a fitting status code.
 //!
 //! | method and path | takes | gives |
 //! |---|---|---|
@@ -25,10 +25,14 @@
 //! | `POST /v1/rollouts/{id}/recall` | the recall's envelope with a signature | [`messages::Progress`] |
 //! | `GET /v1/nodes`, `/v1/sites` | | views; [`messages::SiteView`]s |
 //! | `POST /v1/nodes/{id}/revoke` | [`messages::Reason`] | nothing |
+//! | `GET`, `POST /v1/access` | [`messages::NewAccess`] | [`messages::AccessView`]s; [`messages::AccessMade`] |
+//! | `POST /v1/access/{id}/revoke` | | nothing |
+//! | `GET /v1/unmanaged` | | [`messages::UnmanagedView`]s, the one seen last first |
 //! | `GET /v1/audit/head` | | [`messages::AuditHead`] |
 //! | `GET /v1/audit/signed-head` | | a [`protocol::merkle::LedgerHead`] in its envelope |
 //! | `GET /v1/events?after=N&wait_ms=M` | | [`messages::Events`]; waits up to M ms for one |
 
+pub mod access;
 mod client;
 pub mod messages;
 pub(crate) mod server;

@@ -52,6 +52,9 @@ pub enum Command {
     /// Show and change the fleet's keys
     #[command(subcommand)]
     Root(trust::Root),
+    /// Make, list and revoke tokens for the API
+    #[command(subcommand)]
+    Access(trust::Access),
     /// Check the ledger
     #[command(subcommand)]
     Audit(trust::Audit),
@@ -287,6 +290,9 @@ pub struct Nodes {
     /// Why, for those who read the ledger
     #[arg(long, default_value = "asked for by an operator")]
     pub reason: String,
+    /// List machines that came to the coordinator and were not let in
+    #[arg(long, conflicts_with = "revoke")]
+    pub unmanaged: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -9,6 +9,7 @@ use protocol::{FleetId, SiteId};
 use super::args::{Nodes, Sites, Why};
 use super::sites_file::read_sites;
 use super::{output, setup, units};
+use crate::api::Client;
 use crate::directory::Directory;
 
 /// `tidegate nodes`
@@ -23,6 +24,9 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
             .await
             .context("failed to revoke")?;
         return output::line(&format!("{node} is revoked"));
+    }
+    if ask.unmanaged {
+        return unmanaged(&client, ask.json).await;
     }
     let nodes = match &ask.filter {
         Some(filter) => client.nodes_where(filter).await,
@@ -73,6 +77,34 @@ fn system(node: &NodeView) -> String {
     let name = of("os.name").or(of("os"));
     let words: Vec<&str> = name.into_iter().chain(of("os.version")).collect();
     words.join(" ")
+}
+
+async fn unmanaged(client: &Client, json: bool) -> anyhow::Result<()> {
+    let list = client.unmanaged().await;
+    let list = list.context("failed to list unmanaged machines")?;
+    if json {
+        return output::json(&list);
+    }
+    let now = units::wall_now();
+    let mut table = output::table(&[
+        "address",
+        "site",
+        "says to be",
+        "seen",
+        "times",
+        "refused for",
+    ]);
+    for one in list {
+        table.add_row([
+            one.address.to_string(),
+            site_name(one.site.as_ref()),
+            one.node.map_or_else(|| "-".into(), |node| node.short()),
+            format!("{} s ago", now.since(one.last_seen).as_millis() / 1000),
+            one.times.to_string(),
+            one.reason,
+        ]);
+    }
+    output::line(&table.to_string())
 }
 
 fn site_name(site: Option<&SiteId>) -> String {

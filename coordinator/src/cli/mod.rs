@@ -2,9 +2,10 @@
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
 //! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
-//! proposes, approves and steers, [`root`] changes the fleet's keys, [`audit`] checks and proves the ledger, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`report`] says
+//! proposes, approves and steers, [`root`] changes the fleet's keys, [`access`] gives out tokens for the API, [`audit`] checks and proves the ledger, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`report`] says
 //! what came of a rollout, [`demo`] shows it all.
 
+pub mod access;
 pub mod args;
 pub mod audit;
 pub mod demo;
@@ -60,6 +61,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Why(options) => fleet::why(options).await?,
         Command::Report(command) => report::run(command).await?,
         Command::Root(command) => root::run(command).await?,
+        Command::Access(command) => access::run(command).await?,
         Command::Audit(command) => audit::run(command).await?,
         Command::InternalNode(options) => setup::internal_node(options).await?,
     }

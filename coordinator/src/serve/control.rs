@@ -76,7 +76,8 @@ pub async fn listen(
                         drop(permit);
                     });
                 }
-                Some(ControlEvent::Refused { address, reason, .. }) => {
+                Some(ControlEvent::Refused { peer, address, reason, .. }) => {
+                    house.sightings.note(peer, &address, &reason, house.clock.now().wall);
                     house.log.note(house.clock.now().wall, "refused", &format!("{address}: {reason}"));
                 }
                 Some(ControlEvent::Gossip { .. } | ControlEvent::Discovered(_)) => {}

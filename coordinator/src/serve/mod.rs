@@ -3,6 +3,7 @@
 //! `desk` owns the brain and the ledger; around it stand the HTTP API ([`crate::api`]), the control
 //! plane (`control`) and the origin's supervisor (`origin`). None of them decides anything.
 
+mod api_tokens;
 mod approvals;
 mod certificates;
 mod control;
@@ -12,6 +13,7 @@ mod events;
 mod lifts;
 mod origin;
 mod roots;
+mod sightings;
 mod signer;
 mod start;
 mod store;
@@ -31,12 +33,14 @@ use node::net::identity::issue::IssuingCa;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub(crate) use api_tokens::{AccessError, accesses, new_access, revoke_access};
 pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signed_by};
 pub(crate) use desk::{DeskError, DeskHandle, Insight};
 pub(crate) use enrolment::{EnrolmentError, enroll, new_token};
 pub(crate) use events::EventLog;
 pub(crate) use lifts::{halt_in_force, lift};
 pub(crate) use roots::{RootError, Roots, publish as publish_root};
+pub(crate) use sightings::Sightings;
 pub(crate) use signer::Signer;
 pub use start::start;
 pub(crate) use store::{Store, StoreError, TokenError};
@@ -119,6 +123,7 @@ pub(crate) struct House {
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) log: Arc<EventLog>,
+    pub(crate) sightings: Sightings,
     pub(crate) desk: DeskHandle,
     pub(crate) origin_pid: watch::Receiver<Option<u32>>,
 }

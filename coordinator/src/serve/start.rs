@@ -26,8 +26,8 @@ use super::certificates::Certificates;
 use super::desk::{self, Parts};
 use super::origin::{Program, Supervisor};
 use super::{
-    EventLog, House, OriginMode, Roots, Running, ServeError, ServeOptions, Signer, Store, control,
-    roots,
+    EventLog, House, OriginMode, Roots, Running, ServeError, ServeOptions, Sightings, Signer,
+    Store, control, roots,
 };
 use crate::api::server;
 use crate::directory::{Directory, DirectoryError, Settings};
@@ -124,6 +124,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         store,
         clock,
         log,
+        sightings: Sightings::default(),
         desk,
         origin_pid,
     };

@@ -1,5 +1,5 @@
 //! What the coordinator keeps beside its ledger, in redb: enrolment tokens (hashed), which blobs were
-//! uploaded, recalls that wait for signatures. Losing it loses no rollout; open tokens become void.
+//! uploaded, recalls that wait for signatures, tokens for the API. Losing it loses no rollout; open tokens become void.
 
 use std::path::Path;
 
@@ -11,6 +11,8 @@ use redb::{
     TableDefinition,
 };
 use serde::{Deserialize, Serialize};
+
+use super::api_tokens::API_TOKENS;
 
 /// By token id: a [`TokenRow`] as JSON.
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens-1");
@@ -63,11 +65,18 @@ pub struct TokenRow {
 
 /// The database.
 pub struct Store {
-    db: Database,
+    pub(super) db: Database,
 }
 
-fn failed(e: impl Into<redb::Error>) -> StoreError {
+pub(super) fn failed(e: impl Into<redb::Error>) -> StoreError {
     StoreError(e.into().to_string())
+}
+
+impl StoreError {
+    /// Something else than the database itself.
+    pub(super) fn other(e: &dyn std::error::Error) -> StoreError {
+        StoreError(e.to_string())
+    }
 }
 
 impl Store {
@@ -85,6 +94,7 @@ impl Store {
         txn.open_table(TOKEN_USES).map_err(failed)?;
         txn.open_table(UPLOADS).map_err(failed)?;
         txn.open_table(RECALLS).map_err(failed)?;
+        txn.open_table(API_TOKENS).map_err(failed)?;
         txn.commit().map_err(failed)?;
         Ok(Store { db })
     }

@@ -135,6 +135,26 @@ fn attack_31_unenrolled_machine_on_the_lan() {
             .all(|n| n.node != world.nodes[stranger].id),
         "the fleet does not know it"
     );
+    // Whoever runs the fleet sees that it is there, and where.
+    let listed = || -> Vec<serde_json::Value> {
+        let said = world.tidegate(&["nodes", "--unmanaged", "--json"]);
+        serde_json::from_str(&said).expect("JSON")
+    };
+    world.wait_for("it is listed as unmanaged", |_| {
+        listed().iter().any(|one| {
+            one["address"] == "127.1.0.66"
+                && one["site"] == "site-1"
+                && one["times"].as_u64() >= Some(1)
+                && one["last_seen"].as_u64() >= one["first_seen"].as_u64()
+        })
+    });
+    let enrolled = [0, honest].map(|n| world.nodes[n].id.to_string());
+    assert!(
+        listed()
+            .iter()
+            .all(|one| enrolled.iter().all(|id| one["node"] != id.as_str())),
+        "nodes of the fleet are not on that list"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, Command};
@@ -14,9 +15,12 @@ use protocol::trust::Statement as _;
 use protocol::{NodeId, RolloutId, SiteId};
 use serde::Deserialize;
 
+use super::access::{Asker, elsewhere};
 use super::failure::{Answer, Failure, Json};
 use super::{House, Shared};
-use crate::api::messages::{NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade};
+use crate::api::messages::{
+    NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade, UnmanagedView,
+};
 use crate::serve::{self, Insight};
 
 pub(super) async fn enroll(
@@ -28,8 +32,12 @@ pub(super) async fn enroll(
 
 pub(super) async fn new_token(
     State(house): Shared,
+    Extension(asker): Asker,
     Json(ask): Json<NewToken>,
 ) -> Answer<TokenMade> {
+    if !asker.reaches(ask.site.as_ref()) {
+        return Err(elsewhere(&asker));
+    }
     Ok(Json(serve::new_token(&house, ask).await?))
 }
 
@@ -57,12 +65,48 @@ pub(super) struct Meant {
 
 pub(super) async fn nodes(
     State(house): Shared,
+    Extension(asker): Asker,
     Query(meant): Query<Meant>,
 ) -> Answer<Vec<NodeView>> {
     let filter = meant.filter.map(|text| text.parse::<Filter>()).transpose();
     let filter = filter.map_err(|e| Failure::bad_request(format!("the filter: {e}")))?;
     let nodes = move |i: &Insight<'_>| i.conductor.nodes_where(filter.as_ref());
-    Ok(Json(house.desk.view(nodes).await?))
+    let mut nodes = house.desk.view(nodes).await?;
+    nodes.retain(|node| asker.reaches(node.site.as_ref()));
+    Ok(Json(nodes))
+}
+
+/// Who was refused and is not enrolled; a node of the fleet that was refused is among the nodes.
+pub(super) async fn unmanaged(
+    State(house): Shared,
+    Extension(asker): Asker,
+) -> Answer<Vec<UnmanagedView>> {
+    let seen = house.sightings.all();
+    let look = move |i: &Insight<'_>| {
+        let known = |node: &NodeId| i.certificates.enrolments(node) > 0;
+        let site_of = |address| {
+            let topology = i.conductor.topology();
+            topology
+                .and_then(|t| t.site_of(address))
+                .map(|site| site.id.clone())
+        };
+        let strangers = seen
+            .into_iter()
+            .filter(|s| !s.node.as_ref().is_some_and(known));
+        let views = strangers.map(|s| UnmanagedView {
+            node: s.node,
+            address: s.address,
+            site: site_of(s.address),
+            first_seen: s.first,
+            last_seen: s.last,
+            times: s.times,
+            reason: s.reason,
+        });
+        views.collect::<Vec<_>>()
+    };
+    let mut views = house.desk.view(look).await?;
+    views.retain(|view| asker.reaches(view.site.as_ref()));
+    Ok(Json(views))
 }
 
 pub(super) async fn revoke(
@@ -77,8 +121,10 @@ pub(super) async fn revoke(
     command(&house, Command::Revoke { node, reason }).await
 }
 
-pub(super) async fn sites(State(house): Shared) -> Answer<Vec<SiteView>> {
-    Ok(Json(house.desk.view(|i| site_views(i.conductor)).await?))
+pub(super) async fn sites(State(house): Shared, Extension(asker): Asker) -> Answer<Vec<SiteView>> {
+    let mut sites = house.desk.view(|i| site_views(i.conductor)).await?;
+    sites.retain(|view| asker.reaches(view.site.as_ref()));
+    Ok(Json(sites))
 }
 
 /// The conductor's sites, with what the nodes in them report of each rollout; last, if there are any,

@@ -1,5 +1,6 @@
-//! The server side of the API: TLS, the bearer token, the routes.
+//! The server side of the API: TLS and the routes.
 
+mod access;
 mod failure;
 mod fleet;
 mod listener;
@@ -10,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::{Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use node::net::identity::issue::private_key_der;
 use node::net::identity::load_key;
@@ -111,6 +111,7 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
             post(rollouts::release_cohort),
         )
         .route("/v1/nodes", get(fleet::nodes))
+        .route("/v1/unmanaged", get(fleet::unmanaged))
         .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
         .route("/v1/sites", get(fleet::sites))
         .route(
@@ -136,36 +137,12 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
             "/v1/rollouts/{id}/recall",
             get(rollouts::pending_recall).post(rollouts::recall),
         )
+        .route("/v1/access", get(access::list).post(access::make))
+        .route("/v1/access/{id}/revoke", post(access::revoke))
         .route("/v1/audit/head", get(audit_head))
         .route("/v1/audit/signed-head", get(signed_head))
         .route("/v1/events", get(events))
-        .route_layer(from_fn_with_state(house, bearer))
-}
-
-/// Lets a request pass that carries the API token.
-async fn bearer(State(house): Shared, request: Request, next: Next) -> Result<Response, Failure> {
-    let header = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes());
-    let shown = header
-        .and_then(|value| value.strip_prefix(b"Bearer "))
-        .unwrap_or_default();
-    // Compared as hashes, whose own comparison takes the same time whatever differs.
-    if blake3::hash(shown) != blake3::hash(house.api_token.as_bytes()) {
-        let line =
-            "the API token is missing or wrong; it stands in the coordinator's file `api-token`";
-        return Err(Failure::new(StatusCode::UNAUTHORIZED, line));
-    }
-    if request.method() != Method::GET {
-        tracing::debug!(
-            event = "api",
-            "{} {}",
-            request.method(),
-            request.uri().path()
-        );
-    }
-    Ok(next.run(request).await)
+        .route_layer(from_fn_with_state(house, access::door))
 }
 
 async fn status(State(house): Shared) -> Answer<ServerStatus> {

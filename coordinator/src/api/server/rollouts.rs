@@ -1,5 +1,6 @@
 //! Endpoints about rollouts. What operators sign is signed where they sit; here it is verified.
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, Command, CommandError};
@@ -8,6 +9,7 @@ use protocol::plan::{Cohort, Proposal};
 use protocol::trust::Statement as _;
 use protocol::{Hash, RolloutId};
 
+use super::access::{Asker, elsewhere};
 use super::failure::{Answer, Failure, Json};
 use super::{Shared, fleet};
 use crate::api::messages::{
@@ -51,11 +53,15 @@ fn look_up(conductor: &Conductor, rollout: &RolloutId) -> Option<RolloutDetail> 
 
 pub(super) async fn propose(
     State(house): Shared,
+    Extension(asker): Asker,
     Json(envelope): Json<Envelope>,
 ) -> Answer<RolloutDetail> {
     let proposal = serve::signed_by::<Proposal>(&house.roots.now().trust, &envelope, |proposal| {
         proposal.proposer
     })?;
+    if !asker.reaches_all(&proposal.targets.sites) {
+        return Err(elsewhere(&asker));
+    }
     let rollout = proposal.rollout.clone();
     let salt = Hash(random_32());
     match house

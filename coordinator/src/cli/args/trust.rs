@@ -1,12 +1,13 @@
-//! `root` and `audit`.
+//! `root`, `access` and `audit`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use protocol::Span;
 use protocol::trust::Role;
+use protocol::{SiteId, Span};
 
 use super::At;
+use crate::api::access;
 use crate::cli::units;
 
 /// `tidegate root …`
@@ -136,6 +137,48 @@ where
     };
     let value = value.parse().map_err(|e| format!("{value:?}: {e}"))?;
     Ok((role, value))
+}
+
+/// `tidegate access …`
+#[derive(Subcommand, Debug)]
+pub enum Access {
+    /// Make a token; it is shown this once
+    Make {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// Whose it is
+        name: String,
+        /// What it may do
+        #[arg(long)]
+        role: access::Role,
+        /// Where it may; give it once for each site [default: the whole fleet]
+        #[arg(long = "site", value_name = "SITE")]
+        sites: Vec<SiteId>,
+        /// How long it serves
+        #[arg(long, default_value = "90d", value_parser = units::span)]
+        valid: Span,
+        /// Write it to a file that only its owner can read, such as the `api-token` of a directory
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// List the tokens
+    List {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a token away
+    Revoke {
+        /// Where.
+        #[command(flatten)]
+        at: At,
+        /// Its id
+        id: String,
+    },
 }
 
 /// `tidegate audit …`

@@ -1,5 +1,6 @@
 //! The coordinator as its clients see it: in process, on loopback, over real sockets.
 
+mod accessing;
 mod enrolling;
 mod forecasting;
 mod lifting;
