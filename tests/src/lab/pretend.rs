@@ -40,7 +40,7 @@ pub struct Compared {
 /// # Errors
 /// When the simulator has no words for it.
 pub fn scenario(scenario: &Scenario) -> Result<simulations::Scenario> {
-    if scenario.owner_kills > 0 || scenario.cuts > 0 {
+    if scenario.owner_kills + scenario.goings + scenario.cuts > 0 {
         bail!(
             "{}: the simulator's faults come by the clock, the lab's by the bytes; compare another",
             scenario.name

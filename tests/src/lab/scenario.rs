@@ -17,6 +17,8 @@ pub struct Scenario {
     pub payload_bytes: u64,
     /// So many times the node that brings most over the WAN is killed, and started again.
     pub owner_kills: u32,
+    /// So many times a node goes away and comes back [`AWAY`] later, each time the next one that lacks bytes.
+    pub goings: u32,
     /// So many times every WAN link goes down for [`CUT`].
     pub cuts: u32,
     /// It must be over by then, in seconds.
@@ -68,6 +70,8 @@ impl Rift {
 /// Caps that `cap` goes through, bits a second.
 pub const CAPS: [u64; 5] = [64 * KBIT, 256 * KBIT, MBIT, 5 * MBIT, 20 * MBIT];
 
+/// How long a node stays away.
+pub const AWAY: std::time::Duration = std::time::Duration::from_secs(3);
 /// How long a WAN link is down when it is cut.
 pub const CUT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -140,6 +144,7 @@ pub fn all() -> Vec<Scenario> {
         origin_up: None,
         payload_bytes: 64 * MIB,
         owner_kills: 0,
+        goings: 0,
         cuts: 0,
         patience_s: 600,
     };
@@ -189,6 +194,14 @@ pub fn all() -> Vec<Scenario> {
             about: "as branch; the node that brings most over the WAN is killed five times",
             sites: vec![Site::branch(8, 20 * MBIT, 5 * MBIT)],
             owner_kills: 5,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "churn",
+            about: "as branch; twelve times a node goes and comes back, twice the link is cut",
+            sites: vec![Site::branch(8, 20 * MBIT, 5 * MBIT)],
+            goings: 12,
+            cuts: 2,
             ..calm.clone()
         },
         Scenario {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::fleet::Fleet;
 use super::interrupt;
 use super::network::Network;
-use super::scenario::{CUT, Scenario};
+use super::scenario::{AWAY, CUT, Scenario};
 
 /// Nodes are asked this often where they are.
 const LOOK: Duration = Duration::from_millis(100);
@@ -117,14 +117,15 @@ impl Watch {
             };
             let running = (0..fleet.nodes.len()).filter(|n| self.complete[*n].is_none());
             let owner = running.max_by_key(over_wan).context("somebody fetches")?;
-            fleet.kill(owner);
-            self.killed.push(fleet.nodes[owner].role.clone());
-            let lost = std::mem::take(&mut self.reasons[owner]);
-            for (reason, bytes) in lost {
-                *self.ended[owner].entry(reason).or_default() += bytes;
+            self.takes_away(network, fleet, owner, DOWN)?;
+        }
+        if due(scenario.goings, self.killed.len() as u32) {
+            let running = (0..fleet.nodes.len()).filter(|n| self.complete[*n].is_none());
+            let running: Vec<usize> = running.collect();
+            let next = self.killed.len() * 3 % running.len().max(1);
+            if let Some(next) = running.get(next) {
+                self.takes_away(network, fleet, *next, AWAY)?;
             }
-            std::thread::sleep(DOWN);
-            fleet.start(network, owner)?;
         }
         if due(scenario.cuts, self.cuts) {
             self.cuts += 1;
@@ -133,6 +134,23 @@ impl Watch {
             network.cut(false)?;
         }
         Ok(())
+    }
+
+    fn takes_away(
+        &mut self,
+        network: &Network,
+        fleet: &mut Fleet,
+        node: usize,
+        length: Duration,
+    ) -> Result<()> {
+        fleet.kill(node);
+        self.killed.push(fleet.nodes[node].role.clone());
+        let lost = std::mem::take(&mut self.reasons[node]);
+        for (reason, bytes) in lost {
+            *self.ended[node].entry(reason).or_default() += bytes;
+        }
+        std::thread::sleep(length);
+        fleet.start(network, node)
     }
 
     fn sum(&self, n: usize) -> BTreeMap<String, u64> {
