@@ -206,6 +206,9 @@ pub const HAVE_INTERVAL: Span = Span::from_millis(100);
 pub const CLAIM_WAIT: Span = Span::from_millis(50);
 /// Without progress for this long, the next in rank takes a claimed piece over.
 pub const CLAIM_LEASE: Span = Span::from_millis(5_000);
+/// Who comes after one that let others wait for a lease, while nobody claims anything, is waited for only
+/// so long.
+pub const CLAIM_HURRY: Span = Span::from_millis(1_000);
 /// On thin links a claim stands longer, up to this.
 pub const CLAIM_LEASE_MAX: Span = Span::from_millis(60_000);
 /// Between two exchanges of a delegate with the coordinator lies at least so much.
@@ -246,6 +249,8 @@ pub const STREAMS_PER_PEER_MAX: u32 = 64;
 pub const SLOW_BYTES_PER_S: u64 = 1_024;
 /// See [`SLOW_BYTES_PER_S`].
 pub const SLOW_AFTER: Span = Span::from_secs(10);
+/// The same inside a site, where nobody who works lets others wait.
+pub const SLOW_NEAR_AFTER: Span = Span::from_secs(3);
 /// A peer that sent wrong bytes is left alone for this long.
 pub const BAN: Span = Span::from_secs(3_600);
 /// Data connections over TCP that peers have open; one more is closed at once, and its peer comes over QUIC.
@@ -303,6 +308,14 @@ pub const RETRY_PATIENCE: u32 = 3;
 pub const DISTRUST: Span = Span::from_secs(20);
 /// so many times.
 pub const DISTRUST_DOUBLES_MAX: u32 = 5;
+/// So many pieces of a blob a node brings over the WAN before anybody took one from it,
+pub const TRIAL_PIECES: usize = 2;
+/// and if nobody does for so long,
+pub const TRIAL_WAIT: Span = Span::from_secs(3);
+/// it leaves the rest to others for so long; doubles each time,
+pub const STEP_BACK: Span = Span::from_secs(40);
+/// so many times.
+pub const STEP_BACK_DOUBLES_MAX: u32 = 5;
 /// Longest pause after this machine could not write.
 pub const STORAGE_RETRY_MAX: Span = Span::from_secs(60);
 /// Pauses of that kind before it is reported; the node goes on trying.

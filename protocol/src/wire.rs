@@ -71,7 +71,8 @@ pub struct Claim {
     pub blob: Hash,
     /// Which pieces, by number.
     pub pieces: Vec<u32>,
-    /// False says which pieces must not be expected of this node.
+    /// False says which pieces must not be expected of this node; with no piece at all, that nothing of
+    /// the blob must until it claims some.
     pub held: bool,
     /// So many of the pieces, the first ones, are under way or were brought lately.
     pub under_way: u32,
@@ -350,6 +351,12 @@ pub enum Notice {
     },
     /// The sender's claim, for one who may not have heard it.
     Claimed(Claim),
+    /// The sender took a piece of the blob from the receiver, and it verified. Said to those who bring the
+    /// blob over the WAN: without it they cannot know whether it is of use to anybody.
+    Took {
+        /// The blob.
+        blob: BlobRef,
+    },
 }
 
 impl Versioned for Notice {

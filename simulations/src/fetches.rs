@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::contract::{Event, FetchOutcome, Ticket};
-use protocol::limits::SLOW_AFTER;
+use protocol::limits::{SLOW_AFTER, SLOW_NEAR_AFTER};
 use protocol::{BlobRef, NodeId, SiteId, Span};
 
 use crate::checks::limits::Limited;
@@ -147,7 +147,11 @@ impl Island {
             }
             Some(Lie::Stall) => {
                 let process = self.machines[n].process();
-                return self.after(SLOW_AFTER, Happening::Stalled(n, process, ticket));
+                let after = match from {
+                    Source::Near(_) => SLOW_NEAR_AFTER,
+                    Source::Far(_) => SLOW_AFTER,
+                };
+                return self.after(after, Happening::Stalled(n, process, ticket));
             }
             _ => {}
         }

@@ -302,5 +302,11 @@ pub fn data() -> Vec<Sample> {
                 under_way: 1,
             }),
         ),
+        binary(
+            ".took",
+            &Notice::Took {
+                blob: blob("pack", 130 << 18),
+            },
+        ),
     ]
 }

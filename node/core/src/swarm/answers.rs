@@ -9,7 +9,7 @@ use super::blob::{Blob, Files};
 use super::desk::Desk;
 use super::flights::Flight;
 use super::trouble::Fault;
-use super::{Input, Swarm, siblings, talk};
+use super::{Input, Swarm, siblings, standing, talk};
 use crate::contract::{Action, FetchOutcome, Ticket};
 
 impl Swarm {
@@ -93,7 +93,8 @@ impl Swarm {
         let (Notice::Have { blob: name, .. }
         | Notice::Won { blob: name, .. }
         | Notice::Interested { blob: name }
-        | Notice::Asking { blob: name }) = &notice
+        | Notice::Asking { blob: name }
+        | Notice::Took { blob: name }) = &notice
         else {
             return self.claim_told(now, from, &notice);
         };
@@ -180,12 +181,14 @@ impl Swarm {
                 if !flight.wan {
                     let took = now.since(flight.started).0;
                     blob.lan_ms = (blob.lan_ms * 3 + took) / 4;
+                    standing::thank(desk, now, blob, &flight.from);
                 }
                 desk.trouble.clear(flight.from, flight.blob);
                 blob.owners.trust(&flight.from);
                 blob.storage_fails = 0;
                 if flight.wan {
                     blob.brought.push_back((now, flight.piece));
+                    standing::brought(desk, now, blob, flight.piece);
                     siblings::tell_origin(desk, blob.name, &flight);
                 }
                 blob.gain(desk, flight.piece);
@@ -198,7 +201,7 @@ impl Swarm {
             }
             FetchOutcome::NotHeld | FetchOutcome::Slow | FetchOutcome::Broken => {
                 if outcome == FetchOutcome::NotHeld && !flight.wan {
-                    blob.holders.remove(&flight.from, flight.piece);
+                    not_held(desk, now, blob, &flight);
                 }
                 let fault = if outcome == FetchOutcome::Slow {
                     Fault::Slow
@@ -284,6 +287,19 @@ impl Swarm {
         self.desk.cancel(|flight| flight.from == node);
         self.look_anew();
     }
+}
+
+/// A peer does not hold what it said it holds. Once that is a slip: a node that was killed may have lost
+/// something. Twice, and whatever else it said is as little worth.
+fn not_held(desk: &mut Desk, now: Time, blob: &mut Blob, flight: &Flight) {
+    if !blob.holders.holds(&flight.from, flight.piece) {
+        return;
+    }
+    blob.holders.remove(&flight.from, flight.piece);
+    if desk.trouble.caught(now, flight.from) {
+        blob.holders.forget(&flight.from);
+    }
+    blob.turns.wan.due = true;
 }
 
 /// A source failed. True if it is a peer that keeps failing, or lets a fetch starve: inside a site

@@ -13,6 +13,7 @@ use super::holders::Holders;
 use super::news::News;
 use super::owners::Owners;
 use super::site::Circle;
+use super::standing::Standing;
 use super::turns::Turns;
 use crate::contract::{Action, FetchReason, Ticket};
 
@@ -98,6 +99,8 @@ pub(super) struct Blob {
     pub reminded_at: Time,
     /// Pieces that I brought over the WAN lately, and when.
     pub brought: VecDeque<(Time, u32)>,
+    /// Whether that is of use to anybody.
+    pub standing: Standing,
     /// Fetchers that still have something to bring: they share the cap.
     pub sharers: usize,
     /// Pieces that I own and told the others not to expect of me.
@@ -144,6 +147,7 @@ impl Blob {
             remind: BTreeSet::new(),
             reminded_at: Time(0),
             brought: VecDeque::new(),
+            standing: Standing::default(),
             sharers: 1,
             declined: PieceSet::empty(pieces),
             decline_due: true,

@@ -19,6 +19,8 @@ pub(super) struct Desk {
     pub site: Site,
     pub flights: Flights,
     pub trouble: Trouble,
+    /// Somebody took a piece from this node, and it did not step back since.
+    pub taken: bool,
     pub outputs: VecDeque<Output>,
     /// What a blob has or could have changed, so the releases are to be looked at.
     pub content_changed: bool,
@@ -52,6 +54,7 @@ impl Desk {
             site: Site::new(me),
             flights: Flights::default(),
             trouble: Trouble::default(),
+            taken: false,
             outputs: VecDeque::new(),
             content_changed: false,
             room_made: false,

@@ -37,6 +37,7 @@ mod pick;
 mod siblings;
 mod site;
 mod stage;
+mod standing;
 mod talk;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::pick::tie;
 use litemap::LiteMap;
-use protocol::limits::{FETCHERS_MAX, MEMBERS_MAX, SINGLE_FETCHER_BELOW_BYTES_PER_S};
+use protocol::limits::{CLAIM_HURRY, FETCHERS_MAX, MEMBERS_MAX, SINGLE_FETCHER_BELOW_BYTES_PER_S};
 use protocol::pieces::PieceSet;
 use protocol::positions::rank;
 use protocol::wire::Claim;
@@ -70,6 +70,8 @@ struct Sign {
     /// Its place among the fetchers, and what its places as owner follow from.
     place: u64,
     key: u64,
+    /// When it was last told that something was taken from it.
+    thanked: Option<Time>,
 }
 
 /// A node is out of the ranking until it does better.
@@ -81,6 +83,8 @@ enum Stall {
     Idle,
     /// It says that it has pieces and does not hand them out; only a fetch from it brings it back.
     Mute,
+    /// It says that nothing is to be expected of it; only a claim brings it back.
+    Back,
 }
 
 /// Who owns a piece by rank.
@@ -128,6 +132,8 @@ pub(super) struct Owners {
     declined: LiteMap<NodeId, PieceSet>,
     lapsed: BTreeSet<u32>,
     expected: LiteMap<NodeId, Time>,
+    /// Somebody was waited for in vain a moment ago.
+    hurries_until: Time,
     mine: BTreeMap<u32, Mine>,
 }
 
@@ -148,6 +154,7 @@ impl Owners {
             declined: LiteMap::new(),
             lapsed: BTreeSet::new(),
             expected: LiteMap::new(),
+            hurries_until: Time(0),
             mine: BTreeMap::new(),
         }
     }
@@ -281,6 +288,7 @@ impl Owners {
             claims,
             place,
             key,
+            thanked: known.and_then(|s| s.thanked),
         };
         self.others.insert(node, sign);
         let back = self.stalled.get(&node) == Some(&Stall::Silent);
@@ -295,7 +303,7 @@ impl Owners {
     pub fn showed(&mut self, now: Time, node: &NodeId) {
         if let Some(sign) = self.others.get_mut(node) {
             (sign.heard, sign.won) = (now, now);
-            if self.stalled.get(node) != Some(&Stall::Mute) {
+            if !matches!(self.stalled.get(node), Some(Stall::Mute | Stall::Back)) {
                 self.stale |= self.stalled.remove(node).is_some();
             }
         }
@@ -311,7 +319,23 @@ impl Owners {
 
     /// `node` handed out a piece.
     pub fn trust(&mut self, node: &NodeId) {
-        self.stale |= self.stalled.remove(node).is_some();
+        if self.stalled.get(node) != Some(&Stall::Back) {
+            self.stale |= self.stalled.remove(node).is_some();
+        }
+    }
+
+    /// A piece was taken from `node`. Whether it is to be told: if it brings pieces, and has not been told
+    /// for so long.
+    pub fn thank(&mut self, now: Time, node: &NodeId, pause: Span) -> bool {
+        let sign = self.others.get_mut(node).filter(|sign| {
+            let lately = |at| now < at + pause;
+            sign.claims && !sign.thanked.is_some_and(lately)
+        });
+        let due = sign.is_some();
+        if let Some(sign) = sign {
+            sign.thanked = Some(now);
+        }
+        due
     }
 
     /// `node` is not in the site any more.
@@ -337,6 +361,9 @@ impl Owners {
         let known = claim.pieces.iter().copied().enumerate();
         let known = known.filter(|(_, piece)| *piece < pieces);
         if !claim.held {
+            if claim.pieces.is_empty() {
+                self.left(node);
+            }
             for (_, piece) in known {
                 if self.claims.get(&piece) == Some(&node) {
                     self.claims.remove(&piece);
@@ -350,6 +377,10 @@ impl Owners {
             return Clash::None;
         }
         self.heard(now, node);
+        if self.stalled.get(&node) == Some(&Stall::Back) {
+            self.stalled.remove(&node);
+            self.stale = true;
+        }
         if let Some(sign) = self.others.get_mut(&node).filter(|sign| !sign.claims) {
             sign.claims = true;
             self.stale = true;
@@ -390,9 +421,27 @@ impl Owners {
         clash
     }
 
-    /// `owner` is expected to bring something: how long is that to be believed?
+    /// `node` leaves it to the others. Everybody hears that, so that they rank the same without it.
+    fn left(&mut self, node: NodeId) {
+        if self.others.contains_key(&node) && self.stalled.get(&node) != Some(&Stall::Mute) {
+            self.stalled.insert(node, Stall::Back);
+            self.expected.remove(&node);
+            self.drop_claims(&node);
+            self.stale = true;
+        }
+    }
+
+    /// `owner` is expected to bring something: how long is that to be believed? Not as long when
+    /// nobody claims anything and somebody let this node wait in vain a moment ago: where views differ, each
+    /// who takes another for the owner would cost the site a lease.
     pub fn expect(&mut self, now: Time, owner: NodeId, lease: Span, patience: Span) -> Lease {
         let since = *self.expected.entry(owner).or_insert(now);
+        let hurries = now < self.hurries_until && self.claims.is_empty();
+        let wait = if hurries {
+            lease.min(CLAIM_HURRY)
+        } else {
+            lease
+        };
         let sign = self.others.get_mut(&owner);
         let sign = sign.map(|sign| {
             if std::mem::take(&mut sign.brought) {
@@ -400,7 +449,7 @@ impl Owners {
             }
             *sign
         });
-        let silent = sign.map_or(since, |s| s.heard.max(since)) + lease;
+        let silent = sign.map_or(since, |s| s.heard.max(since)) + wait;
         let idle = sign.map_or(since, |s| s.won.max(since)) + patience;
         if now < silent.min(idle) {
             return Lease::Until(silent.min(idle));
@@ -416,6 +465,7 @@ impl Owners {
         self.expected.remove(&owner);
         self.drop_claims(&owner);
         self.stale = true;
+        self.hurries_until = now + lease;
         Lease::Lapsed
     }
 

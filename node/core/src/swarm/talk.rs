@@ -16,6 +16,7 @@ use super::blob::{Asked, Blob};
 use super::desk::Desk;
 use super::news;
 use super::owners::Clash;
+use super::standing;
 
 /// A notice that names more pieces than this is a `Have` instead.
 const WON_PIECES_MAX: usize = 4096;
@@ -267,10 +268,12 @@ pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, no
         }
         Notice::Asking { .. } => meet(desk, now, blob, from, false),
         Notice::Claimed(claim) => hear_claim(desk, now, blob, &claim),
+        Notice::Took { .. } => standing::taken(desk, now, blob),
         // What a peer that keeps failing says it holds counts again after its pause.
         _ if !desk.site.serves(&from)
             || desk.trouble.is_banned(now, &from)
             || desk.trouble.is_distrusted(now, &from) => {}
+        Notice::Have { .. } if desk.trouble.is_boaster(now, &from) => {}
         Notice::Have { pieces, .. } => {
             let won = !pieces.is_empty();
             let before = blob.holders.any().clone();

@@ -49,9 +49,10 @@ struct Doubt {
     until: Time,
 }
 
-/// Pauses by source and blob, doubts and bans by node.
+/// Pauses by source and blob; doubts, boasts and bans by node.
 #[derive(Default)]
 pub(super) struct Trouble {
+    boasts: BTreeMap<NodeId, Doubt>,
     pauses: BTreeMap<(NodeId, BlobRef), Pause>,
     doubts: BTreeMap<NodeId, Doubt>,
     banned: BTreeMap<NodeId, Time>,
@@ -107,6 +108,26 @@ impl Trouble {
     /// Whether a peer's word counts for nothing now.
     pub fn is_distrusted(&self, now: Time, node: &NodeId) -> bool {
         self.doubts.get(node).is_some_and(|doubt| now < doubt.until)
+    }
+
+    /// A peer does not hold a piece that it said it holds. True if that is more than a slip: then, for a
+    /// while, what it says it holds in all is not believed, only what it says it won.
+    pub fn caught(&mut self, now: Time, node: NodeId) -> bool {
+        if self.boasts.len() >= MEMBERS_MAX && !self.boasts.contains_key(&node) {
+            self.boasts.pop_first();
+        }
+        let before = self.boasts.get(&node);
+        let times = before.map_or(0, |boast| boast.times(now));
+        let span = if times == 0 { 0 } else { doubted_for(times) };
+        let until = now + Span(span);
+        let times = times + 1;
+        self.boasts.insert(node, Doubt { times, until });
+        until > now
+    }
+
+    /// Whether a peer says that it holds what it does not.
+    pub fn is_boaster(&self, now: Time, node: &NodeId) -> bool {
+        self.boasts.get(node).is_some_and(|boast| now < boast.until)
     }
 
     /// It works again.
@@ -174,6 +195,21 @@ mod tests {
         assert!(!trouble.is_distrusted(later, &PEER));
     }
 
+    /// The story: who said that it held everything was believed again and again, because each piece that it
+    /// did hold made good for those that it did not.
+    #[test]
+    fn who_does_not_hold_two_pieces_that_it_said_it_holds_is_a_boaster_for_a_while() {
+        let mut trouble = Trouble::default();
+        assert!(!trouble.caught(Time(0), PEER), "a slip");
+        assert!(!trouble.is_boaster(Time(0), &PEER));
+        assert!(trouble.caught(Time(1), PEER));
+        trouble.clear(PEER, BlobRef::of(b"what it did hold"));
+        let until = Time(1) + Span(2 * DISTRUST.0);
+        assert!(trouble.is_boaster(Time(until.0 - 1), &PEER) && !trouble.is_boaster(until, &PEER));
+        // Much later a slip is a slip again.
+        assert!(!trouble.caught(until + Span(4 * DISTRUST.0), PEER));
+    }
+
     #[test]
     fn no_more_peers_are_remembered_than_may_be() {
         let mut trouble = Trouble::default();
@@ -181,7 +217,9 @@ mod tests {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&n.to_be_bytes());
             trouble.distrust(Time(0), NodeId(id));
+            trouble.caught(Time(0), NodeId(id));
         }
         assert_eq!(trouble.doubts.len(), MEMBERS_MAX);
+        assert_eq!(trouble.boasts.len(), MEMBERS_MAX);
     }
 }

@@ -14,6 +14,7 @@ use super::blob::Blob;
 use super::desk::{Desk, Launch};
 use super::owners::{Lease, Mine, fetcher_count};
 use super::pick::tie;
+use super::standing;
 use crate::contract::FetchReason;
 
 /// Pieces brought lately that a claim still names.
@@ -48,6 +49,7 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         }
         return;
     }
+    standing::watch(desk, now, blob, lease(desk, blob));
     let own = judge_leases(desk, now, blob, &missing);
     claim(desk, now, blob, &own);
     if !missing.is_empty() {
@@ -82,7 +84,7 @@ fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) ->
     let lease = lease(desk, blob);
     let patience = idle_patience(desk, blob);
     loop {
-        let candidate = (!desk.site.roaming).then_some(me);
+        let candidate = (!desk.site.roaming && !blob.standing.is_back()).then_some(me);
         let (site, trouble) = (&desk.site, &desk.trouble);
         let serves = |node: &_| {
             let shunned = trouble.is_banned(now, node) || trouble.is_distrusted(now, node);
@@ -234,14 +236,15 @@ fn my_claim(desk: &Desk, now: Time, blob: &mut Blob) -> Claim {
 /// Claims the next pieces of its own, a window at a time.
 fn claim(desk: &mut Desk, now: Time, blob: &mut Blob, own: &[u32]) {
     let held = blob.owners.mine().len();
-    if held > CLAIM_WINDOW / 2 || own.is_empty() {
+    let window = CLAIM_WINDOW.min(standing::room(desk, blob));
+    if held > CLAIM_WINDOW / 2 || held >= window || own.is_empty() {
         return;
     }
     if let Err(until) = next_origin(desk, now, blob) {
         until.into_iter().for_each(|until| desk.wake_at(until));
         return;
     }
-    let new: Vec<u32> = own.iter().copied().take(CLAIM_WINDOW - held).collect();
+    let new: Vec<u32> = own.iter().copied().take(window - held).collect();
     let company = desk.site.has_company();
     let ready = if company {
         now + desk.tempo.claim_wait
@@ -308,13 +311,13 @@ fn renew(desk: &mut Desk, now: Time, blob: &mut Blob) {
 
 /// Fetches claimed pieces whose wait is over, in order, within this node's share of the cap.
 fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
-    let (mut begun, mut ready) = (Vec::new(), Vec::new());
+    let (mut begun, mut ready, mut flying) = (Vec::new(), Vec::new(), 0);
     for (piece, mine) in blob.owners.mine() {
         match mine {
             Mine::Waiting(until) if *until > now => desk.wake_at(*until),
             Mine::Waiting(_) => ready.push(*piece),
             Mine::Interrupted => begun.push(*piece),
-            Mine::Flying => {}
+            Mine::Flying => flying += 1,
         }
     }
     let me = desk.me();
@@ -336,6 +339,7 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
     let most = fetches_max(desk, blob);
     let mut free = most
         .saturating_sub(desk.flights.count(true))
+        .min(standing::room(desk, blob).saturating_sub(flying))
         .min(ready.len());
     for piece in ready {
         if free == 0 {

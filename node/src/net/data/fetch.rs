@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use node_core::congestion::Link as Path;
 use node_core::contract::FetchOutcome;
@@ -208,10 +209,10 @@ async fn ask_over_quic(
             let reply = codec::read_reply(&mut from).await?;
             Ok::<_, ExchangeError>((from, reply))
         };
-        let mut replied = timeout(inner.config.slow_after, asking).await;
+        let mut replied = timeout(slow_after(inner, job), asking).await;
         while let Ok(Ok((mut from, DataReply::Queued))) = replied {
             report.waits();
-            let reply = timeout(inner.config.slow_after, codec::read_reply(&mut from)).await;
+            let reply = timeout(slow_after(inner, job), codec::read_reply(&mut from)).await;
             replied = reply.map(|reply| reply.map(|reply| (from, reply)));
         }
         match replied {
@@ -258,11 +259,11 @@ async fn ask_over_tcp(
             codec::write_request(&mut lease.stream, request).await?;
             codec::read_reply(&mut lease.stream).await
         };
-        let mut replied = timeout(inner.config.slow_after, asking).await;
+        let mut replied = timeout(slow_after(inner, job), asking).await;
         while let Ok(Ok(DataReply::Queued)) = replied {
             report.waits();
             let reply = codec::read_reply(&mut lease.stream);
-            replied = timeout(inner.config.slow_after, reply).await;
+            replied = timeout(slow_after(inner, job), reply).await;
         }
         match replied {
             Ok(Ok(reply)) => match stop_at(reply) {
@@ -363,13 +364,21 @@ async fn exchange(
     })
 }
 
+fn slow_after(inner: &Inner, job: &FetchJob) -> Duration {
+    if job.wan {
+        inner.config.slow_after
+    } else {
+        inner.config.slow_near_after
+    }
+}
+
 /// What we ask for slowly may come slowly.
 fn patience(inner: &Inner, job: &FetchJob) -> Patience {
     let mut rate = inner.config.slow_bytes_per_s;
     if job.max_bytes_per_s > 0 {
         rate = rate.min(job.max_bytes_per_s / 2);
     }
-    let window = inner.config.slow_after;
+    let window = slow_after(inner, job);
     Patience {
         bytes: (rate as f64 * window.as_secs_f64()) as u64,
         window,

@@ -61,6 +61,8 @@ pub struct DataConfig {
     pub slow_bytes_per_s: u64,
     /// See `slow_bytes_per_s`; also how long a peer may take to answer at all.
     pub slow_after: Duration,
+    /// The same for fetches inside the site.
+    pub slow_near_after: Duration,
     /// Requests served at the same time, of which one peer gets
     /// [`protocol::limits::UPLOADS_PER_PEER_MAX`]; one more is answered with `Busy`.
     pub uploads_max: usize,
@@ -75,6 +77,7 @@ impl DataConfig {
             listen,
             slow_bytes_per_s: protocol::limits::SLOW_BYTES_PER_S,
             slow_after: protocol::limits::SLOW_AFTER.as_duration(),
+            slow_near_after: protocol::limits::SLOW_NEAR_AFTER.as_duration(),
             uploads_max: protocol::limits::UPLOADS_MAX,
             dscp: Dscp::default(),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::index::{CheckedIndex, Index};
-use protocol::limits::{FETCHES_MAX, FETCHES_PER_PEER_MAX, GROUP_BYTES};
+use protocol::limits::{FETCHES_MAX, FETCHES_PER_PEER_MAX, GROUP_BYTES, SLOW_NEAR_AFTER};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::wire::SiteMessage;
 use protocol::{BlobRef, NodeId, Span, Time};
@@ -276,7 +276,7 @@ impl World {
                 Some(s) if self.nodes[s].swarm.is_none() => Some(FetchOutcome::Broken),
                 Some(s) if self.nodes[s].nature == Nature::Poisoner => Some(FetchOutcome::Poisoned),
                 Some(s) if self.nodes[s].nature == Nature::Staller => {
-                    (self.now.since(t.started) >= Span::from_secs(10)).then_some(FetchOutcome::Slow)
+                    (self.now.since(t.started) >= SLOW_NEAR_AFTER).then_some(FetchOutcome::Slow)
                 }
                 Some(s)
                     if !self.nodes[s]

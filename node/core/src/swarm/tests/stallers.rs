@@ -1,5 +1,7 @@
 //! Peers that say what they have and what they bring, and then hand nothing out.
 
+use protocol::limits::{CLAIM_HURRY, TRIAL_PIECES};
+use protocol::pieces::Geometry;
 use protocol::wire::Claim;
 use protocol::{Hash, Span, Time};
 
@@ -102,4 +104,139 @@ fn who_brings_what_it_claims_has_not_stalled_though_it_does_not_say_so() {
         owners.expect(Time(68_000), fetcher, lease, patience),
         Lease::Lapsed
     );
+}
+
+/// The story: nodes with damaged disks were left by all others, who brought anew what they had brought. They
+/// heard nothing of it, and each went on bringing a fetcher's share: the site's WAN carried nearly two copies.
+#[test]
+fn of_whom_nobody_takes_anything_leaves_the_rest_to_the_others() {
+    for (seed, nature) in (90..93).flat_map(|s| [(s, Nature::Poisoner), (s, Nature::Staller)]) {
+        let mut world = World::new(10, seed);
+        let release = release(seed, 80 * MIB, 64 * MIB);
+        let carrier = *release.artifact.full_carrier().expect("a carrier");
+        let piece = Geometry::of(carrier.length).piece_bytes();
+        for n in 0..3 {
+            world.nodes[n].nature = nature;
+        }
+        world.start_all();
+        world.want_all(&release);
+        world.run_until_staged(&release, 120);
+        for n in 0..3 {
+            let brought = world.wan_by_node.get(&(carrier, n)).copied();
+            let brought = brought.unwrap_or(0);
+            assert!(
+                brought <= TRIAL_PIECES as u64 * piece,
+                "seed {seed}: {nature:?} {n} brought {brought} bytes"
+            );
+        }
+        let copies = world.copies(&carrier);
+        let most = 1.0 + 0.01 + (3 * TRIAL_PIECES as u64 * piece) as f64 / carrier.length as f64;
+        assert!(
+            copies <= most,
+            "seed {seed}: {nature:?}: {copies}, not {most}"
+        );
+    }
+}
+
+/// The story: a node was sound when it began, and its disk failed in the middle.
+#[test]
+fn whose_pieces_nobody_takes_any_more_leaves_the_rest_to_the_others() {
+    for seed in 93..96 {
+        let mut world = World::new(8, seed);
+        let release = release(seed, 80 * MIB, 64 * MIB);
+        let carrier = *release.artifact.full_carrier().expect("a carrier");
+        world.start_all();
+        world.want_all(&release);
+        world.run(2_000);
+        let turned = world.wan_by_node.keys().find(|(blob, _)| *blob == carrier);
+        let turned = turned.expect("somebody fetches").1;
+        world.nodes[turned].nature = Nature::Poisoner;
+        let brought = |world: &World| world.wan_by_node[&(carrier, turned)];
+        let before = brought(&world);
+        world.run_until_staged(&release, 120);
+        let more = brought(&world) - before;
+        assert!(more <= 6 * MIB, "seed {seed}: {more} of a share of 16 MiB");
+    }
+}
+
+/// Two nodes that can take nothing from each other leave it to each other, and then to nobody.
+#[test]
+fn who_is_left_alone_brings_what_it_needs() {
+    for (seed, nature) in (96..98).flat_map(|s| [(s, Nature::Poisoner), (s, Nature::Staller)]) {
+        let mut world = World::new(2, seed);
+        let release = release(seed, 20 * MIB, 8 * MIB);
+        for n in 0..2 {
+            world.nodes[n].nature = nature;
+        }
+        world.start_all();
+        world.want_all(&release);
+        world.run_until_staged(&release, 90);
+        let copies = world.copies(release.artifact.full_carrier().expect("a carrier"));
+        assert!(copies <= 2.0, "seed {seed}: {copies}");
+    }
+}
+
+/// The story: each node left those who were banned or starved it out of its ranking, and nobody else did: one
+/// was expected to bring what it never knew to be its own, and the site waited a lease for each.
+#[test]
+fn who_leaves_it_to_the_others_is_ranked_by_nobody_until_it_claims() {
+    let (me, node) = (node_id(1), node_id(2));
+    let mut owners = Owners::new(Hash([7; 32]), 8);
+    let mut claim = Claim {
+        node,
+        blob: Hash([7; 32]),
+        pieces: vec![3],
+        held: true,
+        under_way: 1,
+    };
+    let ranked = |owners: &mut Owners| {
+        owners.rank_again(Some(me), false, 4, |_| true);
+        owners.fetchers().contains(&node)
+    };
+    owners.claimed(Time(1), &claim, me, |_| false);
+    assert!(ranked(&mut owners) && owners.owner(3, me) == node);
+    let left = Claim {
+        pieces: Vec::new(),
+        held: false,
+        ..claim.clone()
+    };
+    owners.claimed(Time(2), &left, me, |_| false);
+    assert!(!ranked(&mut owners) && owners.owner(3, me) == me);
+    owners.showed(Time(3), &node);
+    owners.trust(&node);
+    owners.heard(Time(4), node);
+    assert!(!ranked(&mut owners));
+    claim.pieces = vec![5];
+    owners.claimed(Time(5), &claim, me, |_| false);
+    assert!(ranked(&mut owners) && owners.owner(5, me) == node);
+}
+
+#[test]
+fn who_comes_after_one_that_let_others_wait_is_not_waited_for_as_long() {
+    let (me, first, second) = (node_id(1), node_id(2), node_id(3));
+    let mut owners = Owners::new(Hash([7; 32]), 8);
+    let (lease, patience) = (Span(5_000), Span(120_000));
+    assert_eq!(
+        owners.expect(Time(0), second, lease, patience),
+        Lease::Until(Time(5_000))
+    );
+    owners.expect_only(&[].into());
+    owners.heard(Time(1_000), first);
+    owners.heard(Time(1_000), second);
+    owners.expect(Time(1_000), first, lease, patience);
+    let lapsed = Time(6_000);
+    assert_eq!(owners.expect(lapsed, first, lease, patience), Lease::Lapsed);
+    let soon = Lease::Until(lapsed + CLAIM_HURRY);
+    assert_eq!(owners.expect(lapsed, second, lease, patience), soon);
+    // Who is at it is waited for as ever.
+    let claim = Claim {
+        node: second,
+        blob: Hash([7; 32]),
+        pieces: vec![1],
+        held: true,
+        under_way: 1,
+    };
+    owners.claimed(lapsed, &claim, me, |_| false);
+    let lease_on = Lease::Until(lapsed + lease);
+    assert_eq!(owners.expect(lapsed, second, lease, patience), lease_on);
 }

@@ -37,7 +37,7 @@ async fn wrong_bytes_under_a_valid_claim_are_poison_and_stay_off_the_disk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_peer_is_slow_and_a_babbling_one_broken() {
     let name = BlobRef::of(&noise(700_000));
-    let impatient = |c: &mut DataConfig| c.slow_after = Duration::from_millis(300);
+    let impatient = |c: &mut DataConfig| c.slow_near_after = Duration::from_millis(300);
     let asker = start_as(TestFleet::new("fleet").identity(1), "127.0.0.1", impatient).await;
     for (reply, outcome) in [
         (vec![], FetchOutcome::Slow),
