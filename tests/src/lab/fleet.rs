@@ -39,6 +39,8 @@ pub struct Fleet {
 pub struct LabNode {
     /// Its site, counted from 1.
     pub site: usize,
+    /// Its place in the site, counted from 1.
+    pub host: usize,
     /// The namespace's role.
     pub role: String,
     /// Its directory.
@@ -86,7 +88,12 @@ impl Fleet {
         fleet.set_sites(scenario)?;
         for (number, site) in scenario.sites.iter().enumerate() {
             for host in 1..=usize::from(site.nodes) {
-                fleet.add_node(network, number + 1, host)?;
+                // Where hosts move, nodes listen on whatever address there is.
+                let listen = match scenario.mishaps {
+                    0 => address(number + 1, host),
+                    _ => "0.0.0.0".to_owned(),
+                };
+                fleet.add_node(network, number + 1, host, &listen)?;
             }
         }
         let count = fleet.nodes.len();
@@ -132,7 +139,13 @@ impl Fleet {
         self.switch
     }
 
-    fn add_node(&mut self, network: &Network, site: usize, host: usize) -> Result<()> {
+    fn add_node(
+        &mut self,
+        network: &Network,
+        site: usize,
+        host: usize,
+        listen: &str,
+    ) -> Result<()> {
         let name = format!("site-{site}");
         let made = self.tidegate(&["token", "--json", "--site", &name])?;
         let made: Value = serde_json::from_str(&made)?;
@@ -146,11 +159,12 @@ impl Fleet {
                 .args(["enroll", "--coordinator", &field("coordinator")])
                 .args(["--token", &field("token")])
                 .args(["--root-digest", &field("root_digest")])
-                .args(["--listen", &address(site, host), "--dir"])
+                .args(["--listen", listen, "--dir"])
                 .arg(&dir),
         )?;
         self.nodes.push(LabNode {
             site,
+            host,
             role,
             dir,
             process: None,
@@ -235,6 +249,46 @@ impl Fleet {
         Ok(Published {
             wan_bytes: release.carrier_bytes + artifact.index.length,
         })
+    }
+
+    /// For each site payload bytes that the origin handed to its connections, be they lost on the way.
+    ///
+    /// # Errors
+    /// When the origin does not say.
+    pub fn handed_out(&self, sites: usize) -> Result<Vec<u64>> {
+        let origin = self.path("coordinator").join("origin");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let report = runtime
+            .block_on(node::driver::status::read(&origin))
+            .context("the origin does not say what it sent")?;
+        let lines = report["traffic"]["sites"].as_array();
+        let of = |site: usize| {
+            let line = lines?.iter().find(|l| l["site"] == format!("site-{site}"));
+            line?["payload_out"].as_u64()
+        };
+        Ok((1..=sites).map(|site| of(site).unwrap_or(0)).collect())
+    }
+
+    /// Nodes whose installed files are not those of the payload, byte by byte.
+    ///
+    /// # Errors
+    /// When the payload cannot be read.
+    pub fn wrong_installs(&self) -> Result<Vec<String>> {
+        let mut wrong = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(self.path("payload"))? {
+            let file = entry?.path();
+            let bytes = std::fs::read(&file)?;
+            let name = file.file_name().context("a file without a name")?;
+            for node in &self.nodes {
+                let installed = node.dir.join("install/app/current").join(name);
+                if std::fs::read(installed).ok().as_ref() != Some(&bytes) {
+                    wrong.insert(node.role.clone());
+                }
+            }
+        }
+        Ok(wrong.into_iter().collect())
     }
 
     /// Has the operators approve a rollout to all nodes at once, without starting it; its name.

@@ -16,6 +16,7 @@ pub mod inside;
 pub mod interrupt;
 pub mod line;
 pub mod meter;
+mod mishaps;
 pub mod network;
 pub mod pretend;
 pub mod process;
@@ -42,5 +43,11 @@ pub fn run(scenario: &Scenario) -> anyhow::Result<Report> {
     let story = watch::roll_out(scenario, &network, &mut fleet)?;
     let after = network.wan_bytes()?;
     let crossed = before.iter().zip(after).map(|(b, a)| a - b).collect();
-    Report::of(scenario, &release, &story, crossed, fleet.usage(&network)?)
+    let handed_out = fleet.handed_out(scenario.sites.len())?;
+    let mut report = Report::of(scenario, &release, &story, crossed, fleet.usage(&network)?)?;
+    report.add_sent(&release, &handed_out);
+    if scenario.mishaps > 0 {
+        watch::wait_for_installs(&fleet)?;
+    }
+    Ok(report)
 }

@@ -164,6 +164,21 @@ impl Network {
         Ok(())
     }
 
+    /// Gives a host another address in its site, the `change`-th since the start.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn readdress(&self, site: usize, host: usize, change: u8) -> Result<()> {
+        let name = self.name(&format!("h{site}-{host}"));
+        let last = host + 10 + 40 * usize::from(1 + change % 5);
+        ip(&format!("-n {name} address flush dev eth0"))?;
+        ip(&format!(
+            "-n {name} address add 10.{site}.0.{last}/24 dev eth0"
+        ))?;
+        ip(&format!("-n {name} route add default via 10.{site}.0.1"))?;
+        Ok(())
+    }
+
     /// Has the kernel's TCP in the namespace of this role remember nothing from one connection to the next.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub struct Report {
     pub processes: Vec<Usage>,
     /// Nodes that were killed.
     pub killed: Vec<String>,
+    /// Random mishaps by their kind.
+    pub mishaps: BTreeMap<String, u32>,
 }
 
 /// A site.
@@ -52,6 +54,9 @@ pub struct SiteReport {
     pub makespan_ratio: f64,
     /// Payload bytes of verified groups that crossed its WAN, over the release's.
     pub wan_copies: f64,
+    /// Payload bytes that the origin handed to connections with it, over the release's: what was asked
+    /// for again counts again, as does what was lost on the way.
+    pub sent_copies: f64,
     /// Bytes that its WAN interface carried inward, over the release's.
     pub interface_copies: f64,
     /// Payload bytes by reason.
@@ -110,6 +115,7 @@ impl Report {
                     f64::NAN
                 },
                 wan_copies: round(wan as f64 / bytes as f64),
+                sent_copies: 0.0,
                 interface_copies: round(crossed[number] as f64 / bytes as f64),
                 reasons,
             });
@@ -124,7 +130,15 @@ impl Report {
             cpu_seconds_per_gib: round(cpu / taken),
             processes,
             killed: story.killed.clone(),
+            mishaps: story.mishaps.clone(),
         })
+    }
+
+    /// Adds what the origin says that it sent to each site.
+    pub fn add_sent(&mut self, release: &Published, handed_out: &[u64]) {
+        for (site, bytes) in self.sites.iter_mut().zip(handed_out) {
+            site.sent_copies = round(*bytes as f64 / release.wan_bytes as f64);
+        }
     }
 
     /// For people.
@@ -135,7 +149,7 @@ impl Report {
         );
         for s in &self.sites {
             text += &format!(
-                "  site {}: {} nodes, first {} s, last {} s, bound {} s, ratio {}, WAN copies {} (by the interface {}) {:?}\n",
+                "  site {}: {} nodes, first {} s, last {} s, bound {} s, ratio {}, WAN copies {} (sent {}, by the interface {}) {:?}\n",
                 s.site,
                 s.nodes,
                 s.first_s,
@@ -143,12 +157,16 @@ impl Report {
                 s.t_min,
                 s.makespan_ratio,
                 s.wan_copies,
+                s.sent_copies,
                 s.interface_copies,
                 s.reasons
             );
         }
         if !self.killed.is_empty() {
             text += &format!("  killed: {:?}\n", self.killed);
+        }
+        if !self.mishaps.is_empty() {
+            text += &format!("  mishaps: {:?}; every file is right\n", self.mishaps);
         }
         for p in &self.processes {
             text += &format!(

@@ -21,6 +21,8 @@ pub struct Scenario {
     pub goings: u32,
     /// So many times every WAN link goes down for [`CUT`].
     pub cuts: u32,
+    /// So many times a random node is killed, the WAN cut, or a host given another address.
+    pub mishaps: u32,
     /// It must be over by then, in seconds.
     pub patience_s: u64,
 }
@@ -146,6 +148,7 @@ pub fn all() -> Vec<Scenario> {
         owner_kills: 0,
         goings: 0,
         cuts: 0,
+        mishaps: 0,
         patience_s: 600,
     };
     let rates = [(20, 5), (16, 4), (12, 3), (8, 2), (4, 1), (2, 1)];
@@ -229,6 +232,15 @@ pub fn all() -> Vec<Scenario> {
             sites: vec![Site::branch(2, 128 * KBIT, 128 * KBIT)],
             payload_bytes: MIB,
             cuts: 2,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "interrupted",
+            about: "3 nodes behind 20 Mbit/s, 256 MiB; a hundred times one is killed or moves, or the link is cut",
+            sites: vec![Site::branch(3, 20 * MBIT, 5 * MBIT)],
+            payload_bytes: 256 * MIB,
+            mishaps: 100,
+            patience_s: 1_800,
             ..calm.clone()
         },
         Scenario {

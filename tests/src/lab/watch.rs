@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::fleet::Fleet;
 use super::interrupt;
+use super::mishaps::Mishaps;
 use super::network::Network;
 use super::scenario::{AWAY, CUT, Scenario};
 
@@ -15,6 +16,8 @@ use super::scenario::{AWAY, CUT, Scenario};
 const LOOK: Duration = Duration::from_millis(100);
 /// A node that was killed stays down for so long.
 const DOWN: Duration = Duration::from_millis(500);
+/// What every node has must be installed by then.
+const INSTALLED: Duration = Duration::from_secs(120);
 /// Stages before everything is there, as a node's status names them.
 const BEFORE: [&str; 3] = ["NotReceived", "Received", "Downloading"];
 
@@ -27,6 +30,8 @@ pub struct Story {
     pub reasons: Vec<BTreeMap<String, u64>>,
     /// Nodes that were killed, in order.
     pub killed: Vec<String>,
+    /// Mishaps by their kind.
+    pub mishaps: BTreeMap<String, u32>,
 }
 
 /// Starts the rollout and looks until every node has everything.
@@ -46,6 +51,7 @@ pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Re
         ended: vec![BTreeMap::new(); fleet.nodes.len()],
         killed: Vec::new(),
         cuts: 0,
+        mishaps: Mishaps::new(),
     };
     let total = scenario.payload_bytes * fleet.nodes.len() as u64;
     while watch.complete.iter().any(Option::is_none) {
@@ -61,14 +67,46 @@ pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Re
         }
         watch.look(&runtime, fleet, since);
         let came: u64 = (0..fleet.nodes.len()).map(|n| watch.bytes(n)).sum();
-        watch.disturb(scenario, network, fleet, came as f64 / total as f64)?;
+        let done = came as f64 / total as f64;
+        watch.disturb(scenario, network, fleet, done)?;
+        if watch.mishaps.are_due(scenario.mishaps, done) {
+            let open = |n: &usize| watch.complete[*n].is_none();
+            let open: Vec<usize> = (0..fleet.nodes.len()).filter(open).collect();
+            watch.look(&runtime, fleet, since);
+            if let Some(killed) = watch.mishaps.happen(&open, network, fleet)? {
+                watch.was_killed(killed);
+            }
+        }
     }
     let complete_s = watch.complete.iter().map(|t| t.unwrap_or(f64::NAN));
     Ok(Story {
         complete_s: complete_s.collect(),
         reasons: (0..fleet.nodes.len()).map(|n| watch.sum(n)).collect(),
         killed: watch.killed,
+        mishaps: watch.mishaps.counts(),
     })
+}
+
+/// Waits until every node has installed, byte by byte, what was published.
+///
+/// # Errors
+/// With the nodes whose files are not right within [`INSTALLED`].
+pub fn wait_for_installs(fleet: &Fleet) -> Result<()> {
+    let since = Instant::now();
+    loop {
+        let wrong = fleet.wrong_installs()?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        if since.elapsed() > INSTALLED {
+            bail!(
+                "files are missing or wrong at {wrong:?}; logs:\n{}",
+                fleet.logs()
+            );
+        }
+        interrupt::check()?;
+        std::thread::sleep(LOOK);
+    }
 }
 
 struct Watch {
@@ -78,6 +116,7 @@ struct Watch {
     ended: Vec<BTreeMap<String, u64>>,
     killed: Vec<String>,
     cuts: u32,
+    mishaps: Mishaps,
 }
 
 impl Watch {
@@ -145,12 +184,16 @@ impl Watch {
     ) -> Result<()> {
         fleet.kill(node);
         self.killed.push(fleet.nodes[node].role.clone());
-        let lost = std::mem::take(&mut self.reasons[node]);
-        for (reason, bytes) in lost {
-            *self.ended[node].entry(reason).or_default() += bytes;
-        }
+        self.was_killed(node);
         std::thread::sleep(length);
         fleet.start(network, node)
+    }
+
+    /// What it counted is gone with it, and is remembered here.
+    fn was_killed(&mut self, node: usize) {
+        for (reason, bytes) in std::mem::take(&mut self.reasons[node]) {
+            *self.ended[node].entry(reason).or_default() += bytes;
+        }
     }
 
     fn sum(&self, n: usize) -> BTreeMap<String, u64> {

@@ -112,10 +112,10 @@ fn attack_27_eavesdropping() {
     ];
     let words = words.iter().map(|word| word.as_bytes().to_vec());
     needles.extend(words.filter(|word| word.len() >= 8));
-    let manifest = std::fs::read(world.path(&format!("build-{version}/manifest.json")));
+    let manifest = std::fs::read(world.path(&format!("build-app-{version}/manifest.json")));
     let manifest = manifest.expect("signed");
     needles.extend(manifest.chunks_exact(NEEDLE_BYTES).map(<[u8]>::to_vec));
-    let carried = std::fs::metadata(world.path(&format!("build-{version}"))).is_ok();
+    let carried = std::fs::metadata(world.path(&format!("build-app-{version}"))).is_ok();
     assert!(
         carried && tape.bytes() > 1 << 20,
         "{} bytes passed here",

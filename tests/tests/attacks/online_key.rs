@@ -199,7 +199,7 @@ fn attack_15_online_coordinator_key_stolen() {
             .parse()
             .expect("a digest")
     };
-    let manifest = std::fs::read(world.path("build-2.0/manifest.json")).expect("signed");
+    let manifest = std::fs::read(world.path("build-app-2.0/manifest.json")).expect("signed");
     let genuine = Envelope::from_json(&manifest).expect("an envelope");
     assert_eq!(genuine.digest(), digest_of("2.0"));
 

@@ -210,7 +210,7 @@ fn attack_18_one_component_of_a_set_missing() {
     for (version, seed, missing) in [("2.0", 19, "index"), ("3.0", 20, "content")] {
         publish(&world, version, seed, &[]);
         let before = world.installed_version(0);
-        let path = world.path(&format!("build-{version}/manifest.json"));
+        let path = world.path(&format!("build-app-{version}/manifest.json"));
         let envelope = Envelope::from_json(&std::fs::read(path).expect("signed"));
         let manifest: ReleaseManifest =
             serde_json::from_slice(&envelope.expect("an envelope").payload).expect("a release");

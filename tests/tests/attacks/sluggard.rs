@@ -158,7 +158,7 @@ fn attack_11_slow_retrieval() {
     let tree = world.path("tree");
     trees::make(&tree, 11, 4 << 20);
     world.publish(&tree, "1.0", &[]);
-    let manifest = std::fs::read(world.path("build-1.0/manifest.json")).expect("signed");
+    let manifest = std::fs::read(world.path("build-app-1.0/manifest.json")).expect("signed");
     let envelope = Envelope::from_json(&manifest).expect("an envelope");
     let manifest: ReleaseManifest = serde_json::from_slice(&envelope.payload).expect("a release");
     let artifact = &manifest.artifacts[0];
