@@ -228,11 +228,17 @@ impl Evidence {
         }
     }
 
-    /// Whether those outside of a cohort have outcomes, and these speak for the release.
+    /// Whether those outside of a cohort have outcomes, and these speak for the release. Right after a
+    /// verdict for it they have no new ones: what led to the verdict speaks for them.
     fn fails_alone(&self, cohort: u32) -> bool {
-        let rest = self.sum(&self.all, |cohorts| cohorts & bit(cohort) == 0);
-        let evidence = self.all.sprt.evidence(rest);
-        rest.good > rest.bad && evidence < self.all.sprt.upper / 2.0
+        let others = |cohorts: u16| cohorts & bit(cohort) == 0;
+        let evidence = self.all.sprt.evidence(self.sum(&self.all, others));
+        let counts = self.counts.iter();
+        let counts = counts.filter(|(cohorts, _)| others(**cohorts) && !self.is_held(**cohorts));
+        let ever = counts
+            .map(|(_, n)| *n)
+            .fold(Outcomes::default(), Outcomes::plus);
+        ever.good > ever.bad && evidence < self.all.sprt.upper / 2.0
     }
 
     /// Whether the evidence would not do if each site gave half of it at most.
@@ -329,6 +335,23 @@ mod tests {
         let counts = (10, 10);
         let held = Ruling::Hold { cohort: 2, counts };
         assert_eq!(evidence.judge(), Some(held));
+    }
+
+    /// A cohort that was slow failed as a whole just after the others had made the release pass: with
+    /// nobody to compare it with, the whole rollout was held.
+    #[test]
+    fn a_cohort_that_fails_after_a_verdict_is_held_alone() {
+        let mut evidence = evidence(1);
+        votes(&mut evidence, 0, 339, 0);
+        assert!(matches!(evidence.judge(), Some(Ruling::Clear { .. })));
+        evidence.cleared(None);
+        votes(&mut evidence, 1, 0, 11);
+        let counts = (0, 11);
+        let held = Ruling::Hold { cohort: 0, counts };
+        assert_eq!(evidence.judge(), Some(held));
+        // if the others fail too it is not the cohort
+        votes(&mut evidence, 0, 0, 6);
+        assert!(matches!(evidence.judge(), Some(Ruling::Stop { .. })));
     }
 
     #[test]
