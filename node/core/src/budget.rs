@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use litemap::LiteMap;
 use protocol::schedule::Rates;
 use protocol::topology::Site;
 use protocol::zones::{Clock, Zone};
@@ -16,7 +17,8 @@ const LOOK_EVERY: Span = Span::from_secs(1);
 /// The rates of the sites that this node paces.
 #[derive(Default)]
 pub(crate) struct Budgets {
-    sites: BTreeMap<SiteId, Kept>,
+    /// An endpoint has one, and there are many endpoints in a simulated world.
+    sites: LiteMap<SiteId, Kept>,
     /// Clocks of the zones that schedules name; none: this program does not know the zone.
     clocks: BTreeMap<String, Option<Clock>>,
     /// Wall time of the last look.
@@ -26,7 +28,8 @@ pub(crate) struct Budgets {
 }
 
 struct Kept {
-    site: Site,
+    /// Only if its rates change with the hour.
+    by_hour: Option<Box<Site>>,
     rates: Rates,
 }
 
@@ -43,10 +46,10 @@ impl Budgets {
             let rates = self.rates(site, now.wall);
             before.remove(&site.id);
             changes.push((site.id.clone(), Some(rates)));
-            let site = site.clone();
-            self.sites.insert(site.id.clone(), Kept { site, rates });
+            let by_hour = site.schedule.is_some().then(|| Box::new(site.clone()));
+            self.sites.insert(site.id.clone(), Kept { by_hour, rates });
         }
-        changes.extend(before.into_keys().map(|site| (site, None)));
+        changes.extend(before.into_iter().map(|(site, _)| (site, None)));
         self.looks_again(now);
         changes
     }
@@ -63,7 +66,10 @@ impl Budgets {
         let mut changes = Vec::new();
         let mut sites = core::mem::take(&mut self.sites);
         for (name, kept) in sites.iter_mut().filter(|(_, kept)| over(&kept.rates)) {
-            let rates = self.rates(&kept.site, now.wall);
+            let Some(site) = &kept.by_hour else {
+                continue;
+            };
+            let rates = self.rates(site, now.wall);
             if (rates.down, rates.up) != (kept.rates.down, kept.rates.up) {
                 changes.push((name.clone(), Some(rates)));
             }
