@@ -90,7 +90,7 @@ pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Re
 /// Waits until every node has installed, byte by byte, what was published.
 ///
 /// # Errors
-/// With the nodes whose files are not right within [`INSTALLED`].
+/// With the nodes whose files are not right within `INSTALLED`.
 pub fn wait_for_installs(fleet: &Fleet) -> Result<()> {
     let since = Instant::now();
     loop {
