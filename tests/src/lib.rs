@@ -4,6 +4,7 @@
 //! [`programs`] finds the executables, [`trees`] makes and compares what is installed, [`relay`] listens
 //! on the line, [`lab`] runs a fleet over links with real rates.
 
+pub mod decoders;
 pub mod lab;
 pub mod programs;
 pub mod relay;

@@ -11,6 +11,7 @@ use protocol::envelope::Envelope;
 use protocol::fixtures::{Fleet, key, node};
 use protocol::trust::Role;
 use rustls::pki_types::CertificateDer;
+use tidegate_tests::decoders::DECODERS;
 
 use crate::mutations::Mutations;
 use crate::samples::{Sample, samples};
@@ -68,6 +69,33 @@ fn attack_28_parser_input() {
             longest <= 64 * most + 4096,
             "{name}: {most} bytes became {longest}"
         );
+    }
+}
+
+/// What the fuzzers call and start from, as a plain test; what they find is kept there.
+#[test]
+fn attack_28_parser_input_corpus() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, decode) in DECODERS {
+        let target = corpora.join(format!("../fuzz_targets/{name}.rs"));
+        assert!(target.exists(), "{name} has no target");
+        let mut seeds = Vec::new();
+        for entry in std::fs::read_dir(corpora.join(name)).expect("a corpus") {
+            let path = entry.expect("readable").path();
+            seeds.push((path.clone(), std::fs::read(path).expect("readable")));
+        }
+        seeds.sort();
+        for (path, seed) in &seeds {
+            let found = path
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("found-"));
+            assert!(decode(seed) || found, "{} is not taken", path.display());
+        }
+        let mut mutations = Mutations::new(328);
+        let refused = (0..DAMAGES)
+            .filter(|case| !decode(&mutations.of(&seeds[case % seeds.len()].1)))
+            .count();
+        assert!(refused > DAMAGES / 8, "{name}: {refused} of {DAMAGES}");
     }
 }
 
