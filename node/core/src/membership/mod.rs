@@ -87,6 +87,9 @@ pub(crate) struct Membership {
     site: Option<SiteId>,
     roaming: bool,
     members: LiteMap<NodeId, Member>,
+    /// The most members for whom the table was cut to size: a site grows seldom, and one in doubled
+    /// places is a quarter of what a node holds of it.
+    fitted: usize,
     /// Exclusive or of the members' fingerprints.
     prints: u64,
     /// This node's own fingerprint.
@@ -123,6 +126,7 @@ impl Membership {
             site: None,
             roaming: false,
             members: LiteMap::new(),
+            fitted: 0,
             prints: 0,
             my_print: print(&config.contact, false),
             changes: BTreeSet::new(),
@@ -410,6 +414,12 @@ impl Membership {
 
     /// Members that came, changed or went since the last call.
     pub(crate) fn take_changes(&mut self) -> BTreeSet<NodeId> {
+        if self.members.len() > self.fitted {
+            self.fitted = self.members.len();
+            let mut table = std::mem::take(&mut self.members).into_tuple_vec();
+            table.shrink_to_fit();
+            self.members = LiteMap::from_sorted_store_unchecked(table);
+        }
         std::mem::take(&mut self.changes)
     }
 

@@ -51,6 +51,7 @@ impl Swarm {
             if self.desk.site.alone {
                 self.desk.site.crowd = others.count() + 1;
             } else {
+                new = LiteMap::with_capacity(others.size_hint().1.unwrap_or(0));
                 new.extend(others);
             }
         }
