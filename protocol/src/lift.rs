@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{FleetId, RolloutId};
 use crate::limits::TEXT_MAX_BYTES;
 use crate::time::Time;
-use crate::trust::{Role, Statement};
+use crate::trust::{Statement, header};
 
 /// Lifts one halt.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,16 +26,7 @@ pub struct Lift {
 }
 
 impl Statement for Lift {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.lift+json";
-    const ROLE: Role = Role::Plans;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.lift+json", Plans);
     fn check(&self) -> Result<(), String> {
         match self.reason.len() > TEXT_MAX_BYTES {
             true => Err("the reason is too long".into()),

@@ -8,7 +8,7 @@ use crate::limits::{
     ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, INDEX_MAX_BYTES, STEPS_MAX,
 };
 use crate::time::{Span, Time};
-use crate::trust::{Role, Statement};
+use crate::trust::{Statement, header};
 
 /// A release.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -163,16 +163,7 @@ fn check_argv(argv: &[String]) -> Result<(), String> {
 }
 
 impl Statement for ReleaseManifest {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.release+json";
-    const ROLE: Role = Role::Releases;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.release+json", Releases);
     fn delegable(&self) -> Option<&SiteId> {
         Some(&self.product)
     }

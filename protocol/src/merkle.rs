@@ -9,7 +9,7 @@ use crate::envelope::Envelope;
 use crate::ids::{FleetId, Hash};
 use crate::limits::AUDIT_PROOF_MAX_BYTES;
 use crate::time::Time;
-use crate::trust::{Role, Statement, Trust, TrustError, Verified};
+use crate::trust::{Statement, Trust, TrustError, Verified, header};
 use crate::versioned::Versioned;
 
 fn leaf(entry: &Hash) -> Hash {
@@ -126,16 +126,7 @@ pub struct LedgerHead {
 }
 
 impl Statement for LedgerHead {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.ledger-head+json";
-    const ROLE: Role = Role::Coordinator;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.ledger-head+json", Coordinator);
 }
 
 /// That an entry stands in the ledger: verified with the public root alone.

@@ -10,7 +10,7 @@ use crate::ids::{FleetId, Hash, NodeId, RolloutId, Seq};
 use crate::limits::{COHORTS_MAX, ROLLOUTS_MAX, TEXT_MAX_BYTES};
 use crate::status::NodeStatus;
 use crate::time::Time;
-use crate::trust::{Role, Statement};
+use crate::trust::{Statement, header};
 use crate::wire::Contact;
 
 /// One order.
@@ -150,16 +150,7 @@ impl OrderBody {
 }
 
 impl Statement for Order {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.order+json";
-    const ROLE: Role = Role::Coordinator;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.order+json", Coordinator);
     fn check(&self) -> Result<(), String> {
         match &self.body {
             OrderBody::GoLease { held, .. } if held.len() > COHORTS_MAX => {
@@ -214,14 +205,5 @@ impl Mark {
 }
 
 impl Statement for Receipt {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.receipt+json";
-    const ROLE: Role = Role::Coordinator;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.receipt+json", Coordinator);
 }

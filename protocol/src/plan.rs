@@ -13,7 +13,7 @@ use crate::inventory::Subject;
 use crate::limits::{COHORTS_MAX, PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
 use crate::positions::position;
 use crate::time::{Span, Time};
-use crate::trust::{Role, Statement};
+use crate::trust::{Statement, header};
 
 /// A rollout plan, resolved.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -228,16 +228,7 @@ impl RolloutPlan {
 }
 
 impl Statement for RolloutPlan {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.plan+json";
-    const ROLE: Role = Role::Plans;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.plan+json", Plans);
     fn excluded(&self) -> Vec<PublicKey> {
         vec![self.proposer]
     }
@@ -354,16 +345,7 @@ pub enum Selector {
 }
 
 impl Statement for Proposal {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.proposal+json";
-    const ROLE: Role = Role::Plans;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.proposal+json", Plans);
     fn check(&self) -> Result<(), String> {
         if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
             return Err(format!("a proposal has 1 to {WAVES_MAX} waves"));
@@ -393,16 +375,7 @@ pub struct Recall {
 }
 
 impl Statement for Recall {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.recall+json";
-    const ROLE: Role = Role::Plans;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.recall+json", Plans);
     fn excluded(&self) -> Vec<PublicKey> {
         vec![self.proposer]
     }

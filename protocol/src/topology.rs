@@ -8,7 +8,7 @@ use crate::ids::{FleetId, SiteId};
 use crate::limits::SITES_MAX;
 use crate::schedule::Schedule;
 use crate::time::Time;
-use crate::trust::{Role, Statement};
+use crate::trust::{Statement, header};
 
 /// All sites of a fleet.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -133,16 +133,7 @@ impl Topology {
 }
 
 impl Statement for Topology {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.tidegate.topology+json";
-    const ROLE: Role = Role::Topology;
-    const SPEC_VERSION: u32 = 1;
-
-    fn spec_version(&self) -> u32 {
-        self.spec_version
-    }
-    fn fleet(&self) -> FleetId {
-        self.fleet
-    }
+    header!("application/vnd.tidegate.topology+json", Topology);
     fn check(&self) -> Result<(), String> {
         if self.sites.len() > SITES_MAX {
             return Err(format!("a topology has at most {SITES_MAX} sites"));

@@ -63,6 +63,23 @@ pub struct Root {
     pub delegations: Vec<Delegation>,
 }
 
+/// What every [`Statement`] of ours begins with: fields `spec_version` (1) and `fleet`.
+macro_rules! header {
+    ($payload_type:literal, $role:ident) => {
+        const PAYLOAD_TYPE: &'static str = $payload_type;
+        const ROLE: $crate::trust::Role = $crate::trust::Role::$role;
+        const SPEC_VERSION: u32 = 1;
+
+        fn spec_version(&self) -> u32 {
+            self.spec_version
+        }
+        fn fleet(&self) -> $crate::ids::FleetId {
+            self.fleet
+        }
+    };
+}
+pub(crate) use header;
+
 /// Something that is signed under a role.
 pub trait Statement: Serialize + DeserializeOwned {
     /// DSSE payload type.
