@@ -216,6 +216,7 @@ impl World {
                 disk_bytes: built.disk_bytes,
             }],
             health_check: health,
+            relations: Default::default(),
             ..self.fleet.fleet.release("app", version, counter)
         };
         let release = self.fleet.fleet.verified(&manifest);

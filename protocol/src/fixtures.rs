@@ -212,6 +212,7 @@ impl Fleet {
             }],
             install: Install::Tree,
             health_check: None,
+            relations: Default::default(),
             created: CREATED,
             expires: EXPIRES,
         }
@@ -263,6 +264,7 @@ impl Fleet {
             ],
             test: None,
             constraints: Default::default(),
+            closure: Default::default(),
             lease_ttl: Span::from_secs(60),
             created: CREATED,
             not_after: EXPIRES,

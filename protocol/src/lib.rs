@@ -29,6 +29,7 @@ pub mod orders;
 pub mod pieces;
 pub mod plan;
 pub mod positions;
+pub mod relations;
 pub mod schedule;
 pub mod status;
 pub mod terse;

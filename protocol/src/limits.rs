@@ -77,6 +77,15 @@ pub const AUDIT_PROOF_MAX_BYTES: usize = 2048;
 pub const SITES_MAX: usize = 20_000;
 /// Hours of a site in which other rates hold.
 pub const RATE_HOURS_MAX: usize = 16;
+/// Releases that one release depends on; as many that it conflicts with, and as many that it supersedes.
+pub const RELATIONS_MAX: usize = 64;
+/// Bounds of a version in one requirement.
+pub const BOUNDS_MAX: usize = 4;
+/// Releases that a plan's release stands on; as many barriers before it.
+pub const CLOSURE_MAX: usize = 256;
+/// A node that knows of a rollout by name only starts nothing until it has its plan and release, which may
+/// go first, but for no longer than this after the last of such documents came.
+pub const DOCUMENTS_PATIENCE: Span = Span::from_secs(60);
 /// Waves in a plan.
 pub const WAVES_MAX: usize = 256;
 /// Cohorts that a plan may declare; each is a bit of a node's word.

@@ -7,6 +7,7 @@ use crate::ids::{FleetId, Hash, SiteId};
 use crate::limits::{
     ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, INDEX_MAX_BYTES, STEPS_MAX,
 };
+use crate::relations::Relations;
 use crate::time::{Span, Time};
 use crate::trust::{Statement, header};
 
@@ -31,6 +32,9 @@ pub struct ReleaseManifest {
     pub install: Install,
     /// How a node finds out whether it works, after the switch.
     pub health_check: Option<HealthCheck>,
+    /// What it says of other releases.
+    #[serde(default, skip_serializing_if = "Relations::is_empty")]
+    pub relations: Relations,
     /// Made at.
     pub created: Time,
     /// After this no new install starts.
@@ -204,7 +208,7 @@ impl Statement for ReleaseManifest {
         if let Some(health) = &self.health_check {
             check_argv(&health.argv)?;
         }
-        Ok(())
+        self.relations.check(&self.product, &self.version)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ids::{FleetId, Hash, NodeId, PublicKey, RolloutId, SiteId};
 use crate::inventory::Subject;
 use crate::limits::{COHORTS_MAX, PLAN_NODES_MAX, TEXT_MAX_BYTES, WAVES_MAX};
 use crate::positions::position;
+use crate::relations::Closure;
 use crate::time::{Span, Time};
 use crate::trust::{Statement, header};
 
@@ -48,6 +49,9 @@ pub struct RolloutPlan {
     /// When its nodes may start, beside waves and leases.
     #[serde(default, skip_serializing_if = "Constraints::is_empty")]
     pub constraints: Constraints,
+    /// The releases on which it stands.
+    #[serde(default, skip_serializing_if = "Closure::is_empty")]
+    pub closure: Closure,
     /// A go-lease lives so long on the boot clock from its receipt.
     pub lease_ttl: Span,
     /// Resolved at.
@@ -254,6 +258,7 @@ impl Statement for RolloutPlan {
         }
         self.test.iter().try_for_each(SequentialTest::check)?;
         self.constraints.check()?;
+        self.closure.check()?;
         if self.test.is_none() && !self.constraints.spread.is_zero() {
             return Err("starts are spread by a plan's sequential test, and it has none".into());
         }

@@ -126,12 +126,20 @@ pub enum WaitingFor {
 }
 
 impl WaitingFor {
-    /// Whether only the node itself can know of it: its clock, its user, its machine.
+    /// Whether only the node itself can know of it: its clock, its user, its
+    /// machine, what is installed on it.
     pub fn is_of_the_node(self) -> bool {
         use WaitingFor as W;
         matches!(
             self,
-            W::Window | W::Freeze | W::Deferral | W::Disk | W::Power | W::Link
+            W::Window
+                | W::Freeze
+                | W::Deferral
+                | W::Dependency
+                | W::Barrier
+                | W::Disk
+                | W::Power
+                | W::Link
         )
     }
 }

@@ -80,6 +80,7 @@ impl Content {
                 disk_bytes: pack.length,
             }],
             install: Install::Tree,
+            relations: Default::default(),
             health_check: Some(HealthCheck {
                 argv: vec!["./healthy".into()],
                 soak: Span::from_secs(spec.health_soak_s),

@@ -79,10 +79,10 @@ impl Op {
         match self {
             Op::Equal => held == value,
             Op::Unequal => held != value,
-            Op::Below => order(held, value).is_lt(),
-            Op::AtMost => order(held, value).is_le(),
-            Op::Above => order(held, value).is_gt(),
-            Op::AtLeast => order(held, value).is_ge(),
+            Op::Below => version_order(held, value).is_lt(),
+            Op::AtMost => version_order(held, value).is_le(),
+            Op::Above => version_order(held, value).is_gt(),
+            Op::AtLeast => version_order(held, value).is_ge(),
         }
     }
 }
@@ -208,7 +208,7 @@ fn quote(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
 
 /// Orders versions and amounts: runs of digits as numbers, runs of letters by their bytes, a number after
 /// letters; whatever stands between only separates. Of two that begin the same the longer comes after.
-fn order(one: &str, other: &str) -> Ordering {
+pub(crate) fn version_order(one: &str, other: &str) -> Ordering {
     let (mut one, mut other) = (Runs(one), Runs(other));
     loop {
         let order = match (one.next(), other.next()) {

@@ -237,9 +237,9 @@ proptest! {
 
     #[test]
     fn orderings_are_orders(one in "[a-c0-2.]{0,5}", two in "[a-c0-2.]{0,5}", three in "[a-c0-2.]{0,5}") {
-        prop_assert_eq!(order(&one, &two), order(&two, &one).reverse());
-        if order(&one, &two).is_le() && order(&two, &three).is_le() {
-            prop_assert!(order(&one, &three).is_le());
+        prop_assert_eq!(version_order(&one, &two), version_order(&two, &one).reverse());
+        if version_order(&one, &two).is_le() && version_order(&two, &three).is_le() {
+            prop_assert!(version_order(&one, &three).is_le());
         }
     }
 }

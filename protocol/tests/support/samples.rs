@@ -25,6 +25,7 @@ use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{
     Gate, Members, Priority, Proposal, RolloutPlan, Selector, SequentialTest, Targets, WaveDraft,
 };
+use protocol::relations::{Closure, Pick, Relations};
 use protocol::schedule::{RateHours, Schedule};
 use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
 use protocol::topology::Topology;
@@ -273,6 +274,30 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         },
         ..plan.clone()
     };
+    let requirements = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect();
+    let related = ReleaseManifest {
+        relations: Relations {
+            depends_on: requirements(&["runtime>=2.1,<3", "lib"]),
+            conflicts: requirements(&["legacy<=4", "rival=1.0"]),
+            supersedes: requirements(&["app<1.2.3", "old-app>0"]),
+            barrier: Some("its store moves".into()),
+            infrastructure: true,
+        },
+        ..tree.clone()
+    };
+    let pick = |product, version, counter| Pick {
+        product: site(product),
+        version: site(version),
+        counter,
+        release: Hash::of(b"release"),
+    };
+    let standing = RolloutPlan {
+        closure: Closure {
+            requires: vec![pick("lib", "1", 1), pick("runtime", "2.10", 3)],
+            barriers: vec![pick("app", "1.0", 2), pick("app", "1.2", 6)],
+        },
+        ..plan.clone()
+    };
     let (recall_order, recall) = fleet.recall(&verified);
     let lift = |rollout| Lift {
         spec_version: 1,
@@ -340,9 +365,11 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         root(fleet),
         statement(fleet, ".tree", &tree),
         statement(fleet, ".command", &command),
+        statement(fleet, ".relations", &related),
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),
         statement(fleet, ".constraints", &constrained),
+        statement(fleet, ".closure", &standing),
         statement(fleet, ".filter", &filtered),
         statement(fleet, "", &proposal),
         statement(fleet, "", &*recall),

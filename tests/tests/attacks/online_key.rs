@@ -106,6 +106,7 @@ impl Thief {
             }],
             test: None,
             constraints: Default::default(),
+            closure: Default::default(),
             lease_ttl: Span::from_secs(600),
             created: now,
             not_after: now + Span::from_secs(86_400),

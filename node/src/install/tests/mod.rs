@@ -71,6 +71,7 @@ impl Machine {
         let manifest = ReleaseManifest {
             install,
             health_check,
+            relations: Default::default(),
             ..manifest
         };
         Ready {
