@@ -80,6 +80,7 @@ fn a_release_draft_is_read_and_written_as_ever() {
         },
         install,
         health_check,
+        relations: Default::default(),
     };
     let command = Install::Command {
         steps: vec![vec!["./setup".into(), "--quiet".into()]],

@@ -8,6 +8,7 @@ use protocol::plan::{Proposal, Recall, RolloutPlan};
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
+use crate::closure::Shelf;
 use crate::conductor::{Conductor, cut};
 use crate::contract::{Action, Answer, Command, CommandError, LedgerEvent, RolloutState, Ticket};
 use crate::fold::enlisted;
@@ -93,7 +94,20 @@ impl Conductor {
             .releases
             .get(&proposal.release)
             .ok_or(CommandError::NoRelease(proposal.release))?;
-        let plan = resolve(proposal, &release.value, salt, &self.fleet, self.now)
+        let back =
+            |r: &&Rollout| matches!(r.state, RolloutState::Recalling | RolloutState::Recalled);
+        let recalled = self.rollouts.values().filter(back);
+        let shelf = Shelf {
+            releases: &self.releases,
+            recalled: recalled.map(|r| r.plan.release).collect(),
+            wall: self.now.wall,
+        };
+        let plan = shelf
+            .closure(proposal.release, &release.value)
+            .and_then(|closure| {
+                let brings = (&release.value, closure);
+                resolve(proposal, brings, salt, &self.fleet, self.now)
+            })
             .map_err(CommandError::Unresolvable)?;
         Ok((plan, &release.value))
     }

@@ -6,6 +6,7 @@
 //! the [`LedgerEvent`]s that it asked to be appended.
 
 mod bulletin;
+mod closure;
 mod commands;
 pub mod conductor;
 pub mod contract;

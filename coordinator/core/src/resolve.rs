@@ -10,6 +10,7 @@ use protocol::limits::PLAN_NODES_MAX;
 use protocol::manifest::ReleaseManifest;
 use protocol::plan::{Members, Proposal, RolloutPlan, Selector, Wave};
 use protocol::positions::position;
+use protocol::relations::Closure;
 use protocol::trust::Statement;
 use protocol::{Hash, NodeId, Now, SiteId};
 
@@ -27,7 +28,7 @@ struct Candidate<'a> {
 /// One line: which wave, which limit, or what is empty.
 pub(crate) fn resolve(
     proposal: &Proposal,
-    release: &ReleaseManifest,
+    (release, closure): (&ReleaseManifest, Closure),
     salt: Hash,
     fleet: &Fleet,
     now: Now,
@@ -98,6 +99,7 @@ pub(crate) fn resolve(
         waves,
         test: proposal.test.clone(),
         constraints: proposal.constraints.clone(),
+        closure,
         lease_ttl: proposal.lease_ttl,
         created: now.wall,
         not_after: proposal.not_after,

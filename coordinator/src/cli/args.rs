@@ -6,8 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::filter::Filter;
 use protocol::{NodeId, SiteId, Span};
 
+use self::relations::RelationArgs;
 use super::units::{self, Rate};
 
+pub mod relations;
 pub mod report;
 pub mod rollout;
 pub mod trust;
@@ -235,6 +237,9 @@ pub struct ReleaseBuild {
     /// `tree` installer is used
     #[arg(long)]
     pub recipe: Option<PathBuf>,
+    /// What it says of other releases.
+    #[command(flatten)]
+    pub relations: RelationArgs,
     /// zstd level of the carrier, 1 to 22
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub level: i32,

@@ -10,6 +10,7 @@ use protocol::limits::{GROUP_LOG2, STEP_TIMEOUT};
 use protocol::manifest::{
     Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity, release_name,
 };
+use protocol::relations::Relations;
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId, Span};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Draft {
     pub install: Install,
     /// How a node finds out whether it works.
     pub health_check: Option<HealthCheck>,
+    /// What it says of other releases.
+    #[serde(default, skip_serializing_if = "Relations::is_empty")]
+    pub relations: Relations,
 }
 
 impl Draft {
@@ -157,6 +161,10 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
         attempts: 3,
         timeout: Span::from_secs(60),
     });
+    let relations = ask.relations.relations();
+    relations
+        .check(&ask.product, &ask.version)
+        .map_err(|why| anyhow::anyhow!("failed to build the release: {why}"))?;
     let built = build(&ask.path, &ask.out, BuildOptions { level: ask.level })
         .context("failed to build the release")?;
     let draft = Draft {
@@ -183,6 +191,7 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
         },
         install,
         health_check,
+        relations,
     };
     write_durably(
         &ask.out.join(DRAFT),
@@ -295,6 +304,7 @@ fn fresh_manifest(
         artifacts: vec![draft.artifact],
         install: draft.install,
         health_check: draft.health_check,
+        relations: draft.relations,
         created: now,
         expires: now + valid,
     })

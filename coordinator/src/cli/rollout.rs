@@ -11,6 +11,7 @@ use protocol::feed::StageCounts;
 use protocol::plan::{
     Cohort, Gate, Members, Proposal, Recall, RolloutPlan, Selector, SequentialTest, Targets,
 };
+use protocol::relations::Pick;
 use protocol::trust::Statement;
 use protocol::{FleetId, PublicKey, RolloutId};
 
@@ -478,6 +479,15 @@ fn describe(plan: &RolloutPlan) -> anyhow::Result<()> {
     }
     if let Some(filter) = &plan.targets.filter {
         output::line(&format!("where    {filter}"))?;
+    }
+    for (what, picks) in [
+        ("needs   ", &plan.closure.requires),
+        ("via     ", &plan.closure.barriers),
+    ] {
+        let names: Vec<String> = picks.iter().map(Pick::name).collect();
+        if !names.is_empty() {
+            output::line(&format!("{what} {}", names.join(", ")))?;
+        }
     }
     for (i, wave) in plan.waves.iter().enumerate() {
         let members = match &wave.members {

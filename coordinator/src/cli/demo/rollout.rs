@@ -58,6 +58,7 @@ pub async fn carry_out(
         health_check: Some(tree.health_check.clone()),
         health_soak: Span::from_millis(500),
         recipe: None,
+        relations: Default::default(),
         level: 6,
         json: false,
     };
