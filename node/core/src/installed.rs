@@ -33,6 +33,11 @@ impl Installed {
             .flatten()
     }
 
+    /// Every release that is installed.
+    pub(crate) fn current(&self) -> impl Iterator<Item = Hash> + '_ {
+        self.products.values().map(|r| r.release)
+    }
+
     /// Every release that is installed or can be gone back to.
     pub(crate) fn all(&self) -> impl Iterator<Item = Hash> + '_ {
         self.products

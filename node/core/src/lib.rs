@@ -22,6 +22,7 @@ mod outbox;
 mod precedence;
 mod pulls;
 mod referrals;
+mod relations;
 mod relay;
 mod report;
 mod rollout;

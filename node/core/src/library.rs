@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::limits::ROLLOUTS_MAX;
 use protocol::manifest::ReleaseManifest;
-use protocol::orders::Bulletin;
+use protocol::orders::{Bulletin, RolloutHead};
 use protocol::plan::RolloutPlan;
 use protocol::topology::Topology;
 use protocol::trust::{Role, Root};
-use protocol::{Hash, Time, Verified};
+use protocol::{Hash, RolloutId, Time, Verified};
 
 use crate::contract::{NodeRole, Record, RecordKey};
 use crate::counters::Counters;
@@ -212,6 +212,20 @@ impl Library {
             .chain(plans)
             .chain(releases);
         all.filter(|d| !self.refused.contains(d)).collect()
+    }
+
+    /// Rollouts that the bulletin names and of which a document is still to come.
+    pub(crate) fn unread<'a>(
+        &'a self,
+        bulletin: Option<&'a Bulletin>,
+    ) -> impl Iterator<Item = &'a RolloutId> {
+        let heads = bulletin.map_or(&[][..], |b| &b.rollouts[..]);
+        let comes = |digest: &Hash, here: bool| !here && !self.refused.contains(digest);
+        let lacks = move |head: &&RolloutHead| {
+            comes(&head.plan, self.plans.contains_key(&head.plan))
+                || comes(&head.release, self.releases.contains_key(&head.release))
+        };
+        heads.iter().filter(lacks).map(|head| &head.rollout)
     }
 
     /// Drops every plan and release that is not among these.

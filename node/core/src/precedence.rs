@@ -3,14 +3,16 @@
 //! What is asked first is what the node says it waits for:
 //! 1. a halt, because a person said no;
 //! 2. expired metadata: root, bulletin, plan, release; nothing is trusted without an end;
-//! 3. orders that the bulletin names and that have not come, because one of them may be a halt;
+//! 3. orders that the bulletin names and that have not come, because one of them may be a halt, and for a
+//!    while plans and releases, because one of them may go first ([`unread`]);
 //! 4. the wave: its floor `not_before`, which no online key can move, and its opening;
 //! 5. the lease;
 //! 6. a safeguard that holds the node's cohort, and the node's place among those whom the lease lets start
 //!    before the release has proved itself ([`turn`]);
-//! 7. what the plan lays down about times, user and machine, in the order of
+//! 7. other releases: a barrier, a dependency, a conflict, infrastructure ([`crate::relations`]);
+//! 8. what the plan lays down about times, user and machine, in the order of
 //!    [`protocol::constraints`]: freeze, blackout, window, quiet hours, user, space, power, link ([`times`]);
-//! 8. another installation on this machine.
+//! 9. another installation on this machine.
 //!
 //! The same question is asked when an installation starts and again right before its switch.
 
@@ -21,7 +23,7 @@ use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
 use protocol::positions::position;
 use protocol::status::{State, WaitingFor};
-use protocol::{NodeId, Now, Time, Verified};
+use protocol::{NodeId, Now, RolloutId, Time, Verified};
 
 use crate::lease::{LeaseState, Leases};
 use crate::library::Library;
@@ -153,6 +155,17 @@ pub(crate) fn turn(
             format!("others of wave {wave} go first"),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Whether plans and releases of all rollouts are known of which the bulletin speaks.
+pub(crate) fn unread(rollout: Option<&RolloutId>) -> Result<(), Wait> {
+    match rollout {
+        None => Ok(()),
+        Some(rollout) => {
+            let why = format!("plan and release of {rollout} have not come yet and may go first");
+            Err(Wait::new(WaitingFor::Lease, why))
+        }
     }
 }
 

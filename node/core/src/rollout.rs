@@ -3,12 +3,15 @@
 use protocol::plan::Priority;
 use protocol::status::State;
 use protocol::wire::Class;
-use protocol::{Hash, Time};
+use protocol::{Hash, Now, Time};
 
 use crate::contract::{Failure, JournalRecord, Standing, StepOutcome, Ticket};
 use crate::install::{Install, OTHER_UNDER_WAY};
 use crate::lease::LeaseState;
+use crate::lease::Leases;
+use crate::orders::Orders;
 use crate::precedence::boot_of;
+use crate::relations::{Never, never};
 use crate::report::ended;
 use crate::swarm::Want;
 use crate::task::{Rooms, Task};
@@ -258,6 +261,15 @@ impl Rollout {
                 .note("wrong_target", format!("{}: {why}", self.task.name()));
             return Some((State::Failed, why));
         }
+        match never(&self.task, rooms) {
+            Some(Never::Refused(why)) => {
+                let line = format!("{}: {why}", self.task.name());
+                rooms.out.note("dependency", line);
+                return Some((State::Failed, why));
+            }
+            Some(Never::Superseded(why)) => return Some((State::Superseded, why)),
+            None => {}
+        }
         let highest = rooms.counters.release(&release.product);
         if release.release_counter < highest {
             let why = format!(
@@ -299,10 +311,19 @@ impl Rollout {
         Stage::Waiting
     }
 
-    /// An end is not for ever if the rollout had only vanished from a bulletin.
+    /// An end is not for ever if the rollout had only vanished from a bulletin, or had made room.
     fn after_the_end(&self, rooms: &mut Rooms<'_>) -> Stage {
         let state = ended(rooms.reports.own(self.task.rollout()));
-        let back = state == Some(State::Cancelled) && self.unneeded(rooms).is_none();
+        let release = &self.task.release;
+        let back = match state {
+            Some(State::Cancelled) => true,
+            // What superseded it was taken back, or failed here.
+            Some(State::Superseded) => {
+                release.release_counter >= rooms.counters.release(&release.product)
+            }
+            _ => false,
+        };
+        let back = back && self.unneeded(rooms).is_none();
         if back { Stage::Waiting } else { Stage::Ended }
     }
 
@@ -362,12 +383,17 @@ impl Rollout {
         wave.map_or(Time::MAX, |w| w.not_before)
     }
 
+    /// Whether its wave has opened and nothing halts it.
+    pub(crate) fn is_open(&self, orders: &Orders, leases: &Leases, now: Now) -> bool {
+        let plan = &self.task.plan;
+        let opened = leases.state(plan, self.task.wave, now) != LeaseState::NotOpen;
+        opened && now.wall >= self.floor() && orders.halted(&plan.rollout).is_none()
+    }
+
     /// Content for a wave that is not open is staged in the background.
     fn class(&self, rooms: &Rooms<'_>) -> Class {
         let plan = &self.task.plan;
-        let floor = self.floor();
-        let opened = rooms.leases.state(plan, self.task.wave, rooms.now) != LeaseState::NotOpen;
-        if !opened || rooms.now.wall < floor || rooms.orders.halted(&plan.rollout).is_some() {
+        if !self.is_open(rooms.orders, rooms.leases, rooms.now) {
             Class::Background
         } else if plan.priority == Priority::Emergency {
             Class::Emergency

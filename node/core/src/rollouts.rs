@@ -3,13 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::limits::DOCUMENTS_PATIENCE;
 use protocol::status::State;
-use protocol::{Hash, RolloutId, SiteId, Span, Time};
+use protocol::{Hash, Now, RolloutId, SiteId, Span, Time};
 
 use crate::contract::{Failure, JournalRecord, RecordKey, Standing, StepOutcome, Ticket, Wish};
+use crate::lease::Leases;
 use crate::library::Library;
 use crate::offers::wished;
 use crate::orders::Orders;
+use crate::relations::{Other, in_force};
 use crate::report::Reports;
 use crate::rollout::Rollout;
 use crate::swarm::Swarm;
@@ -30,6 +33,18 @@ pub(crate) struct Rollouts {
     staged: BTreeSet<Hash>,
     /// When they were advanced last.
     looked: Time,
+    /// What the bulletin names and the library has not.
+    unread: Option<Box<Unread>>,
+}
+
+/// Documents that are still to come.
+struct Unread {
+    /// The first rollout that lacks one.
+    rollout: RolloutId,
+    /// How many lack one.
+    count: usize,
+    /// Boot time since which it is as many.
+    since: Time,
 }
 
 impl Rollouts {
@@ -81,6 +96,9 @@ impl Rollouts {
     pub(crate) fn advance(&mut self, site: Option<&SiteId>, rooms: &mut Rooms<'_>) {
         self.looked = rooms.now.boot;
         self.take_up(site, rooms);
+        self.read(rooms);
+        rooms.others = self.others(rooms.orders, rooms.reports, rooms.leases, rooms.now);
+        rooms.unread = self.unread(rooms.now.boot);
         let each = self.rollouts.iter();
         let mut order: Vec<_> = each
             .map(|(id, r)| (Reverse(r.task.plan.priority), id.clone()))
@@ -97,6 +115,56 @@ impl Rollouts {
         rooms.busy = false;
         rooms.rival = false;
         self.forget_what_is_over(rooms);
+    }
+
+    /// Looks what the bulletin names that has not come.
+    fn read(&mut self, rooms: &Rooms<'_>) {
+        let mut lacking = rooms.library.unread(rooms.orders.bulletin());
+        let Some(rollout) = lacking.next().cloned() else {
+            self.unread = None;
+            return;
+        };
+        let count = 1 + lacking.count();
+        let held = self.unread.as_ref().filter(|held| held.count == count);
+        let since = held.map_or(rooms.now.boot, |held| held.since);
+        self.unread = Some(Box::new(Unread {
+            rollout,
+            count,
+            since,
+        }));
+    }
+
+    /// The rollout whose documents are waited for at this boot time.
+    pub(crate) fn unread(&self, boot: Time) -> Option<RolloutId> {
+        let held = self.unread.as_ref();
+        let held = held.filter(|held| boot < held.since + DOCUMENTS_PATIENCE);
+        held.map(|held| held.rollout.clone())
+    }
+
+    /// The rollouts that are in force here; none where no release says anything of another.
+    pub(crate) fn others(
+        &self,
+        orders: &Orders,
+        reports: &Reports,
+        leases: &Leases,
+        now: Now,
+    ) -> Vec<Other> {
+        let speaks = |r: &Rollout| !r.task.release.relations.is_empty();
+        if self.rollouts.len() < 2 || !self.all().any(speaks) {
+            return Vec::new();
+        }
+        let other = |r: &Rollout| {
+            let (task, state) = (&r.task, reports.own(r.task.rollout()).map(|s| s.state));
+            let here = task.alive(orders) && orders.recalled(&task.plan).is_none();
+            let here = here && task.artifact.is_some() && in_force(state);
+            here.then(|| Other {
+                rollout: task.rollout().clone(),
+                release: task.release.clone(),
+                state,
+                open: task.release.relations.infrastructure && r.is_open(orders, leases, now),
+            })
+        };
+        self.all().filter_map(other).collect()
     }
 
     /// Whether another rollout holds up this one: by an installation under way, or by a slot of the

@@ -16,7 +16,8 @@ use crate::library::Library;
 use crate::offers::Offers;
 use crate::orders::Orders;
 use crate::outbox::Outbox;
-use crate::precedence::{Leave, Wait, permission, times, turn};
+use crate::precedence::{Leave, Wait, permission, times, turn, unread};
+use crate::relations::{Other, first};
 use crate::report::Reports;
 use crate::swarm::Swarm;
 
@@ -40,6 +41,10 @@ pub(crate) struct Rooms<'a> {
     pub(crate) busy: bool,
     /// Another installation of the same product is under way: its end decides what is installed.
     pub(crate) rival: bool,
+    /// Rollouts that are in force here, as far as releases say anything of each other.
+    pub(crate) others: Vec<Other>,
+    /// A rollout of which the bulletin speaks, whose plan or release is still to come.
+    pub(crate) unread: Option<RolloutId>,
     /// Rollouts whose orders are to be forgotten.
     pub(crate) over: Vec<RolloutId>,
     pub(crate) out: &'a mut Outbox,
@@ -100,6 +105,7 @@ impl Task {
     /// Whether an install may start or switch now.
     pub(crate) fn permission(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
         let leave = self.ordered(rooms)?;
+        first(self, rooms)?;
         let until = times(&self.plan, rooms.offers, rooms.now)?;
         Ok(Leave {
             until: until.map_or(leave.until, |until| until.min(leave.until)),
@@ -128,6 +134,7 @@ impl Task {
             self.wave,
             rooms.now,
         )?;
+        unread(rooms.unread.as_ref())?;
         let (me, says) = (&rooms.config.node, rooms.inventory.subject(None));
         turn(rooms.orders, &self.plan, self.wave, me, &says)?;
         Ok(leave)

@@ -379,6 +379,10 @@ impl Brain {
         act: impl FnOnce(&mut Rollouts, Option<&SiteId>, &mut Rooms<'_>) -> T,
     ) -> T {
         let shared = self.rollouts.shared();
+        let others = self
+            .rollouts
+            .others(&self.orders, &self.reports, &self.leases, now);
+        let unread = self.rollouts.unread(now.boot);
         let over: Vec<RolloutId> = Vec::new();
         let mut rooms = Rooms {
             now,
@@ -396,6 +400,8 @@ impl Brain {
             shared: &shared,
             busy: false,
             rival: false,
+            others,
+            unread,
             over,
         };
         act(&mut self.rollouts, self.membership.site(), &mut rooms)

@@ -6,6 +6,7 @@ use protocol::status::State;
 
 use super::{Awaits, GAVE_WAY, Install, RETRY_MIN, ROLLOUT_ENDED, failure, recalled};
 use crate::contract::{Boundary, Failure, Step, StepOutcome};
+use crate::relations::{Never, never};
 use crate::task::{Rooms, Task};
 
 impl Install {
@@ -29,8 +30,16 @@ impl Install {
             // While a successor is being installed, its end decides whether this one is replaced.
             return (!committed || !replaced && !rooms.rival).then(|| recalled(&recall.reason));
         }
-        let begun = self.journal.switched_at.is_some();
-        (!begun && !task.alive(rooms.orders)).then(|| failure(ROLLOUT_ENDED))
+        if self.journal.switched_at.is_some() {
+            return None;
+        }
+        if !task.alive(rooms.orders) {
+            return Some(failure(ROLLOUT_ENDED));
+        }
+        never(task, rooms).map(|never| match never {
+            Never::Refused(why) => failure(&why),
+            Never::Superseded(_) => failure(GAVE_WAY),
+        })
     }
 
     pub(super) fn go_back(

@@ -7,6 +7,7 @@ mod crashes;
 mod interleavings;
 mod leases;
 mod recalls;
+mod relations;
 mod rotations;
 mod site;
 

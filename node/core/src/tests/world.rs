@@ -7,7 +7,7 @@ use protocol::envelope::Envelope;
 use protocol::feed::Seal;
 use protocol::fixtures::{self, CREATED, Fleet, contact, node, seq};
 use protocol::index::Index;
-use protocol::manifest::ReleaseManifest;
+use protocol::manifest::{ReleaseManifest, release_name};
 use protocol::orders::{Bulletin, Mark, Order, OrderBody};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{Recall, RolloutPlan};
@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) dropped: Vec<BlobRef>,
     // the machine
     pub(crate) installed: Option<Hash>,
+    /// Releases that were switched to, in order.
+    pub(crate) switched: Vec<String>,
     slots: BTreeSet<Hash>,
     /// Whether blobs are complete when they are opened; else the test says when content is here.
     pub(crate) blobs_here: bool,
@@ -153,6 +155,7 @@ impl World {
             granted: Vec::new(),
             dropped: Vec::new(),
             installed: Some(old.digest()),
+            switched: Vec::new(),
             slots: BTreeSet::from([old.digest()]),
             blobs_here: false,
             slot_outcomes: VecDeque::new(),
@@ -437,7 +440,11 @@ impl World {
                     self.slots.contains(&digest),
                     "a slot is written before its switch"
                 );
-                self.installed = Some(digest);
+                let name = release_name(&release.product, &release.version);
+                self.switched.push(name);
+                if release.product == self.old.product {
+                    self.installed = Some(digest);
+                }
             }
             Step::Detect if self.installed != Some(digest) => return StepOutcome::Absent,
             Step::CheckHealth if !self.healthy => {
