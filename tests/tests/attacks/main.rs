@@ -8,6 +8,7 @@ extern crate protocol as tidegate_protocol;
 
 #[path = "../../../coordinator/core/tests/support/mod.rs"]
 mod bench;
+mod closures;
 mod content;
 mod decoders;
 mod delegations;

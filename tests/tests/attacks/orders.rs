@@ -16,14 +16,14 @@ use crate::mutations::{CASES, Mutations};
 use crate::statements::intake;
 
 /// A node's door and brain without the rest of the machine.
-struct Machine {
-    intake: node::driver::Intake,
-    brain: Brain,
-    now: Now,
+pub struct Machine {
+    pub intake: node::driver::Intake,
+    pub brain: Brain,
+    pub now: Now,
 }
 
 impl Machine {
-    fn new(trust: &Trust) -> Machine {
+    pub fn new(trust: &Trust) -> Machine {
         let config = Config {
             node: node(1),
             fleet: trust.fleet(),
@@ -67,12 +67,12 @@ impl Machine {
     }
 
     /// What came through the door goes to the brain.
-    fn believed(&mut self) -> Vec<&'static str> {
+    pub fn believed(&mut self) -> Vec<&'static str> {
         let events = std::mem::take(&mut self.intake.events);
         events.into_iter().flat_map(|e| self.tell(e)).collect()
     }
 
-    fn order(&mut self, fleet: &Fleet, n: u64, body: OrderBody) -> Vec<&'static str> {
+    pub fn order(&mut self, fleet: &Fleet, n: u64, body: OrderBody) -> Vec<&'static str> {
         let order = fleet.order(n, body);
         self.intake.order(node(2), order.envelope());
         self.believed()
