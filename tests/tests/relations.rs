@@ -64,6 +64,23 @@ fn a_release_waits_for_what_it_needs_and_who_was_away_walks_over_the_barrier_onl
 
     // One node is away while three releases are approved, the second a barrier.
     world.kill_node(1);
+    // Meanwhile somebody says to have seen to it by hand: that is told apart.
+    let away = world.nodes[1].id.to_string();
+    let said = world.tidegate(&[
+        "nodes",
+        "record-install",
+        &away,
+        "app@1.0",
+        "--who",
+        "Dana",
+        "--why",
+        "its disk was changed",
+    ]);
+    assert!(said.contains("Dana installed app@1.0"), "{said}");
+    let view = world.rollout(&app).expect("the coordinator answers");
+    assert_eq!((view.by_hand, view.counts.applied), (1, 2));
+    let told = world.tidegate(&["why", &away]);
+    assert!(told.contains("by hand: Dana installed"), "{told}");
     let over = |bound: &'static str| ["--supersedes", bound];
     let barrier = ["--barrier", "its store moves"];
     world.publish(&tree, "1.1", &over("app<1.1"));

@@ -48,6 +48,7 @@ impl Conductor {
                 node,
                 what,
             } => self.report_problem(rollout, node, &what),
+            Command::RecordInstall(note) => self.record_install(note),
             Command::Revoke { node, reason } => self.revoke(node, reason),
         };
         let answer = outcome.unwrap_or_else(Answer::Refused);

@@ -15,6 +15,7 @@ use protocol::trust::Statement;
 use protocol::wire::Presence;
 use protocol::{Hash, NodeId, Now, RolloutId, Seq, SiteId, Span, Time};
 
+use crate::by_hand::Notes;
 use crate::contract::{
     Action, Config, Event, LedgerEvent, NodeView, ReleaseView, RolloutState, RolloutView, SiteView,
     Verdict,
@@ -40,6 +41,8 @@ pub struct Conductor {
     pub(crate) releases: BTreeMap<Hash, Held<ReleaseManifest>>,
     pub(crate) rollouts: BTreeMap<RolloutId, Rollout>,
     pub(crate) orders: OrderBook,
+    /// What people did at machines.
+    pub(crate) by_hand: Notes,
     /// Everything is halted.
     pub(crate) stopped: Option<Stop>,
     pub(crate) feeds: Feeds,
@@ -63,6 +66,7 @@ impl Conductor {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             orders: OrderBook::default(),
+            by_hand: Notes::new(),
             stopped: None,
             feeds: Feeds::default(),
             scouts: Scouts::default(),
@@ -167,17 +171,19 @@ impl Conductor {
 
     /// All rollouts, by id.
     pub fn rollouts(&self) -> Vec<RolloutView> {
-        self.rollouts
-            .values()
-            .map(|r| view::rollout(r, &self.feeds, &self.config))
-            .collect()
+        self.rollouts.values().map(|r| self.view_of(r)).collect()
     }
 
     /// One rollout.
     pub fn rollout(&self, rollout: &RolloutId) -> Option<RolloutView> {
-        self.rollouts
-            .get(rollout)
-            .map(|r| view::rollout(r, &self.feeds, &self.config))
+        self.rollouts.get(rollout).map(|r| self.view_of(r))
+    }
+
+    fn view_of(&self, rollout: &Rollout) -> RolloutView {
+        RolloutView {
+            by_hand: self.targets_by_hand(rollout),
+            ..view::rollout(rollout, &self.feeds, &self.config)
+        }
     }
 
     /// All nodes that were ever enrolled, by id.
@@ -191,7 +197,10 @@ impl Conductor {
             .nodes
             .iter()
             .filter(|(_, n)| filter.is_none_or(|f| f.matches(&n.subject())))
-            .map(|(id, n)| view::node(id, n, &self.fleet))
+            .map(|(id, n)| NodeView {
+                by_hand: self.notes_about(id),
+                ..view::node(id, n, &self.fleet)
+            })
             .collect()
     }
 

@@ -69,6 +69,7 @@ impl Conductor {
                 let why = why.clone();
                 self.stopped = Some(Stop { why, at: *at });
             }
+            LedgerEvent::InstalledByHand(note) => self.fold_by_hand(note),
             // The halt of a rollout ends with the state that it gets after this.
             LedgerEvent::Lifted { envelope } => {
                 let lift = Held::<Lift>::read(envelope);

@@ -6,6 +6,7 @@
 //! the [`LedgerEvent`]s that it asked to be appended.
 
 mod bulletin;
+mod by_hand;
 mod closure;
 mod commands;
 pub mod conductor;

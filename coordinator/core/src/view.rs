@@ -36,6 +36,7 @@ pub(crate) fn rollout(rollout: &Rollout, feeds: &Feeds, config: &Config) -> Roll
         counts: tally.counts,
         stages: feeds.stages(&rollout.plan.rollout, tally.counts.open),
         waves: waves.collect(),
+        by_hand: 0,
     }
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn node(id: &NodeId, node: &Node, fleet: &Fleet) -> NodeView {
         last_seen: fleet.heard(id).map(|heard| heard.wall),
         revoked: node.revoked,
         statuses: statuses.collect(),
+        by_hand: Vec::new(),
     }
 }
 

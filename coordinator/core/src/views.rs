@@ -8,7 +8,7 @@ use protocol::status::{Bucket, State};
 use protocol::{Hash, NodeId, RolloutId, Seq, SiteId, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::contract::RolloutState;
+use crate::contract::{ByHand, RolloutState};
 
 /// A rollout as listings and `watch` show it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct RolloutView {
     pub stages: StageCounts,
     /// The waves.
     pub waves: Vec<WaveView>,
+    /// Targets on which people say to have installed the release by hand; in no count by that.
+    #[serde(default)]
+    pub by_hand: u32,
 }
 
 /// The four counts.
@@ -130,6 +133,9 @@ pub struct NodeView {
     pub revoked: bool,
     /// Its newest status in each rollout.
     pub statuses: Vec<StatusView>,
+    /// What people say to have installed on it by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<ByHand>,
 }
 
 /// A register as listings show it.

@@ -13,12 +13,12 @@ use protocol::plan::{Gate, Priority, Proposal, Selector, Targets, WaveDraft};
 use protocol::status::{NodeStatus, State};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, PublicKey, Span};
-use tidegate_coordinator_core::contract::{Enrolled, LedgerEvent, RolloutState, Verdict};
+use tidegate_coordinator_core::contract::{ByHand, Enrolled, LedgerEvent, RolloutState, Verdict};
 
 golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
-    CohortReleased, HaltedAll, Lifted);
+    CohortReleased, HaltedAll, Lifted, InstalledByHand);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Preempted, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -306,6 +306,17 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 what: "no sound any more".into(),
                 at: CREATED,
             },
+        ),
+        (
+            "installed_by_hand",
+            LedgerEvent::InstalledByHand(ByHand {
+                node: node(1),
+                release: Hash::of(b"release"),
+                who: "Dana of the night shift".into(),
+                why: "its disk was changed".into(),
+                noted_by: "api-token".into(),
+                at: CREATED,
+            }),
         ),
         (
             "silent",

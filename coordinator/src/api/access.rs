@@ -111,7 +111,7 @@ impl fmt::Display for Power {
         f.write_str(match self {
             Power::Look => "look at this",
             Power::Rehearse => "ask for forecasts",
-            Power::Report => "report problems",
+            Power::Report => "report problems and installations",
             Power::Publish => "publish releases",
             Power::Propose => "propose rollouts",
             Power::Approve => "hand in approvals",
@@ -161,6 +161,9 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
         (false, ["forecasts"]) => (Power::Rehearse, About::Fleet),
         (false, ["rollouts", id, "forecast"]) => (Power::Rehearse, of_rollout(id)),
         (false, ["rollouts", id, "problems"]) => (Power::Report, of_rollout(id)),
+        (false, ["nodes", id, "installs"]) => {
+            (Power::Report, id.parse().map_or(About::Fleet, About::Node))
+        }
         (false, ["blobs", _, _] | ["releases"]) => (Power::Publish, About::Fleet),
         (false, ["rollouts"]) => (Power::Propose, About::Its),
         (false, ["rollouts", id, "approve" | "recall"]) => (Power::Approve, of_rollout(id)),
@@ -220,6 +223,7 @@ mod tests {
             ("POST", "/v1/rollouts/r/halt", "o"),
             ("POST", "/v1/tokens", "o"),
             ("POST", &revoke, "o"),
+            ("POST", "/v1/nodes/nobody/installs", "htao"),
             ("PUT", "/v1/topology", ""),
             ("POST", "/v1/root", ""),
             ("GET", "/v1/access", ""),

@@ -353,6 +353,11 @@ impl Client {
         )
         .await
     }
+    /// Notes that a release was installed on a node by hand.
+    pub async fn record_install(&self, node: NodeId, note: &InstallNote) -> Result<(), ApiError> {
+        let path = format!("/v1/nodes/{node}/installs");
+        self.send(Method::POST, &path, Some(note)).await
+    }
     /// Where the ledger stands.
     pub async fn audit_head(&self) -> Result<AuditHead, ApiError> {
         self.get("/v1/audit/head").await

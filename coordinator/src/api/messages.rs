@@ -215,6 +215,17 @@ pub struct ProblemReport {
     pub what: String,
 }
 
+/// A release was installed on a node by hand.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InstallNote {
+    /// Digest of the release.
+    pub release: Hash,
+    /// Who did it, for people.
+    pub who: String,
+    /// Why, for people.
+    pub why: String,
+}
+
 /// A site as listings show it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SiteView {

@@ -9,6 +9,7 @@ use protocol::{NodeId, SiteId, Span};
 use self::relations::RelationArgs;
 use super::units::{self, Rate};
 
+pub mod nodes;
 pub mod relations;
 pub mod report;
 pub mod rollout;
@@ -282,10 +283,14 @@ pub struct ReleaseSign {
 
 /// `tidegate nodes`
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Nodes {
+    /// What to do, if not to list them.
+    #[command(subcommand)]
+    pub act: Option<nodes::NodesAct>,
     /// Where.
     #[command(flatten)]
-    pub at: At,
+    pub at: Option<At>,
     /// Only nodes of which this is true, such as `os.name=debian and not label.kiosk`
     #[arg(long = "where", value_name = "FILTER", conflicts_with = "revoke")]
     pub filter: Option<Filter>,

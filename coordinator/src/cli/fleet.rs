@@ -6,10 +6,12 @@ use protocol::topology::{Site, Topology};
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId};
 
+use super::args::nodes::{NodesAct, RecordInstall};
 use super::args::{Nodes, Sites, Why};
 use super::sites_file::read_sites;
-use super::{output, setup, units};
+use super::{output, release, setup, units};
 use crate::api::Client;
+use crate::api::messages::InstallNote;
 use crate::directory::Directory;
 
 /// `tidegate nodes`
@@ -17,7 +19,13 @@ use crate::directory::Directory;
 /// # Errors
 /// When the coordinator does not answer or refuses.
 pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
-    let client = setup::client(&ask.at.dir)?;
+    if let Some(NodesAct::RecordInstall(ask)) = ask.act {
+        return record_install(ask).await;
+    }
+    let Some(at) = &ask.at else {
+        bail!("failed to find the coordinator: give --dir DIR or set TIDEGATE_DIR");
+    };
+    let client = setup::client(&at.dir)?;
     if let Some(node) = ask.revoke {
         client
             .revoke(node, &ask.reason)
@@ -69,6 +77,39 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
         ]);
     }
     output::line(&table.to_string())
+}
+
+/// `tidegate nodes record-install`
+async fn record_install(ask: RecordInstall) -> anyhow::Result<()> {
+    let client = setup::client(&ask.at.dir)?;
+    let nodes = client.nodes().await.context("failed to list nodes")?;
+    let node = the_node(&nodes, &ask.node)?;
+    let release = release::find(&client, &ask.release).await?;
+    let note = InstallNote {
+        release: release.digest,
+        who: ask.who,
+        why: ask.why,
+    };
+    let noted = client.record_install(node.node, &note).await;
+    noted.context("failed to note the installation")?;
+    output::line(&format!(
+        "noted: {} installed {} on {} by hand; it counts as applied once the node itself says so",
+        note.who, ask.release, node.hostname
+    ))
+}
+
+/// The one node that is called so, by its hostname or the start of its id.
+fn the_node<'a>(nodes: &'a [NodeView], called: &str) -> anyhow::Result<&'a NodeView> {
+    let fits = |n: &&NodeView| n.hostname == called || n.node.to_string().starts_with(called);
+    let found: Vec<&NodeView> = nodes.iter().filter(fits).collect();
+    match found[..] {
+        [node] => Ok(node),
+        [] => bail!("no node is called {called:?}; `tidegate nodes` lists them"),
+        _ => bail!(
+            "{} nodes are called {called:?}; give more of the id",
+            found.len()
+        ),
+    }
 }
 
 /// Operating system and version, as far as the node told.
@@ -192,22 +233,17 @@ pub async fn why(ask: Why) -> anyhow::Result<()> {
         .nodes()
         .await
         .context("failed to list nodes")?;
-    let fits = |n: &&NodeView| n.hostname == ask.node || n.node.to_string().starts_with(&ask.node);
-    let found: Vec<&NodeView> = nodes.iter().filter(fits).collect();
-    let node = match found[..] {
-        [node] => node,
-        [] => bail!(
-            "no node is called {:?}; `tidegate nodes` lists them",
-            ask.node
-        ),
-        _ => bail!(
-            "{} nodes are called {:?}; give more of the id",
-            found.len(),
-            ask.node
-        ),
-    };
+    let node = the_node(&nodes, &ask.node)?;
     if ask.json {
         return output::json(node);
+    }
+    for note in &node.by_hand {
+        output::line(&format!(
+            "by hand: {} installed {}: {}",
+            note.who,
+            note.release.short(),
+            note.why
+        ))?;
     }
     if node.statuses.is_empty() {
         return output::line(&format!(

@@ -373,7 +373,7 @@ pub fn one_line(view: &RolloutView) -> String {
         });
     let c = view.counts;
     format!(
-        "{} {}: {}{} applied, {} failed, {} open{}, {} not received of {}{}",
+        "{} {}: {}{} applied, {} failed, {} open{}, {} not received of {}{}{}",
         view.rollout,
         state_name(view.state),
         wave,
@@ -383,6 +383,10 @@ pub fn one_line(view: &RolloutView) -> String {
         stages(&view.stages),
         c.not_received,
         view.targets,
+        match view.by_hand {
+            0 => String::new(),
+            n => format!("; {n} by hand, as people say"),
+        },
         if view.why.is_empty() {
             String::new()
         } else {

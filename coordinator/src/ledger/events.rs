@@ -105,6 +105,10 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::Lifted { envelope } => {
             (signers(envelope), "lift", envelope.digest().to_string())
         }
+        LedgerEvent::InstalledByHand(note) => {
+            let object = format!("{} {}", note.node, note.release);
+            (note.noted_by.clone(), "installed_by_hand", object)
+        }
         LedgerEvent::Problem { rollout, node, .. } => {
             ("operator".into(), "problem", format!("{rollout} {node}"))
         }

@@ -73,6 +73,7 @@ mod tests {
             plan: Hash([0; 32]),
             approvals: (2, 2),
             targets: 7,
+            by_hand: 0,
             counts: Counts {
                 applied: 3,
                 open: 4,

@@ -7,6 +7,8 @@ use protocol::plan::{Cohort, Proposal, Recall, RolloutPlan};
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
+use super::ByHand;
+
 /// What operators ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -62,6 +64,8 @@ pub enum Command {
         /// What, for people.
         what: String,
     },
+    /// A release was installed on a node by hand; its time is filled in here.
+    RecordInstall(ByHand),
     /// Revoke a node's certificate; the body makes the new list once this is answered.
     Revoke {
         /// The node.

@@ -4,7 +4,7 @@ use protocol::envelope::Envelope;
 use protocol::orders::Order;
 use protocol::plan::RolloutPlan;
 use protocol::status::SignedStatus;
-use protocol::{NodeId, PublicKey, RolloutId, SiteId, Time};
+use protocol::{Hash, NodeId, PublicKey, RolloutId, SiteId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::Enrolled;
@@ -175,6 +175,8 @@ pub enum LedgerEvent {
         /// When.
         at: Time,
     },
+    /// Someone says to have installed a release on a node by hand.
+    InstalledByHand(ByHand),
     /// An order was decided; it is signed and sent after this.
     Order(Box<Order>),
     /// A recall was accepted.
@@ -204,6 +206,23 @@ pub enum LedgerEvent {
         /// Targets of each wave, for people and for checkers.
         waves: Vec<u32>,
     },
+}
+
+/// An installation by hand, as a person says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ByHand {
+    /// Where.
+    pub node: NodeId,
+    /// Digest of the release.
+    pub release: Hash,
+    /// Who did it, for people.
+    pub who: String,
+    /// Why, for people.
+    pub why: String,
+    /// Whose token noted it.
+    pub noted_by: String,
+    /// When it was noted.
+    pub at: Time,
 }
 
 /// What a gate says.

@@ -24,7 +24,7 @@ mod command;
 mod ledger;
 
 pub use self::command::{Answer, Command, CommandError};
-pub use self::ledger::{LedgerEvent, RolloutState, Verdict};
+pub use self::ledger::{ByHand, LedgerEvent, RolloutState, Verdict};
 pub use crate::views::{
     Counts, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView,
 };

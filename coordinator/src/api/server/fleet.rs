@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use coordinator_core::Conductor;
-use coordinator_core::contract::{Answer as Told, Command};
+use coordinator_core::contract::{Answer as Told, ByHand, Command};
 use protocol::enroll::{EnrollReply, EnrollRequest};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
@@ -19,7 +19,7 @@ use super::access::{Asker, elsewhere};
 use super::failure::{Answer, Failure, Json};
 use super::{House, Shared};
 use crate::api::messages::{
-    NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade, UnmanagedView,
+    InstallNote, NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade, UnmanagedView,
 };
 use crate::serve::{self, Insight};
 
@@ -119,6 +119,27 @@ pub(super) async fn revoke(
         .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
     let reason = short(why)?;
     command(&house, Command::Revoke { node, reason }).await
+}
+
+pub(super) async fn record_install(
+    State(house): Shared,
+    Extension(asker): Asker,
+    Path(id): Path<String>,
+    Json(note): Json<InstallNote>,
+) -> Answer<()> {
+    let node: NodeId = id
+        .parse()
+        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
+    let text = |reason| short(Reason { reason });
+    let note = ByHand {
+        node,
+        release: note.release,
+        who: text(note.who)?,
+        why: text(note.why)?,
+        noted_by: asker.name,
+        at: house.clock.now().wall,
+    };
+    command(&house, Command::RecordInstall(note)).await
 }
 
 pub(super) async fn sites(State(house): Shared, Extension(asker): Asker) -> Answer<Vec<SiteView>> {

@@ -112,6 +112,7 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         )
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/unmanaged", get(fleet::unmanaged))
+        .route("/v1/nodes/{id}/installs", post(fleet::record_install))
         .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
         .route("/v1/sites", get(fleet::sites))
         .route(
