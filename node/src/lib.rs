@@ -7,6 +7,9 @@
 pub mod cli;
 pub mod config;
 pub mod content;
+#[cfg(test)]
+mod crashes;
+mod disk;
 pub mod driver;
 pub mod enroll;
 pub mod facts;

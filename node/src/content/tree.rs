@@ -5,18 +5,18 @@
 //! written none of the release's own links exists. The bytes that are written are the ones that were
 //! hashed a moment before.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use protocol::Hash;
 use protocol::index::{CheckedIndex, Entry, EntryKind};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
-use super::build::{shown, sync_dir};
+use super::build::shown;
 use super::links::escaping_link;
+use crate::disk::{Change, Disk, Place};
 use crate::store::blobs::Blob;
 
 /// Why a tree could not be written.
@@ -67,16 +67,26 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> UnpackError + use<> {
 /// # Errors
 /// When the disk refuses, or the pack and the index do not belong together.
 pub fn unpack(index: &CheckedIndex, pack: &Blob, into: &Path) -> Result<(), UnpackError> {
+    unpack_on(&Disk::default(), index, pack, into)
+}
+
+/// The same on any disk.
+pub(crate) fn unpack_on(
+    disk: &Disk,
+    index: &CheckedIndex,
+    pack: &Blob,
+    into: &Path,
+) -> Result<(), UnpackError> {
     if let Some((path, why)) = escaping_link(&index.entries) {
         return Err(UnpackError::Link {
             path: path.to_owned(),
             why,
         });
     }
-    remove(into).map_err(io_error(into))?;
+    disk.clear(into).map_err(io_error(into))?;
     let parent = into.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(parent).map_err(io_error(parent))?;
-    std::fs::create_dir(into).map_err(io_error(into))?;
+    disk.make_dirs(parent).map_err(io_error(parent))?;
+    disk.make_dir(into, 0o777).map_err(io_error(into))?;
     let tree = Tree::open(into).map_err(io_error(into))?;
     let mut parents = Parents::default();
     let mut buffer = Vec::new();
@@ -84,16 +94,19 @@ pub fn unpack(index: &CheckedIndex, pack: &Blob, into: &Path) -> Result<(), Unpa
         let fail = io_error(&into.join(&entry.path));
         match &entry.kind {
             EntryKind::Directory { .. } => tree
-                .make_directory(&mut parents, &entry.path)
+                .make_directory(disk, &mut parents, &entry.path)
                 .map_err(fail)?,
             EntryKind::File { mode, chunks, .. } => {
-                let mut file = tree.make_file(&mut parents, &entry.path).map_err(&fail)?;
+                let file = tree
+                    .make_file(disk, &mut parents, &entry.path)
+                    .map_err(&fail)?;
+                let mut offset = 0;
                 for chunk in chunks {
                     read_chunk(index, pack, *chunk, &mut buffer, entry)?;
-                    file.write_all(&buffer).map_err(&fail)?;
+                    disk.write_at(&file, &buffer, offset).map_err(&fail)?;
+                    offset += buffer.len() as u64;
                 }
-                rustix::fs::fchmod(&file, Mode::from(u32::from(*mode)))
-                    .map_err(|e| fail(e.into()))?;
+                set_mode(disk, &file, *mode).map_err(&fail)?;
             }
             EntryKind::Link { .. } => {}
         }
@@ -101,7 +114,7 @@ pub fn unpack(index: &CheckedIndex, pack: &Blob, into: &Path) -> Result<(), Unpa
     for entry in &index.entries {
         if let EntryKind::Link { target } = &entry.kind {
             let fail = io_error(&into.join(&entry.path));
-            tree.make_link(&mut parents, &entry.path, target)
+            tree.make_link(disk, &mut parents, &entry.path, target)
                 .map_err(fail)?;
         }
     }
@@ -109,13 +122,23 @@ pub fn unpack(index: &CheckedIndex, pack: &Blob, into: &Path) -> Result<(), Unpa
     for entry in index.entries.iter().rev() {
         if let EntryKind::Directory { mode } = &entry.kind {
             let fail = io_error(&into.join(&entry.path));
-            tree.set_directory_mode(&entry.path, *mode).map_err(fail)?;
+            tree.directory(&entry.path)
+                .and_then(|directory| set_mode(disk, &directory, *mode))
+                .map_err(fail)?;
         }
     }
-    std::fs::set_permissions(into, Permissions::from_mode(0o755)).map_err(io_error(into))?;
+    set_mode(disk, &tree.root, 0o755).map_err(io_error(into))?;
     // One flush of the file system instead of one for each of thousands of files.
-    rustix::fs::syncfs(&tree.root).map_err(|e| io_error(into)(e.into()))?;
-    sync_dir(parent).map_err(io_error(parent))
+    let all = Change::SyncAll(tree.root.as_fd());
+    disk.change(all).map_err(io_error(into))?;
+    disk.sync_dir(parent).map_err(io_error(parent))
+}
+
+fn set_mode(disk: &Disk, of: &impl AsFd, mode: u16) -> io::Result<()> {
+    disk.change(Change::SetMode {
+        of: of.as_fd(),
+        mode: mode.into(),
+    })
 }
 
 fn read_chunk(
@@ -188,33 +211,25 @@ impl Tree {
         Ok((parents.handle.insert(handle), name))
     }
 
-    fn make_directory(&self, parents: &mut Parents, path: &str) -> io::Result<()> {
+    fn make_directory(&self, disk: &Disk, parents: &mut Parents, path: &str) -> io::Result<()> {
         let (parent, name) = self.parent(parents, path)?;
-        Ok(rustix::fs::mkdirat(parent, name, Mode::RWXU)?)
+        disk.make_dir(Place::below(parent, name), 0o700)
     }
 
-    fn make_file(&self, parents: &mut Parents, path: &str) -> io::Result<File> {
+    fn make_file(&self, disk: &Disk, parents: &mut Parents, path: &str) -> io::Result<File> {
         let (parent, name) = self.parent(parents, path)?;
-        let flags =
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(
-            parent,
-            name,
-            flags,
-            Mode::RUSR | Mode::WUSR,
-        )?))
+        disk.make_file(Place::below(parent, name), 0o600)
     }
 
-    fn make_link(&self, parents: &mut Parents, path: &str, target: &str) -> io::Result<()> {
+    fn make_link(
+        &self,
+        disk: &Disk,
+        parents: &mut Parents,
+        path: &str,
+        target: &str,
+    ) -> io::Result<()> {
         let (parent, name) = self.parent(parents, path)?;
-        Ok(rustix::fs::symlinkat(target, parent, name)?)
-    }
-
-    fn set_directory_mode(&self, path: &str, mode: u16) -> io::Result<()> {
-        Ok(rustix::fs::fchmod(
-            self.directory(path)?,
-            Mode::from(u32::from(mode)),
-        )?)
+        disk.make_link(Place::below(parent, name), Path::new(target))
     }
 }
 
@@ -293,30 +308,5 @@ fn entry_matches(
 /// # Errors
 /// When something cannot be removed. Nothing there is no error.
 pub fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return std::fs::remove_file(path),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    }
-    unlock(path)?;
-    std::fs::remove_dir_all(path)
-}
-
-/// Makes every directory below `path` ours to change again.
-fn unlock(path: &Path) -> io::Result<()> {
-    let mut open: Vec<PathBuf> = vec![path.to_owned()];
-    while let Some(directory) = open.pop() {
-        let metadata = std::fs::symlink_metadata(&directory)?;
-        if metadata.mode() & 0o700 != 0o700 {
-            std::fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
-        }
-        for entry in std::fs::read_dir(&directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    Ok(())
+    Disk::default().clear(path)
 }

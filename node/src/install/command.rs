@@ -9,7 +9,6 @@ use protocol::manifest::Install;
 
 use super::process::Ended;
 use super::{Content, Job, io_failure, lasting_failure, machine_failure};
-use crate::content::build::sync_dir;
 use crate::content::tree;
 
 /// A recipe, borrowed from the manifest.
@@ -80,7 +79,10 @@ impl Job {
             return Ok(staging);
         }
         let product = self.places.product();
-        std::fs::create_dir_all(product).map_err(io_failure(product))?;
+        self.places
+            .disk()
+            .make_dirs(product)
+            .map_err(io_failure(product))?;
         Ok(product.to_owned())
     }
 
@@ -92,11 +94,12 @@ impl Job {
             return Ok(StepOutcome::Done);
         }
         let made = staging.with_extension("partial");
-        tree::unpack(&content.index, &content.pack, &made)?;
-        tree::remove(&staging).map_err(io_failure(&staging))?;
-        std::fs::rename(&made, &staging).map_err(io_failure(&staging))?;
+        let disk = self.places.disk();
+        tree::unpack_on(disk, &content.index, &content.pack, &made)?;
+        disk.clear(&staging).map_err(io_failure(&staging))?;
+        disk.rename(&made, &staging).map_err(io_failure(&staging))?;
         let stagings = self.places.stagings();
-        sync_dir(&stagings).map_err(io_failure(&stagings))?;
+        disk.sync_dir(&stagings).map_err(io_failure(&stagings))?;
         Ok(StepOutcome::Done)
     }
 
@@ -136,7 +139,10 @@ impl Job {
     /// Drops the unpacked files of this and of older installations.
     fn unstage(self) -> Result<StepOutcome, Failure> {
         let stagings = self.places.stagings();
-        tree::remove(&stagings).map_err(io_failure(&stagings))?;
+        self.places
+            .disk()
+            .clear(&stagings)
+            .map_err(io_failure(&stagings))?;
         Ok(StepOutcome::Done)
     }
 }

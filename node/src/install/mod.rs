@@ -34,6 +34,7 @@ use protocol::manifest::{HealthCheck, Install, ReleaseManifest};
 use protocol::{Hash, Verified};
 
 use crate::content::tree::UnpackError;
+use crate::disk::Disk;
 use crate::store::blobs::Blob;
 pub use notice::show;
 use process::Run;
@@ -42,6 +43,7 @@ use slots::Places;
 /// Takes the steps of installations below one directory: `<product>/{versions/<version>, current}`.
 #[derive(Clone, Debug)]
 pub struct Installer {
+    disk: Disk,
     root: PathBuf,
 }
 
@@ -57,7 +59,12 @@ pub struct Content {
 impl Installer {
     /// Installs below `root`, which is made when it is first needed.
     pub fn new(root: impl Into<PathBuf>) -> Installer {
-        Installer { root: root.into() }
+        Installer::on(Disk::default(), root.into())
+    }
+
+    /// The same on any disk.
+    pub(crate) fn on(disk: Disk, root: PathBuf) -> Installer {
+        Installer { disk, root }
     }
 
     /// The directory of all products.
@@ -76,7 +83,7 @@ impl Installer {
         step: Step,
     ) -> StepOutcome {
         let job = Job {
-            places: Places::new(&self.root, &release.product),
+            places: Places::new(&self.disk, &self.root, &release.product),
             install_id,
             release: release.clone(),
             before: before.cloned(),

@@ -1,8 +1,7 @@
 //! What stands where below a product's directory, and the few renames that change it.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::symlink;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use node_core::contract::Failure;
@@ -11,12 +10,12 @@ use protocol::{Hash, SiteId, Verified};
 use serde::{Deserialize, Serialize};
 
 use super::{io_failure, lasting_failure};
-use crate::content::build::sync_dir;
-use crate::content::tree;
+use crate::disk::{Change, Disk};
 
 /// The directory of one product.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
+    disk: Disk,
     product: PathBuf,
 }
 
@@ -33,10 +32,16 @@ const MARKER_VERSION: u32 = 1;
 const MARKER_MAX_BYTES: u64 = 4096;
 
 impl Places {
-    pub fn new(root: &Path, product: &SiteId) -> Places {
+    pub fn new(disk: &Disk, root: &Path, product: &SiteId) -> Places {
         Places {
+            disk: disk.clone(),
             product: root.join(product.as_str()),
         }
+    }
+
+    /// What changes it.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// The product's directory.
@@ -125,20 +130,30 @@ impl Places {
             let new = self
                 .product
                 .join(format!(".current.{}", install_id.short()));
-            tree::remove(&new).map_err(io_failure(&new))?;
-            symlink(format!("versions/{version}"), &new).map_err(io_failure(&new))?;
-            fs::rename(&new, &current).map_err(io_failure(&current))?;
+            self.disk.clear(&new).map_err(io_failure(&new))?;
+            let target = format!("versions/{version}");
+            self.disk
+                .make_link(&new, Path::new(&target))
+                .map_err(io_failure(&new))?;
+            self.disk
+                .rename(&new, &current)
+                .map_err(io_failure(&current))?;
         }
         // Also if it led there before: a crash may have come between rename and flush.
-        sync_dir(&self.product).map_err(io_failure(&self.product))
+        self.disk
+            .sync_dir(&self.product)
+            .map_err(io_failure(&self.product))
     }
 
     /// Removes `current`, durably.
     pub fn drop_current(&self) -> Result<(), Failure> {
         let current = self.current();
-        match fs::remove_file(&current) {
+        match self.disk.remove(&current) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(io_failure(&current)(e)),
-            _ => sync_dir(&self.product).map_err(io_failure(&self.product)),
+            _ => self
+                .disk
+                .sync_dir(&self.product)
+                .map_err(io_failure(&self.product)),
         }
     }
 
@@ -147,17 +162,22 @@ impl Places {
     pub fn put(&self, made: &Path, release: &Verified<ReleaseManifest>) -> Result<(), Failure> {
         let slot = self.slot(&release.version);
         let versions = self.versions();
-        fs::create_dir_all(&versions).map_err(io_failure(&versions))?;
+        self.disk
+            .make_dirs(&versions)
+            .map_err(io_failure(&versions))?;
         self.mark(&release.version, release.digest())?;
         if slot.symlink_metadata().is_ok() {
-            use rustix::fs::{CWD, RenameFlags, renameat_with};
-            renameat_with(CWD, made, CWD, &slot, RenameFlags::EXCHANGE)
-                .map_err(|e| io_failure(&slot)(e.into()))?;
+            let (one, other) = (made, slot.as_path());
+            self.disk
+                .change(Change::Exchange { one, other })
+                .map_err(io_failure(&slot))?;
         } else {
-            fs::rename(made, &slot).map_err(io_failure(&slot))?;
+            self.disk.rename(made, &slot).map_err(io_failure(&slot))?;
         }
-        sync_dir(&versions).map_err(io_failure(&versions))?;
-        tree::remove(made).map_err(io_failure(made))
+        self.disk
+            .sync_dir(&versions)
+            .map_err(io_failure(&versions))?;
+        self.disk.clear(made).map_err(io_failure(made))
     }
 
     /// Removes the slot of a version: first its marker, then its name, then its files.
@@ -165,15 +185,20 @@ impl Places {
         self.unmark(version)?;
         let slot = self.slot(version);
         let workshop = self.workshop();
-        fs::create_dir_all(&workshop).map_err(io_failure(&workshop))?;
+        self.disk
+            .make_dirs(&workshop)
+            .map_err(io_failure(&workshop))?;
         let going = workshop.join(format!("{version}.going"));
-        tree::remove(&going).map_err(io_failure(&going))?;
-        match fs::rename(&slot, &going) {
-            Ok(()) => sync_dir(&self.versions()).map_err(io_failure(&slot))?,
+        self.disk.clear(&going).map_err(io_failure(&going))?;
+        match self.disk.rename(&slot, &going) {
+            Ok(()) => self
+                .disk
+                .sync_dir(&self.versions())
+                .map_err(io_failure(&slot))?,
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(io_failure(&slot)(e)),
         }
-        tree::remove(&going).map_err(io_failure(&going))
+        self.disk.clear(&going).map_err(io_failure(&going))
     }
 
     fn mark(&self, version: &SiteId, release: Hash) -> Result<(), Failure> {
@@ -185,13 +210,14 @@ impl Places {
         })
         .expect("a marker is plain JSON");
         let write = || -> io::Result<()> {
-            fs::create_dir_all(self.markers())?;
-            let mut file = fs::File::create(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_dir(&self.markers())?;
-            sync_dir(&self.product)
+            self.disk.make_dirs(&self.markers())?;
+            self.disk.clear(&new)?;
+            let file = self.disk.make_file(new.as_path().into(), 0o666)?;
+            self.disk.write_at(&file, &text, 0)?;
+            self.disk.sync(&file)?;
+            self.disk.rename(&new, &path)?;
+            self.disk.sync_dir(&self.markers())?;
+            self.disk.sync_dir(&self.product)
         };
         write().map_err(io_failure(&path))
     }
@@ -199,8 +225,11 @@ impl Places {
     /// Takes back that the slot of a version is complete, durably.
     fn unmark(&self, version: &SiteId) -> Result<(), Failure> {
         let path = self.marker(version);
-        match fs::remove_file(&path) {
-            Ok(()) => sync_dir(&self.markers()).map_err(io_failure(&path)),
+        match self.disk.remove(&path) {
+            Ok(()) => self
+                .disk
+                .sync_dir(&self.markers())
+                .map_err(io_failure(&path)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(io_failure(&path)(e)),
         }
@@ -234,7 +263,7 @@ mod tests {
     fn a_marker_is_read_and_written_as_ever() {
         let dir = tempfile::tempdir().unwrap();
         let version: SiteId = "1.2.3".parse().unwrap();
-        let places = Places::new(dir.path(), &"app".parse().unwrap());
+        let places = Places::new(&Disk::default(), dir.path(), &"app".parse().unwrap());
         fs::create_dir_all(places.slot(&version)).unwrap();
         let write = |release| {
             places.mark(&version, release).unwrap();

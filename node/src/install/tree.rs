@@ -49,7 +49,7 @@ impl Job {
             places.drop_slot(&release.version)?;
         }
         let made = places.workshop().join(self.install_id.to_string());
-        tree::unpack(&content.index, &content.pack, &made)?;
+        tree::unpack_on(places.disk(), &content.index, &content.pack, &made)?;
         places.put(&made, release)?;
         Ok(StepOutcome::Done)
     }
@@ -108,7 +108,7 @@ impl Job {
             places.drop_slot(&release.version)?;
         }
         let made = places.workshop().join(install_id.to_string());
-        tree::remove(&made).map_err(io_failure(&made))?;
+        places.disk().clear(&made).map_err(io_failure(&made))?;
         Ok(StepOutcome::Done)
     }
 
@@ -129,7 +129,10 @@ impl Job {
             }
         }
         let workshop = places.workshop();
-        tree::remove(&workshop).map_err(io_failure(&workshop))?;
+        places
+            .disk()
+            .clear(&workshop)
+            .map_err(io_failure(&workshop))?;
         Ok(StepOutcome::Done)
     }
 }

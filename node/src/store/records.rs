@@ -21,6 +21,8 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{DatabaseFile, Disk};
+
 /// Documents that are kept to hand on; the one that came first falls out first.
 pub const DOCUMENTS_MAX: u64 = 1024;
 
@@ -119,18 +121,26 @@ impl Records {
     /// # Errors
     /// When it is damaged, in use, or the disk refuses.
     pub fn open(dir: &Path) -> Result<Records, RecordsError> {
+        Records::open_on(&Disk::default(), dir)
+    }
+
+    /// The same on any disk.
+    pub(crate) fn open_on(disk: &Disk, dir: &Path) -> Result<Records, RecordsError> {
         let store = dir.join("store");
         let path = store.join("store.redb");
         let refuse = |e: std::io::Error| RecordsError::Storage {
             path: path.clone(),
             why: e.to_string(),
         };
-        std::fs::create_dir_all(&store).map_err(refuse)?;
+        disk.make_dirs(&store).map_err(refuse)?;
+        let file = DatabaseFile::open(disk, &path).map_err(|e| open_error(&path, e))?;
         let db = Database::builder()
             .set_cache_size(8 << 20)
             .set_check_integrity_on_open(true)
-            .create(&path)
+            .create_with_backend(file)
             .map_err(|e| open_error(&path, e))?;
+        disk.sync_dir(&store).map_err(refuse)?;
+        disk.sync_dir(dir).map_err(refuse)?;
         let records = Records { db, path };
         records.write(|tx| {
             tx.open_table(RECORDS)?;

@@ -12,8 +12,9 @@ use protocol::{BlobRef, Hash};
 
 use super::StoreError;
 use super::claims::Claims;
-use super::files::{StoreFile, sync_dir};
+use super::files::StoreFile;
 use super::tree::{self, Node, PAIR_BYTES, Pair};
+use crate::disk::Disk;
 
 /// One open blob, complete or not.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Blob {
     /// Chaining values of the pieces that were found to make up the root.
     pieces: OnceLock<Vec<Hash>>,
     seal: Mutex<Seal>,
+    disk: Disk,
     claims: Arc<Claims>,
 }
 
@@ -41,6 +43,7 @@ enum Seal {
 impl Blob {
     /// Opens or makes its files. What is `claimed` counts as held as a whole; else what verifies does.
     pub(super) fn open(
+        disk: &Disk,
         name: BlobRef,
         (data, outboard): (PathBuf, PathBuf),
         claims: Arc<Claims>,
@@ -50,11 +53,12 @@ impl Blob {
         let blob = Blob {
             name,
             geometry,
-            data: StoreFile::open(data, name.length)?,
-            outboard: StoreFile::open(outboard, tree::outboard_bytes(geometry))?,
+            data: StoreFile::open(disk, data, name.length)?,
+            outboard: StoreFile::open(disk, outboard, tree::outboard_bytes(geometry))?,
             held: GroupBits::none(geometry.groups()),
             pieces: OnceLock::new(),
             seal: Mutex::new(if claimed { Seal::Claimed } else { Seal::Open }),
+            disk: disk.clone(),
             claims,
         };
         if claimed {
@@ -236,7 +240,9 @@ impl Blob {
             self.data.sync()?;
             self.outboard.sync()?;
             if let Some(dir) = self.data.path().parent() {
-                sync_dir(dir)?;
+                self.disk
+                    .sync_dir(dir)
+                    .map_err(|e| StoreError::file(dir, e))?;
             }
             self.claims.insert(self.name)?;
             *seal = Seal::Claimed;

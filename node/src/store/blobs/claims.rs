@@ -8,6 +8,7 @@ use protocol::{BlobRef, Hash};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::StoreError;
+use crate::disk::{DatabaseFile, Disk};
 
 /// Root to length. A new meaning gets a new name.
 const CLAIMS: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("claims-1");
@@ -21,12 +22,13 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    pub(crate) fn open(path: &Path) -> Result<Claims, StoreError> {
+    pub(crate) fn open(disk: &Disk, path: &Path) -> Result<Claims, StoreError> {
         let fail = |reason: &dyn Display| StoreError::claims(path, reason);
         // A damaged file is an error to name; unasked, redb may panic on it.
+        let file = DatabaseFile::open(disk, path).map_err(|e| fail(&e))?;
         let database = Database::builder()
             .set_check_integrity_on_open(true)
-            .create(path)
+            .create_with_backend(file)
             .map_err(|e| fail(&e))?;
         let write = database.begin_write().map_err(|e| fail(&e))?;
         write.open_table(CLAIMS).map_err(|e| fail(&e))?;

@@ -1,14 +1,15 @@
 //! A file of the store: reads and writes at a place, with errors that name it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::fs::fstatvfs;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::StoreError;
+use crate::disk::{Change, Disk};
 
 /// Whether a read may wait for the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,7 @@ pub(crate) enum Patience {
 /// An open file and its path.
 #[derive(Debug)]
 pub(crate) struct StoreFile {
+    disk: Disk,
     file: File,
     path: PathBuf,
 }
@@ -28,27 +30,23 @@ pub(crate) struct StoreFile {
 impl StoreFile {
     /// Opens (or makes) a file of exactly `length` bytes; what is new reads as zeros, and its room is
     /// taken if the file system can.
-    pub(crate) fn open(path: PathBuf, length: u64) -> Result<StoreFile, StoreError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
+    pub(crate) fn open(disk: &Disk, path: PathBuf, length: u64) -> Result<StoreFile, StoreError> {
+        let file = disk.open_or_make(&path);
         let file = file.map_err(|e| StoreError::file(&path, e))?;
         let found = file
             .metadata()
             .map_err(|e| StoreError::file(&path, e))?
             .len();
         if found != length {
-            resize(&file, found, length).map_err(|e| {
+            resize(disk, &file, found, length).map_err(|e| {
                 if found == 0 {
-                    let _ = std::fs::remove_file(&path);
+                    let _ = disk.remove(&path);
                 }
                 StoreError::file(&path, e)
             })?;
         }
-        Ok(StoreFile { file, path })
+        let disk = disk.clone();
+        Ok(StoreFile { disk, file, path })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -92,53 +90,47 @@ impl StoreFile {
 
     /// Writes all of `bytes` at `offset`.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
-        self.file
-            .write_all_at(bytes, offset)
+        self.disk
+            .write_at(&self.file, bytes, offset)
             .map_err(|e| StoreError::file(&self.path, e))
     }
 
     /// Writes several buffers as one run of bytes.
     pub(crate) fn write_gathered(
         &self,
-        mut bufs: &mut [IoSlice<'_>],
-        mut offset: u64,
+        bytes: &[IoSlice<'_>],
+        offset: u64,
     ) -> Result<(), StoreError> {
-        while bufs.iter().any(|buf| !buf.is_empty()) {
-            match rustix::io::pwritev(&self.file, bufs, offset) {
-                Ok(0) => {
-                    return Err(StoreError::file(
-                        &self.path,
-                        io::ErrorKind::WriteZero.into(),
-                    ));
-                }
-                Ok(n) => {
-                    offset += n as u64;
-                    IoSlice::advance_slices(&mut bufs, n);
-                }
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(StoreError::file(&self.path, e.into())),
-            }
-        }
-        Ok(())
+        let file = &self.file;
+        let write = Change::Write {
+            file,
+            bytes,
+            offset,
+        };
+        self.disk
+            .change(write)
+            .map_err(|e| StoreError::file(&self.path, e))
     }
 
     /// Bytes and length are on the disk when it returns.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_all()
+        self.disk
+            .sync(&self.file)
             .map_err(|e| StoreError::file(&self.path, e))
     }
 
     /// Moves the file to another name in the same file system.
     pub(crate) fn rename(&mut self, to: PathBuf) -> Result<(), StoreError> {
-        std::fs::rename(&self.path, &to).map_err(|e| StoreError::file(&to, e))?;
+        self.disk
+            .rename(&self.path, &to)
+            .map_err(|e| StoreError::file(&to, e))?;
         self.path = to;
         Ok(())
     }
 
     /// Removes the file's name; an error is not worth more than a log line.
     pub(crate) fn remove(&self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = self.disk.remove(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "a temporary file stays behind");
         }
     }
@@ -147,28 +139,23 @@ impl StoreFile {
 /// Brings a file to `length` bytes. What is new reads as zeros, but its room is taken: a full disk shows
 /// at once and not in the middle, pieces that come in any order lie side by side, and writing them is
 /// cheaper. File systems that cannot do it give room as they go.
-fn resize(file: &File, found: u64, length: u64) -> io::Result<()> {
+fn resize(disk: &Disk, file: &File, found: u64, length: u64) -> io::Result<()> {
     if found < length {
         // Asked first, so that no attempt that must fail takes the last room from others meanwhile.
-        let disk = fstatvfs(file)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < length - found {
+        let room = fstatvfs(file)?;
+        if room.f_bavail.saturating_mul(room.f_frsize) < length - found {
             return Err(Errno::NOSPC.into());
         }
-        match fallocate(file, FallocateFlags::empty(), 0, length) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        let cannot = [Errno::OPNOTSUPP, Errno::NOSYS].map(|e| Some(e.raw_os_error()));
+        match disk.change(Change::Reserve { file, length }) {
+            Ok(()) => {}
+            Err(e) if cannot.contains(&e.raw_os_error()) => {}
             Err(e) => {
                 // What it took before it found no more is given back.
-                let _ = file.set_len(found);
-                return Err(e.into());
+                let _ = disk.set_length(file, found);
+                return Err(e);
             }
         }
     }
-    file.set_len(length)
-}
-
-/// The names inside a directory are on the disk when it returns.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|e| StoreError::file(dir, e))
+    disk.set_length(file, length)
 }

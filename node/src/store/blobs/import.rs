@@ -10,9 +10,10 @@ use protocol::pieces::Geometry;
 use protocol::{BlobRef, Hash};
 use rayon::prelude::*;
 
-use super::files::{StoreFile, sync_dir};
+use super::files::StoreFile;
 use super::tree::{self, Node, PAIR_BYTES};
 use super::{Blobs, StoreError};
+use crate::disk::Disk;
 
 /// Files under these names were being imported when the process ended.
 const PREFIX: &str = "import-";
@@ -20,11 +21,12 @@ const PREFIX: &str = "import-";
 const BATCH_BYTES: u64 = 2 * PIECE_MAX_BYTES;
 
 /// Removes what unfinished imports left.
-pub(super) fn sweep(dir: &Path) -> Result<(), StoreError> {
+pub(super) fn sweep(disk: &Disk, dir: &Path) -> Result<(), StoreError> {
     for entry in std::fs::read_dir(dir).map_err(|e| StoreError::file(dir, e))? {
         let entry = entry.map_err(|e| StoreError::file(dir, e))?;
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            std::fs::remove_file(entry.path()).map_err(|e| StoreError::file(&entry.path(), e))?;
+            disk.remove(&entry.path())
+                .map_err(|e| StoreError::file(&entry.path(), e))?;
         }
     }
     Ok(())
@@ -89,7 +91,8 @@ impl Draft {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let file = |end: &str, bytes| {
-            StoreFile::open(blobs.inner.dir.join(format!("{stem}.{end}")), bytes)
+            let path = blobs.inner.dir.join(format!("{stem}.{end}"));
+            StoreFile::open(&blobs.inner.disk, path, bytes)
         };
         let data = file("data", length)?;
         let outboard = file("obao", tree::outboard_bytes(geometry)).inspect_err(|_| data.remove());
@@ -173,7 +176,9 @@ impl Draft {
         let (data, outboard) = blobs.paths(&self.name.root);
         self.data.rename(data)?;
         self.outboard.rename(outboard)?;
-        sync_dir(&blobs.inner.dir)?;
+        let dir = &blobs.inner.dir;
+        let synced = blobs.inner.disk.sync_dir(dir);
+        synced.map_err(|e| StoreError::file(dir, e))?;
         blobs.inner.claims.insert(self.name)?;
         self.settled = true;
         *open = Some(blobs.open_files(self.name)?);

@@ -26,6 +26,8 @@ use protocol::limits::BLOB_MAX_BYTES;
 use protocol::pieces::Geometry;
 use protocol::{BlobRef, Hash};
 
+use crate::disk::Disk;
+
 pub(crate) use bao::{Decoder, Encoder, Fault};
 pub use blob::Blob;
 use claims::Claims;
@@ -38,6 +40,7 @@ pub struct Blobs {
 
 #[derive(Debug)]
 struct Inner {
+    disk: Disk,
     dir: PathBuf,
     claims: Arc<Claims>,
     open: Mutex<HashMap<Hash, Slot>>,
@@ -121,12 +124,20 @@ impl Blobs {
     /// # Errors
     /// When the directory or its database of claims cannot be used.
     pub fn open(dir: &Path) -> Result<Blobs, StoreError> {
+        Blobs::open_on(Disk::default(), dir)
+    }
+
+    /// The same on any disk.
+    pub(crate) fn open_on(disk: Disk, dir: &Path) -> Result<Blobs, StoreError> {
         let blobs = dir.join("blobs");
-        std::fs::create_dir_all(&blobs).map_err(|e| StoreError::file(&blobs, e))?;
-        import::sweep(&blobs)?;
-        let claims = Arc::new(Claims::open(&dir.join("blobs.redb"))?);
+        disk.make_dirs(&blobs)
+            .map_err(|e| StoreError::file(&blobs, e))?;
+        import::sweep(&disk, &blobs)?;
+        let claims = Arc::new(Claims::open(&disk, &dir.join("blobs.redb"))?);
+        disk.sync_dir(dir).map_err(|e| StoreError::file(dir, e))?;
         Ok(Blobs {
             inner: Arc::new(Inner {
+                disk,
                 dir: blobs,
                 claims,
                 open: Mutex::default(),
@@ -208,7 +219,7 @@ impl Blobs {
                 self.inner.claims.remove(root)?;
                 let (data, outboard) = self.paths(root);
                 for path in [data, outboard] {
-                    match std::fs::remove_file(&path) {
+                    match self.inner.disk.remove(&path) {
                         Err(e) if e.kind() != io::ErrorKind::NotFound => {
                             return Err(StoreError::file(&path, e));
                         }
@@ -241,7 +252,8 @@ impl Blobs {
             tracing::warn!(blob = %blob.root.short(), "a claimed blob's files are gone or cut: fetching what is missing");
             self.inner.claims.remove(&blob.root)?;
         }
-        let open = Blob::open(blob, paths, self.inner.claims.clone(), intact)?;
+        let claims = self.inner.claims.clone();
+        let open = Blob::open(&self.inner.disk, blob, paths, claims, intact)?;
         Ok(Arc::new(open))
     }
 

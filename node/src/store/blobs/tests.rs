@@ -420,6 +420,7 @@ proptest! {
         }
         let dir = tempfile::tempdir().unwrap();
         let blob = Arc::new(Blob::open(
+            &crate::disk::Disk::default(),
             full.name(),
             (dir.path().join("data"), dir.path().join("obao")),
             SEED.with(|(_, blobs, _)| blobs.inner.claims.clone()),
