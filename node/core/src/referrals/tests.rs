@@ -2,7 +2,9 @@
 
 use protocol::Hash;
 use protocol::fixtures::Fleet;
+use protocol::limits::REFERRAL_WAIT_MAX;
 
+use super::deciding::{OWN_BEFORE, PASSED_MAX};
 use super::*;
 
 /// Pieces of 4 MiB; a site takes two in a second, four at a time, and gives one in two seconds.
