@@ -309,7 +309,7 @@ mod tests {
             let error = wrong.parse::<Requirement>().unwrap_err();
             assert!(error.contains(names), "{wrong}: {error}");
         }
-        let many = format!("runtime{}", vec!["<9"; BOUNDS_MAX + 1].join(","));
+        let many = format!("runtime{}", ["<9"; BOUNDS_MAX + 1].join(","));
         assert!(many.parse::<Requirement>().is_err(), "bounded");
     }
 

@@ -175,7 +175,7 @@ pub struct Token {
 #[derive(Subcommand, Debug)]
 pub enum Release {
     /// Cut a directory or a file into index, pack and carrier
-    Build(ReleaseBuild),
+    Build(Box<ReleaseBuild>),
     /// Sign what was built; run it once for each key that the fleet's threshold asks for
     Sign(ReleaseSign),
     /// Send blobs and manifest to the coordinator
