@@ -1,11 +1,16 @@
 //! The coordinator's directory: where everything lies, and `coordinator.json`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use coordinator_core::timeframes::{Frame, TimeFrames};
+use protocol::plan::Priority;
 use protocol::wire::Contact;
 use protocol::{FleetId, Hash, NodeId};
 use serde::{Deserialize, Serialize};
+
+use crate::cli::units::span;
 
 /// Why a directory is not a coordinator's. Messages are one line.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,19 @@ pub struct Settings {
     pub origin_data: SocketAddr,
     /// BLAKE3 of the DER of the API's certificate.
     pub server_pin: Hash,
+    /// By when rollouts are to be through, where that is not as usual.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub time_frames: BTreeMap<Priority, FrameText>,
+}
+
+/// A time frame as people write it: lengths such as `24h` or `7d`, from a rollout's start.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameText {
+    /// Through by then, if all goes well.
+    pub target: String,
+    /// Through by then at the latest.
+    pub latest: String,
 }
 
 /// A coordinator's directory.
@@ -190,6 +208,7 @@ impl Directory {
                 settings.spec_version
             )));
         }
+        settings.time_frames().map_err(unreadable)?;
         Ok(settings)
     }
 
@@ -209,6 +228,26 @@ impl Directory {
 }
 
 impl Settings {
+    /// The time frame of each priority.
+    ///
+    /// # Errors
+    /// Names the priority whose frame cannot be.
+    pub fn time_frames(&self) -> Result<TimeFrames, String> {
+        let mut frames = TimeFrames::default();
+        for (priority, text) in &self.time_frames {
+            let wrong = |why: String| format!("time_frames, {priority:?}: {why}");
+            let frame = Frame {
+                target: span(&text.target).map_err(wrong)?,
+                latest: span(&text.latest).map_err(wrong)?,
+            };
+            if frame.latest < frame.target {
+                return Err(wrong("the latest date is before the target".into()));
+            }
+            frames.set(*priority, frame);
+        }
+        Ok(frames)
+    }
+
     /// Where delegates report.
     pub fn coordinator_contact(&self) -> Contact {
         Contact {

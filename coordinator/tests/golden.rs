@@ -3,14 +3,16 @@
 #[path = "../../protocol/tests/support/golden.rs"]
 mod golden;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use coordinator::cli::release::Draft as Release;
-use coordinator::directory::{Directory, Settings};
+use coordinator::directory::{Directory, FrameText, Settings};
 use coordinator::ledger::{Draft, Ledger, verify};
 use protocol::audit::AuditEntry;
 use protocol::manifest::{Artifact, Carrier, CarrierKind, HealthCheck, Install, Severity};
+use protocol::plan::Priority;
 use protocol::versioned::Versioned as _;
 use protocol::{BlobRef, FleetId, Hash, NodeId, Span, Time};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -33,15 +35,27 @@ fn settings_are_read_and_written_as_ever() {
         origin_control: at(7445),
         origin_data: at(7446),
         server_pin: Hash::of(b"certificate"),
+        time_frames: Default::default(),
     };
     let public = Settings {
         public: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
+        ..least.clone()
+    };
+    let frames = Settings {
+        time_frames: BTreeMap::from([(
+            Priority::High,
+            FrameText {
+                target: "5d".into(),
+                latest: "14d".into(),
+            },
+        )]),
         ..least.clone()
     };
     let write = |settings: &Settings| serde_json::to_vec_pretty(settings).unwrap();
     let samples = [
         ("1.json".to_owned(), write(&least)),
         ("1.public.json".to_owned(), write(&public)),
+        ("1.frames.json".to_owned(), write(&frames)),
     ];
     let dir = tempfile::tempdir().unwrap();
     let directory = Directory::new(dir.path());
@@ -56,6 +70,17 @@ fn settings_are_read_and_written_as_ever() {
     };
     let error = read(&write(&newer)).unwrap_err();
     assert!(error.contains("spec_version 2"), "{error}");
+    let mut late = frames.clone();
+    late.time_frames.get_mut(&Priority::High).unwrap().target = "15d".into();
+    let error = read(&write(&late)).unwrap_err();
+    assert!(
+        error.contains("time_frames, High: the latest date is before"),
+        "{error}"
+    );
+    assert_eq!(
+        frames.time_frames().unwrap().high.unwrap().target,
+        Span::from_secs(5 * 86_400)
+    );
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl Desk {
             unreachable_after: Span::from_secs(180),
             bulletin_life: BULLETIN_LIFE,
             plans_threshold: 2,
+            time_frames: Default::default(),
         };
         Desk {
             conductor: Conductor::new(config.clone()),

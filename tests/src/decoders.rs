@@ -24,6 +24,7 @@ use protocol::manifest::ReleaseManifest;
 use protocol::merkle::{AuditProof, LedgerHead};
 use protocol::orders::{Order, Receipt};
 use protocol::plan::{Proposal, RolloutPlan};
+use protocol::relations::Requirement;
 use protocol::status::NodeStatus;
 use protocol::topology::Topology;
 use protocol::trust::{Root, Trust};
@@ -143,12 +144,14 @@ pub fn statement(bytes: &[u8]) -> bool {
     .any(|read| read(bytes))
 }
 
-/// What people write: filters, hours and tokens.
+/// What people write: filters, hours, tokens and requirements.
 pub fn text(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
     };
-    written::<Filter>(text) || written::<Hours>(text) || written::<Token>(text)
+    // A product's name alone is a filter too: each of them reads it.
+    let requirement = written::<Requirement>(text);
+    written::<Filter>(text) || written::<Hours>(text) || written::<Token>(text) || requirement
 }
 
 fn versioned<T: Versioned>(bytes: &[u8]) -> bool {

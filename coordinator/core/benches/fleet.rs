@@ -52,6 +52,7 @@ impl Bench {
             unreachable_after: Span::from_secs(60),
             bulletin_life: Span::from_secs(86_400),
             plans_threshold: 2,
+            time_frames: Default::default(),
         });
         let now = Now {
             boot: Time::from_secs(100),

@@ -27,6 +27,7 @@ use crate::moves::Move;
 use crate::orders::OrderBook;
 use crate::rollout::Rollout;
 use crate::stopping::Stop;
+use crate::timeframes::Promise;
 use crate::view;
 
 /// The coordinator's brain.
@@ -180,8 +181,11 @@ impl Conductor {
     }
 
     fn view_of(&self, rollout: &Rollout) -> RolloutView {
+        let started = rollout.waves.first().and_then(|wave| wave.opened_at);
+        let frames = &self.config.time_frames;
         RolloutView {
             by_hand: self.targets_by_hand(rollout),
+            promise: started.and_then(|at| Promise::of(frames, &rollout.plan, at)),
             ..view::rollout(rollout, &self.feeds, &self.config)
         }
     }

@@ -34,6 +34,7 @@ mod roster;
 mod sequential;
 mod stopping;
 mod tally;
+pub mod timeframes;
 mod view;
 mod views;
 mod window;

@@ -7,7 +7,7 @@
 //! release. So a wave's own gate only stops what fails grossly, three of the first five or five of twenty,
 //! and the finer question is left to the sequential test across the waves.
 
-use protocol::plan::{Gate, Priority, Selector, SequentialTest, WaveDraft};
+use protocol::plan::{Gate, Selector, SequentialTest, WaveDraft};
 use protocol::{Span, Time};
 
 /// Nodes of the first wave.
@@ -19,18 +19,6 @@ const HANDFUL_PPM: u32 = 600_000;
 const SUCCESS_PPM: u32 = 800_000;
 /// Outcomes that a wave is judged by at least, or all of it.
 const SAMPLE: u32 = 20;
-
-/// Until when a rollout of a priority should be through, and by when at the latest, from its start; nothing
-/// for what may wait for the next rollup.
-pub fn time_frame(priority: Priority) -> Option<(Span, Span)> {
-    let days = |n: u64| Span::from_secs(n * 86_400);
-    match priority {
-        Priority::Emergency => Some((days(1), days(14))),
-        Priority::High => Some((days(7), days(30))),
-        Priority::Medium => Some((days(30), days(120))),
-        Priority::Low => None,
-    }
-}
 
 /// A named rollout shape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

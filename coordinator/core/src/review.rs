@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::conductor::Conductor;
 use crate::contract::{Counts, RolloutState};
 use crate::fleet::Node;
-use crate::presets::time_frame;
 use crate::rollout::Rollout;
 use crate::tally::{Target, has_failed};
+use crate::timeframes::Promise;
 
 /// Characters of an output's line that failures are grouped by.
 const LINE_MAX_CHARS: usize = 200;
@@ -107,6 +107,9 @@ pub struct Traffic {
 pub struct Sla {
     /// The plan's deadline, or what its priority gives from its start; none: no time was given.
     pub due: Option<Time>,
+    /// The latest date: the plan's deadline, or what its priority gives from its start.
+    #[serde(default)]
+    pub latest: Option<Time>,
     /// Targets that had the release by then.
     pub in_time: u32,
     /// Targets that had it later.
@@ -257,7 +260,13 @@ impl<'a> Reviewer<'a> {
     fn finish(self) -> Review {
         let (rollout, now) = (self.rollout, self.conductor.now.wall);
         let tally = rollout.tally();
-        let sla = sla(rollout, &tally.counts, &self.done, self.started, now);
+        let frames = &self.conductor.config.time_frames;
+        let started = self.started;
+        let promise = started.and_then(|at| Promise::of(frames, &rollout.plan, at));
+        let due = rollout.plan.constraints.deadline;
+        let due = due.or(promise.map(|promise| promise.target));
+        let latest = promise.map(|promise| promise.latest);
+        let sla = sla(due, latest, &tally.counts, &self.done, now);
         let names = rollout.plan.waves.iter().map(|w| w.name.clone());
         let waves = self.waves.into_iter().zip(names);
         let sites = self.sites.into_iter();
@@ -336,13 +345,11 @@ fn groups(failures: BTreeMap<Look, (u32, Vec<NodeId>)>) -> (Vec<FailureGroup>, u
     (groups.into_iter().map(group).collect(), others)
 }
 
-fn sla(rollout: &Rollout, counts: &Counts, done: &[Time], started: Option<Time>, now: Time) -> Sla {
-    let target = time_frame(rollout.plan.priority).map(|(target, _)| target);
-    let by_priority = || Some(started? + target?);
-    let due = rollout.plan.constraints.deadline.or_else(by_priority);
+fn sla(due: Option<Time>, latest: Option<Time>, counts: &Counts, done: &[Time], now: Time) -> Sla {
     let Some(end) = due else {
         return Sla {
             due,
+            latest,
             in_time: counts.applied,
             late: 0,
             met: None,
@@ -376,6 +383,7 @@ fn sla(rollout: &Rollout, counts: &Counts, done: &[Time], started: Option<Time>,
     };
     Sla {
         due,
+        latest,
         in_time: counts.applied.saturating_sub(late),
         late,
         met,

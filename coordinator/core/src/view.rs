@@ -37,6 +37,7 @@ pub(crate) fn rollout(rollout: &Rollout, feeds: &Feeds, config: &Config) -> Roll
         stages: feeds.stages(&rollout.plan.rollout, tally.counts.open),
         waves: waves.collect(),
         by_hand: 0,
+        promise: None,
     }
 }
 

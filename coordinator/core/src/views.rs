@@ -9,6 +9,7 @@ use protocol::{Hash, NodeId, RolloutId, Seq, SiteId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{ByHand, RolloutState};
+use crate::timeframes::Promise;
 
 /// A rollout as listings and `watch` show it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct RolloutView {
     /// Targets on which people say to have installed the release by hand; in no count by that.
     #[serde(default)]
     pub by_hand: u32,
+    /// By when it is to be through, once it began and if any time was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promise: Option<Promise>,
 }
 
 /// The four counts.

@@ -115,6 +115,10 @@ fn whether_it_was_in_time_is_said_with_its_reason() {
     let open = review(&bench).sla;
     let due = Some(start + Span::from_secs(86_400));
     assert_eq!((open.due, open.met), (due, None));
+    let latest = start + Span::from_secs(14 * 86_400);
+    assert_eq!(open.latest, Some(latest));
+    let promise = bench.view("r").promise.expect("its priority has a frame");
+    assert_eq!((Some(promise.target), promise.latest), (due, latest));
     let why = open.why;
     assert!(why.starts_with("1440 minutes are left; of 3, "), "{why}");
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use coordinator_core::contract::{RolloutState, RolloutView};
 use coordinator_core::forecast::Question;
+use coordinator_core::timeframes::Standing;
 use protocol::envelope::Envelope;
 use protocol::feed::StageCounts;
 use protocol::plan::{
@@ -13,7 +14,8 @@ use protocol::plan::{
 };
 use protocol::relations::Pick;
 use protocol::trust::Statement;
-use protocol::{FleetId, PublicKey, RolloutId};
+use protocol::zones::Clock;
+use protocol::{FleetId, PublicKey, RolloutId, Span};
 
 use super::args::rollout::{
     Rollout, RolloutNamed, RolloutPropose, RolloutRecall, RolloutShape, RolloutSigned,
@@ -109,6 +111,16 @@ async fn propose_from(ask: RolloutPropose) -> anyhow::Result<()> {
         return output::json(&plan);
     }
     describe(&plan)?;
+    let frames = Directory::new(&ask.at.dir).settings()?.time_frames();
+    let frame = frames.unwrap_or_default().of(plan.priority);
+    if let Some(frame) = frame.filter(|_| plan.constraints.deadline.is_none()) {
+        let hours = |span: Span| span.as_millis() / 3_600_000;
+        output::line(&format!(
+            "in time  within {} h of its start, {} h at the latest",
+            hours(frame.target),
+            hours(frame.latest)
+        ))?;
+    }
     let forecast = client.forecast(id, &Question::default()).await;
     simulate::report(&forecast.context("failed to forecast")?)?;
     output::line(&format!(
@@ -395,6 +407,21 @@ pub fn one_line(view: &RolloutView) -> String {
     )
 }
 
+/// How a rollout stands to its dates.
+fn promised(view: &RolloutView) -> String {
+    let Some(promise) = &view.promise else {
+        return String::new();
+    };
+    let at = |time| Clock::utc().tells(time);
+    let (target, latest) = (at(promise.target), at(promise.latest));
+    match promise.standing(&view.counts, units::wall_now()) {
+        Standing::Through => "through".into(),
+        Standing::InTime => format!("due {target}"),
+        Standing::PastTarget => format!("past its target; {latest} at the latest"),
+        Standing::PastLatest => format!("late since {latest}"),
+    }
+}
+
 /// What the open ones are at.
 fn stages(stages: &StageCounts) -> String {
     let named = [
@@ -418,6 +445,7 @@ fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
         "rollout",
         "release",
         "state",
+        "in time",
         "targets",
         "applied",
         "failed",
@@ -431,6 +459,7 @@ fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
             v.rollout.to_string(),
             v.release.clone(),
             state_name(v.state).into(),
+            promised(v),
             v.targets.to_string(),
             c.applied.to_string(),
             c.failed.to_string(),

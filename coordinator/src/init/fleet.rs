@@ -106,6 +106,7 @@ pub(super) fn make(
         origin_control: ports.origin_control,
         origin_data: ports.origin_data,
         server_pin,
+        time_frames: Default::default(),
     };
     make_origin(dir, &settings, &origin_key, &ca, roots, for_ever)?;
     write_file(

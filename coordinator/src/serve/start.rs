@@ -163,6 +163,8 @@ fn config(settings: &Settings, trust: &Trust) -> Config {
             .root()
             .role(Role::Plans)
             .map_or(1, |role| role.threshold),
+        // They were read with the settings.
+        time_frames: settings.time_frames().unwrap_or_default(),
     }
 }
 

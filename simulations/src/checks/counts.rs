@@ -74,6 +74,7 @@ mod tests {
             approvals: (2, 2),
             targets: 7,
             by_hand: 0,
+            promise: None,
             counts: Counts {
                 applied: 3,
                 open: 4,

@@ -150,6 +150,7 @@ impl Stage {
             unreachable_after: Span::from_secs(180),
             bulletin_life: BULLETIN_LIFE,
             plans_threshold: 2,
+            time_frames: Default::default(),
         });
         let now = Now {
             boot: Time(1),

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 mod command;
 mod ledger;
 
+use crate::timeframes::TimeFrames;
+
 pub use self::command::{Answer, Command, CommandError};
 pub use self::ledger::{ByHand, LedgerEvent, RolloutState, Verdict};
 pub use crate::views::{
@@ -50,6 +52,8 @@ pub struct Config {
     pub bulletin_life: Span,
     /// Keys of the `plans` role that must sign a plan, for listings; the body counts them.
     pub plans_threshold: u32,
+    /// By when rollouts are to be through.
+    pub time_frames: TimeFrames,
 }
 
 /// What the body tells the brain.

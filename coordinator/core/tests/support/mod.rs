@@ -42,6 +42,7 @@ pub fn config(fleet: &Fleet) -> Config {
         unreachable_after: Span::from_secs(60),
         bulletin_life: Span::from_secs(1000),
         plans_threshold: 2,
+        time_frames: Default::default(),
     }
 }
 

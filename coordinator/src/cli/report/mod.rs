@@ -85,7 +85,19 @@ fn overview(page: &mut Page, review: &Review) {
     let due = review.sla.due.zip(review.started);
     let due = due
         .map(|(due, start)| [" (", &span_name(due.since(start).0), " after its start)"].concat());
-    let sla = [met, due.as_deref().unwrap_or(""), ": ", &review.sla.why].concat();
+    let latest = review.sla.latest.filter(|at| Some(*at) != review.sla.due);
+    let latest = latest.zip(review.started).map(|(at, start)| {
+        let span = span_name(at.since(start).0);
+        [", at the latest ", &span].concat()
+    });
+    let sla = [
+        met,
+        due.as_deref().unwrap_or(""),
+        latest.as_deref().unwrap_or(""),
+        ": ",
+        &review.sla.why,
+    ]
+    .concat();
     let rows = [
         ("targets", review.targets.to_string()),
         ("applied", share(c.applied, review.targets)),
@@ -252,6 +264,7 @@ mod tests {
             },
             sla: Sla {
                 due: Some(Time::from_secs(500)),
+                latest: None,
                 in_time: 1,
                 late: 2,
                 met: Some(false),
