@@ -12,8 +12,10 @@ use serde_json::Value;
 use crate::config::ListenAsked;
 use crate::driver::{status, wishes};
 use crate::enroll::{self, InstallerFile};
+use crate::install::agent::keeper::{Keeper, RESTART};
+use crate::install::agent::{end_with_keeper, under_keeper};
 use crate::inventory;
-use crate::run::{self, RunOptions};
+use crate::run::{self, Ended, RunOptions};
 
 /// What is logged unless asked otherwise: our own events, and what is wrong elsewhere.
 pub const LOG_FILTER: &str = "warn,node=info,libp2p_gossipsub=error";
@@ -126,7 +128,7 @@ pub fn main() -> ExitCode {
         Err(e) => ("start", Err(e.to_string())),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(line) => {
             eprintln!("tidegate-node: failed to {verb}: {line}");
             ExitCode::FAILURE
@@ -156,21 +158,40 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-async fn perform(command: Command) -> (&'static str, Result<(), String>) {
+async fn perform(command: Command) -> (&'static str, Result<ExitCode, String>) {
+    let done = |done: Result<(), String>| done.map(|()| ExitCode::SUCCESS);
     match command {
-        Command::Enroll(args) => ("enroll", enroll(args).await),
+        Command::Enroll(args) => ("enroll", done(enroll(args).await)),
         Command::Run { dir, mdns } => {
             let options = RunOptions {
                 mdns,
                 ..RunOptions::default()
             };
-            ("run", run::run(&dir, options).await.map_err(line))
+            ("run", run_or_keep(&dir, options).await)
         }
-        Command::Status(asked) => ("read the status", show_status(&asked).await),
-        Command::Why(asked) => ("say why", show_why(&asked).await),
-        Command::Inventory(asked) => ("take the inventory", show_inventory(&asked)),
-        Command::Defer { about, length } => ("put it off", wish(about, Wish::Defer(length)).await),
-        Command::InstallNow(about) => ("install now", wish(about, Wish::InstallNow).await),
+        Command::Status(asked) => ("read the status", done(show_status(&asked).await)),
+        Command::Why(asked) => ("say why", done(show_why(&asked).await)),
+        Command::Inventory(asked) => ("take the inventory", done(show_inventory(&asked))),
+        Command::Defer { about, length } => {
+            ("put it off", done(wish(about, Wish::Defer(length)).await))
+        }
+        Command::InstallNow(about) => ("install now", done(wish(about, Wish::InstallNow).await)),
+    }
+}
+
+/// Runs the node, or keeps the agent's versions running if it is kept up to date by itself.
+async fn run_or_keep(dir: &Path, options: RunOptions) -> Result<ExitCode, String> {
+    let config = crate::config::NodeConfig::load(dir).map_err(line)?;
+    if under_keeper() {
+        end_with_keeper().map_err(line)?;
+    } else if let Some(agent) = &config.agent {
+        let arguments = std::env::args_os().skip(1).collect();
+        let keeper = Keeper::new(dir, agent, arguments);
+        return keeper.keep().await.map(ExitCode::from).map_err(line);
+    }
+    match run::run(dir, options).await.map_err(line)? {
+        Ended::Asked => Ok(ExitCode::SUCCESS),
+        Ended::Restart => Ok(ExitCode::from(RESTART)),
     }
 }
 

@@ -61,6 +61,9 @@ pub struct NodeConfig {
     /// Program and arguments that show a line to the machine's user; the line is added as the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
+    /// The product that is the agent itself: its releases are what `tidegate-node run` runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<SiteId>,
     /// How its data packets are marked, by class.
     #[serde(default, skip_serializing_if = "Dscp::is_empty")]
     pub dscp: Dscp,
@@ -331,6 +334,7 @@ pub(crate) mod tests {
             ring: None,
             criticality: None,
             notify: Vec::new(),
+            agent: None,
             dscp: Dscp::default(),
         };
         config.store(dir).unwrap();

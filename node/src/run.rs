@@ -15,6 +15,7 @@ use crate::driver::status::{self, StatusError};
 use crate::driver::{self, Clock, Driver, Intake, Parts, Shelf};
 use crate::facts::Facts;
 use crate::install::Installer;
+use crate::install::agent::{Agent, under_keeper};
 use crate::net::control::{Control, ControlConfig, StartError};
 use crate::net::data::{DataConfig, DataError, DataPlane};
 use crate::net::identity::{Admission, Identity, IdentityError, RulesError};
@@ -90,11 +91,21 @@ pub enum RunError {
     Status(#[from] StatusError),
 }
 
-/// Runs the node of `dir` until SIGTERM or SIGINT. Its role stands in `node.json`.
+/// Why a node ended without an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was told to.
+    Asked,
+    /// Another version of the agent is to be started in its place.
+    Restart,
+}
+
+/// Runs the node of `dir` until SIGTERM or SIGINT, or until another version of the agent is to be started.
+/// Its role stands in `node.json`.
 ///
 /// # Errors
 /// One line each, with the culprit and the next step.
-pub async fn run(dir: &Path, options: RunOptions) -> Result<(), RunError> {
+pub async fn run(dir: &Path, options: RunOptions) -> Result<Ended, RunError> {
     let unusable = |source| RunError::Directory {
         path: dir.to_owned(),
         source,
@@ -102,7 +113,7 @@ pub async fn run(dir: &Path, options: RunOptions) -> Result<(), RunError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut int = signal(SignalKind::interrupt()).map_err(unusable)?;
-    run_until(dir, options, async move {
+    run_agent_until(dir, options, async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     })
     .await
@@ -117,8 +128,20 @@ pub async fn run_until(
     options: RunOptions,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
+    run_agent_until(dir, options, end).await.map(drop)
+}
+
+async fn run_agent_until(
+    dir: &Path,
+    options: RunOptions,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<Ended, RunError> {
     let config = NodeConfig::load(dir)?;
-    let _lock = lock(dir)?;
+    let _lock = if under_keeper() {
+        patient_lock(dir).await?
+    } else {
+        lock(dir)?
+    };
     let records = Arc::new(Records::open(dir)?);
     let trust = trust(dir, &config, &records)?;
     let clock = Arc::new(Clock::new(records.floor()?));
@@ -188,8 +211,14 @@ pub async fn run_until(
         origins: config.origins.clone(),
         tempo: options.tempo,
         grain: node_core::contract::Grain::default(),
+        // Without a keeper nobody could start another version.
+        agent: config.agent.clone().filter(|_| under_keeper()),
         seed: u64::from_le_bytes(driver::random_bytes()[..8].try_into().expect("8 bytes")),
     };
+    let agent = config.agent.as_ref();
+    let agent = agent
+        .and_then(|product| Agent::of(dir, product))
+        .map(Arc::new);
     let parts = Parts {
         identity,
         config: brain,
@@ -201,7 +230,10 @@ pub async fn run_until(
         intake: Intake::new(trust, admission, clock.clone(), revocations),
         clock,
         records,
-        shelf: Shelf::new(blobs.clone(), Installer::new(dir.join("install"))),
+        shelf: Shelf::new(
+            blobs.clone(),
+            Installer::new(dir.join("install")).with_agent(agent.clone()),
+        ),
         control,
         control_events,
         data,
@@ -222,8 +254,20 @@ pub async fn run_until(
         )));
     }
     let (stop, stopped) = watch::channel(false);
+    if let Some(agent) = &agent {
+        agent.came_up();
+    }
+    let restarts = agent.as_ref().map(|agent| agent.restarts());
+    let mut restarting = restarts.clone();
     helpers.0.push(tokio::spawn(async move {
-        end.await;
+        let restart = async {
+            match &mut restarting {
+                // Kept by the installer for as long as there is one.
+                Some(restarts) => drop(restarts.wait_for(|restart| *restart).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { () = end => {}, () = restart => {} }
         stop.send_replace(true);
         // The receiver would take a dropped sender for nothing to wait for.
         stop.closed().await;
@@ -240,7 +284,12 @@ pub async fn run_until(
     let _ = tokio::time::timeout(CLOSING, closed).await;
     driven?;
     tracing::info!(event = "stopped", "node {}", config.node.short());
-    Ok(())
+    let restart = restarts.is_some_and(|restarts| *restarts.borrow());
+    Ok(if restart {
+        Ended::Restart
+    } else {
+        Ended::Asked
+    })
 }
 
 /// Tasks that end with the node.
@@ -249,6 +298,19 @@ struct Helpers(Vec<tokio::task::JoinHandle<()>>);
 impl Drop for Helpers {
     fn drop(&mut self) {
         self.0.iter().for_each(|task| task.abort());
+    }
+}
+
+/// The version before may need a moment to go.
+async fn patient_lock(dir: &Path) -> Result<fs::File, RunError> {
+    let since = std::time::Instant::now();
+    loop {
+        match lock(dir) {
+            Err(RunError::Running { .. }) if since.elapsed() < CLOSING => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            locked => return locked,
+        }
     }
 }
 

@@ -124,6 +124,7 @@ impl Machine {
             origins: vec![shared.origin.clone()],
             tempo: shared.scenario.grain.tempo(),
             grain: shared.scenario.grain.grain(),
+            agent: None,
             seed: below(boots, u64::MAX),
         };
         Machine {

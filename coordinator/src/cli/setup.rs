@@ -167,6 +167,7 @@ pub async fn internal_node(ask: InternalNode) -> anyhow::Result<()> {
     }
     node::run::run(&ask.dir, RunOptions::default())
         .await
+        .map(drop)
         .with_context(|| format!("failed to run the node of {}", ask.dir.display()))
 }
 

@@ -158,6 +158,26 @@ impl Reports {
         self.own.insert(rollout, Box::new(own));
     }
 
+    /// Says this node's newest status again under a new number: only a receipt for that one counts.
+    pub(crate) fn say_again(
+        &mut self,
+        rollout: &RolloutId,
+        now: Now,
+        counters: &mut Counters,
+        out: &mut Outbox,
+    ) {
+        let Some(own) = self.own.get_mut(rollout) else {
+            return;
+        };
+        own.record.status.seq = counters.draw(out);
+        own.due = Due::new(&own.record.status, true, now.boot);
+        own.told.clear();
+        (own.retry_at, own.repeats) = (Time(0), 0);
+        own.repeat_at = now.boot + REPEAT_MIN;
+        out.remember(Record::Status(own.record.clone()));
+        self.fresh = true;
+    }
+
     /// The delegates of the site are these, by rank, and this node, if it is one.
     pub(crate) fn set_delegates(&mut self, others: Vec<Contact>, first: bool) {
         self.delegates = others;

@@ -95,6 +95,11 @@ impl Task {
         release_name(&self.release.product, &self.release.version)
     }
 
+    /// Whether the release is the agent itself.
+    pub(crate) fn is_agent(&self, rooms: &Rooms<'_>) -> bool {
+        rooms.config.agent.as_ref() == Some(&self.release.product)
+    }
+
     /// Whether the newest bulletin still names it.
     pub(crate) fn alive(&self, orders: &Orders) -> bool {
         orders

@@ -488,6 +488,7 @@ fn config(fleet: &Fleet) -> Config {
         origins: vec![contact(9001)],
         tempo: Tempo::default(),
         grain: Grain::default(),
+        agent: None,
         seed: 7,
     }
 }

@@ -6,7 +6,7 @@
 //! or by a power cut that takes back what was not flushed, and the next one goes on with what is left.
 
 mod machine;
-mod mortal;
+pub(crate) mod mortal;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use crate::disk::{Change, Io, Place, System};
 
 /// How it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Death {
+pub(crate) enum Death {
     /// `kill -9` before the change.
     Killed,
     /// `kill -9` in the middle of a write or of the removal of a tree.
@@ -27,7 +27,7 @@ pub(super) enum Death {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     Everything,
     /// Names stay, files are empty or old.
     Bytes,
@@ -39,7 +39,7 @@ pub(super) enum Lost {
 
 /// The disk of a process that dies at a change.
 #[derive(Debug)]
-pub(super) struct Mortal {
+pub(crate) struct Mortal {
     how: Death,
     dies_at: u64,
     state: Mutex<State>,
@@ -79,7 +79,7 @@ enum Undo {
 
 impl Mortal {
     /// Dies at change `dies_at`, counted from 0; never for `u64::MAX`.
-    pub(super) fn new(graveyard: PathBuf, dies_at: u64, how: Death) -> Mortal {
+    pub(crate) fn new(graveyard: PathBuf, dies_at: u64, how: Death) -> Mortal {
         std::fs::create_dir_all(&graveyard).expect("a graveyard");
         let state = State {
             done: 0,
@@ -96,17 +96,17 @@ impl Mortal {
         }
     }
 
-    pub(super) fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.state.lock().unwrap().dead
     }
 
     /// Changes that were carried out.
-    pub(super) fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.state.lock().unwrap().done
     }
 
     /// Takes back what a power cut loses. The process is gone.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let Death::PowerCut(lost) = self.how else {
             return;
         };

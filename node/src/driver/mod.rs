@@ -458,6 +458,7 @@ impl Driver {
             node: self.config.node,
             fleet: self.config.fleet,
             pid: std::process::id(),
+            agent: crate::install::agent::running(),
             started: self.started,
             contact: self.config.contact.clone(),
             root_version: self.intake.root().version,

@@ -47,6 +47,8 @@ pub struct Report {
     pub fleet: FleetId,
     /// Its process.
     pub pid: u32,
+    /// The version of the agent that it is, if a keeper runs it; empty for the keeper's own program.
+    pub agent: Option<String>,
     /// Wall time of its start.
     pub started: Time,
     /// Where others reach it.

@@ -230,6 +230,7 @@ pub fn adopt(
         ring: None,
         criticality: None,
         notify: Vec::new(),
+        agent: None,
         dscp: Default::default(),
     };
     make_directory(dir)?;

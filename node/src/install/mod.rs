@@ -16,6 +16,7 @@
 //! `TIDEGATE_INSTALL_ID`, `TIDEGATE_PRODUCT`, `TIDEGATE_VERSION`, `TIDEGATE_RELEASE` (its digest) and
 //! `TIDEGATE_PREVIOUS` (the version that was installed before, or nothing).
 
+pub(crate) mod agent;
 mod command;
 mod notice;
 mod process;
@@ -36,6 +37,7 @@ use protocol::{Hash, Verified};
 use crate::content::tree::UnpackError;
 use crate::disk::Disk;
 use crate::store::blobs::Blob;
+pub use agent::Agent;
 pub use notice::show;
 use process::Run;
 use slots::Places;
@@ -45,6 +47,7 @@ use slots::Places;
 pub struct Installer {
     disk: Disk,
     root: PathBuf,
+    agent: Option<Arc<Agent>>,
 }
 
 /// The release's content, complete and verified on this disk.
@@ -64,7 +67,16 @@ impl Installer {
 
     /// The same on any disk.
     pub(crate) fn on(disk: Disk, root: PathBuf) -> Installer {
-        Installer { disk, root }
+        Installer {
+            disk,
+            root,
+            agent: None,
+        }
+    }
+
+    /// Installs the agent's own releases as well.
+    pub fn with_agent(self, agent: Option<Arc<Agent>>) -> Installer {
+        Installer { agent, ..self }
     }
 
     /// The directory of all products.
@@ -88,9 +100,15 @@ impl Installer {
             release: release.clone(),
             before: before.cloned(),
         };
-        let outcome = match &release.install {
-            Install::Tree => job.tree_step(content, step).await,
-            Install::Command { .. } => job.command_step(content, step).await,
+        let agent = self.agent.as_ref();
+        let agent = agent.filter(|agent| *agent.product() == release.product);
+        let outcome = match (&release.install, agent) {
+            (Install::Tree, Some(agent)) => agent.step(job, content, step).await,
+            (Install::Command { .. }, Some(_)) => Err(lasting_failure(
+                "a release of the agent itself is a tree; build it without a recipe".into(),
+            )),
+            (Install::Tree, None) => job.tree_step(content, step).await,
+            (Install::Command { .. }, None) => job.command_step(content, step).await,
         };
         outcome.unwrap_or_else(StepOutcome::Failed)
     }

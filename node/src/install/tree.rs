@@ -19,6 +19,8 @@ impl Job {
             Step::Detect => self.on_disk(|job| job.detect()).await,
             Step::RollBack => self.on_disk(|job| job.roll_back()).await,
             Step::CleanUp => self.on_disk(|job| job.clean_up()).await,
+            // Asked for agents only.
+            Step::Restart | Step::Keep => Ok(StepOutcome::Done),
             Step::CheckHealth => match &self.release.health_check {
                 None => Ok(StepOutcome::Done),
                 Some(check) => {

@@ -39,6 +39,7 @@ impl Machine {
             origins: vec![contact(9001)],
             tempo: Tempo::default(),
             grain: Grain::default(),
+            agent: None,
             seed: 7,
         };
         let now = Now {

@@ -255,6 +255,11 @@ pub enum Step {
     Switch,
     /// Is the release what is installed? Decides after a crash.
     Detect,
+    /// Have the version that is in use run, which ends this process unless it is that version. Asked for
+    /// the agent's own releases; `Done` once that version runs, by whichever process that is.
+    Restart,
+    /// The version of the agent that runs has proved itself and is not put back by itself any more.
+    Keep,
     /// Run the health check once.
     CheckHealth,
     /// `tree`: rename `current` back and drop the slot. `command`: run the undo steps.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::FleetId;
 use protocol::Hash;
 use protocol::NodeId;
+use protocol::SiteId;
 use protocol::Span;
 use protocol::pieces::Geometry;
 use protocol::wire::Contact;
@@ -47,6 +48,8 @@ pub struct Config {
     pub tempo: Tempo,
     /// How fine the swarm's work is cut; [`Grain::default`] in production.
     pub grain: Grain,
+    /// The product that is the agent itself, if it keeps itself up to date.
+    pub agent: Option<SiteId>,
     /// Seeds the brain's random streams.
     pub seed: u64,
 }

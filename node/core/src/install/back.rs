@@ -13,9 +13,11 @@ impl Install {
     /// Whether the installation stands still, or is over and may be taken back.
     pub(super) fn may_turn_round(&self) -> bool {
         match self.awaits {
-            Awaits::Content | Awaits::NextAttempt(_) | Awaits::Leave | Awaits::NextCheck(..) => {
-                true
-            }
+            Awaits::Content
+            | Awaits::NextAttempt(_)
+            | Awaits::Leave
+            | Awaits::Heard(_)
+            | Awaits::NextCheck(..) => true,
             Awaits::Receipt | Awaits::Nothing => self.journal.failure.is_none(),
             _ => false,
         }
@@ -166,6 +168,10 @@ impl Install {
                 };
                 task.say_with(state, &failure.reason, attempt, Some(failure), rooms);
             }
+        }
+        // An agent that was taken back may be the one that runs.
+        if self.journal.failure.is_some() && task.is_agent(rooms) {
+            self.step(Step::Restart, task, rooms);
         }
         self.with(Awaits::Receipt)
     }

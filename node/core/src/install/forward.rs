@@ -80,12 +80,12 @@ impl Install {
         if let Some(why) = install.stopped(task, rooms) {
             return install.go_back(why, task, rooms);
         }
-        install.watch(task, rooms)
+        install.take_up(task, rooms)
     }
 
     pub(super) fn watch(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         match &task.release.health_check {
-            None => self.commit(task, rooms),
+            None => self.prove(task, rooms),
             Some(_) => {
                 let why = "switched; its health is watched";
                 task.say(State::Verifying, why, self.journal.attempt, rooms);
@@ -115,7 +115,7 @@ impl Install {
                 let since = *watch.healthy_since.get_or_insert(now);
                 let end = Time(since.0.saturating_add(soak.0));
                 if now >= end {
-                    return self.commit(task, rooms);
+                    return self.prove(task, rooms);
                 }
                 return self.with(Awaits::NextCheck(next.min(end), watch));
             }

@@ -4,6 +4,7 @@
 //! after a crash the journal alone says how to go on: [`Install::resume`]. A state is named for what
 //! it awaits.
 
+mod agent;
 mod back;
 mod forward;
 
@@ -43,6 +44,12 @@ enum Awaits {
     Switch(Ticket),
     /// After a crash: whether the switch had happened.
     Detection(Ticket),
+    /// The new agent to run.
+    Restart(Ticket),
+    /// A receipt for what the new agent said, until then.
+    Heard(Time),
+    /// The new agent to be kept.
+    Kept(Ticket),
     /// A health check.
     Health(Ticket, Watch),
     /// The time of the next health check.
@@ -123,7 +130,7 @@ impl Install {
                 install.with(Awaits::Detection(ticket))
             }
             Boundary::Switched | Boundary::RestartArmed | Boundary::Healthy => {
-                install.watch(task, rooms)
+                install.take_up(task, rooms)
             }
             Boundary::Committed => install.clean_up(task, rooms),
             Boundary::RollingBack => install.way_back(1, task, rooms),
@@ -164,7 +171,10 @@ impl Install {
     /// When time alone moves it on.
     pub(crate) fn wake(&self) -> Option<Time> {
         match self.awaits {
-            Awaits::NextAttempt(t) | Awaits::NextCheck(t, _) | Awaits::NextWayBack(t, _) => Some(t),
+            Awaits::NextAttempt(t)
+            | Awaits::NextCheck(t, _)
+            | Awaits::NextWayBack(t, _)
+            | Awaits::Heard(t) => Some(t),
             _ => None,
         }
     }
@@ -181,6 +191,7 @@ impl Install {
             Awaits::Content if task.staged => self.write_slot(task, rooms),
             Awaits::NextAttempt(at) if at <= now => self.write_slot(task, rooms),
             Awaits::Leave => self.switch_with_leave(task, rooms),
+            Awaits::Heard(until) => self.heard(until, task, rooms),
             Awaits::NextCheck(at, watch) if at <= now => self.check(watch, task, rooms),
             Awaits::NextWayBack(at, tries) if at <= now => self.way_back(tries, task, rooms),
             Awaits::Receipt if rooms.reports.acknowledged(task.rollout()) => self
@@ -202,6 +213,7 @@ impl Install {
             Awaits::Slot(t) | Awaits::Switch(t) | Awaits::Detection(t) | Awaits::Health(t, _) => {
                 (t == ticket).then_some(true)
             }
+            Awaits::Restart(t) | Awaits::Kept(t) => (t == ticket).then_some(true),
             Awaits::CleanUp(t) | Awaits::WayBack(t, _) => (t == ticket).then_some(false),
             _ => None,
         };
@@ -235,6 +247,8 @@ impl Install {
             (Awaits::Switch(_) | Awaits::Detection(_), StepOutcome::Failed(failure)) => {
                 self.go_back(failure, task, rooms)
             }
+            (Awaits::Restart(_), outcome) => self.restarted(outcome, task, rooms),
+            (Awaits::Kept(_), outcome) => self.kept(outcome, task, rooms),
             (Awaits::Health(_, watch), outcome) => {
                 let watch = *watch;
                 self.checked(watch, outcome, task, rooms)

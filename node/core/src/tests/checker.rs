@@ -132,6 +132,8 @@ impl Checker {
                 let expected: &[Boundary] = match step {
                     Step::WriteSlot => &[Boundary::PreHook],
                     Step::Switch | Step::Detect => &[Boundary::SwitchIntent],
+                    Step::Restart => &[Boundary::RestartArmed, Boundary::RolledBack],
+                    Step::Keep => &[Boundary::RestartArmed],
                     Step::CheckHealth => &[
                         Boundary::Switched,
                         Boundary::RestartArmed,

@@ -1,6 +1,7 @@
 //! Whole-brain tests: a scripted machine and coordinator carry out what the brain says, crash it at
 //! will, and check at every single action what must always hold.
 
+mod agents;
 mod checker;
 mod constraints;
 mod crashes;

@@ -105,6 +105,7 @@ impl Site {
             origins: vec![contact(9001)],
             tempo: Tempo::default(),
             grain: crate::contract::Grain::default(),
+            agent: None,
             seed: n,
         };
         let member = Member {

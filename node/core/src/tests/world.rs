@@ -16,6 +16,7 @@ use protocol::wire::{ControlReply, ControlRequest};
 use protocol::{BlobRef, Hash, Now, RolloutId, Seq, Span, Time, Verified};
 
 use super::Checker;
+use super::agents::Keeper;
 use crate::Brain;
 use crate::contract::{
     Action, Boundary, Config, CountersRecord, Event, Failure, InstalledRecord, Memory, NodeRole,
@@ -45,6 +46,7 @@ pub(crate) struct World {
     pub(crate) installed: Option<Hash>,
     /// Releases that were switched to, in order.
     pub(crate) switched: Vec<String>,
+    pub(crate) keeper: Keeper,
     slots: BTreeSet<Hash>,
     /// Whether blobs are complete when they are opened; else the test says when content is here.
     pub(crate) blobs_here: bool,
@@ -118,6 +120,7 @@ impl World {
             origins: vec![contact(9001)],
             tempo: Tempo::default(),
             grain: crate::contract::Grain::default(),
+            agent: None,
             seed: 7,
         };
         let app = old.product.clone();
@@ -156,6 +159,7 @@ impl World {
             dropped: Vec::new(),
             installed: Some(old.digest()),
             switched: Vec::new(),
+            keeper: Keeper::of(old.digest()),
             slots: BTreeSet::from([old.digest()]),
             blobs_here: false,
             slot_outcomes: VecDeque::new(),
@@ -304,6 +308,7 @@ impl World {
         self.held_answers.clear();
         self.actions_left = None;
         self.checker.crashed(&self.disk);
+        self.keep_agent();
         self.restart();
     }
 
@@ -362,6 +367,9 @@ impl World {
                 step,
                 ..
             } => {
+                if step == Step::Restart && self.restarts(release.digest()) {
+                    return true;
+                }
                 let outcome = self.take_step(&release, before.map(|b| b.digest()), &step);
                 let answer = Event::StepEnded { ticket, outcome };
                 if self.held == Some(step) {
@@ -427,6 +435,9 @@ impl World {
     ) -> StepOutcome {
         let digest = release.digest();
         self.steps.push(step.clone());
+        if let Some(outcome) = self.keeper.step(digest, before, step) {
+            return outcome;
+        }
         match step {
             Step::WriteSlot => {
                 let outcome = self.slot_outcomes.pop_front().unwrap_or(StepOutcome::Done);
@@ -457,7 +468,7 @@ impl World {
                     self.installed = before;
                 }
             }
-            Step::Detect | Step::CheckHealth | Step::CleanUp => {}
+            Step::Restart | Step::Keep | Step::Detect | Step::CheckHealth | Step::CleanUp => {}
         }
         StepOutcome::Done
     }
@@ -517,6 +528,7 @@ impl World {
         for round in 0..20_000 {
             if !self.work() {
                 self.crash();
+                self.actions_left = self.keeper.goes_on.take();
                 continue;
             }
             if done(self) {

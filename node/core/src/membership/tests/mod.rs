@@ -118,6 +118,7 @@ impl World {
             origins: Vec::new(),
             tempo: Tempo::default(),
             grain: Grain::default(),
+            agent: None,
             seed: n,
         };
         let mut membership = Membership::new(&config, self.records.get(&n).cloned());
