@@ -260,8 +260,16 @@ pub const SLOW_BYTES_PER_S: u64 = 1_024;
 pub const SLOW_AFTER: Span = Span::from_secs(10);
 /// The same inside a site, where nobody who works lets others wait.
 pub const SLOW_NEAR_AFTER: Span = Span::from_secs(3);
-/// A peer that sent wrong bytes is left alone for this long.
+/// A peer that sent wrong bytes is no source for this long.
 pub const BAN: Span = Span::from_secs(3_600);
+/// What is read from one peer, over all its streams, before it is verified: so much a liar wastes.
+pub const UNVERIFIED_MAX_BYTES: u64 = 64 << 10;
+/// A peer may have one unverified byte more for so many that it gave rightly ...
+pub const CREDIT_GROWTH: u64 = 64;
+/// ... up to this: as much as its fetches have buffers for.
+pub const CREDIT_MAX_BYTES: u64 = 8 << 20;
+/// Peers whose credit and waste are remembered; above, one that nobody asks is forgotten.
+pub const CREDITED_PEERS_MAX: usize = 1024;
 /// Data connections over TCP that peers have open; one more is closed at once, and its peer comes over QUIC.
 pub const TCP_INCOMING_MAX: usize = 256;
 /// Of them, connections of one peer, each of which carries one request at a time; above, its oldest is
@@ -496,6 +504,7 @@ const _: () = assert!(PIECE_MIN_BYTES.is_multiple_of(GROUP_BYTES));
 const _: () = assert!(PIECE_MAX_BYTES <= FRAME_PLAIN_MAX_BYTES);
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES.is_multiple_of(PIECE_MAX_BYTES));
 const _: () = assert!(FRAME_PLAIN_MAX_BYTES <= 1 << ZSTD_WINDOW_LOG2_MAX);
+const _: () = assert!(UNVERIFIED_MAX_BYTES >= 2 * GROUP_BYTES && CREDIT_MAX_BYTES < 1 << 32);
 const _: () = assert!(TCP_IDLE.0 < TCP_UNASKED.0);
 const _: () = assert!(TCP_PER_PEER_MAX < TCP_INCOMING_MAX && FETCHES_MAX <= TCP_IDLE_MAX);
 const _: () = assert!(CLAIM_WAIT.0 < CLAIM_LEASE.0);

@@ -8,7 +8,7 @@ use protocol::wire::{Class, Contact, ControlReply, ControlRequest, SiteMessage, 
 use protocol::{BlobRef, NodeId};
 use tokio::sync::mpsc;
 
-use super::{BANNED_MAX, Driver, Input, Question, answer};
+use super::{Driver, Input, Question, answer};
 use crate::net::data::{DataPlane, FetchEnd, FetchJob};
 
 /// Reports of progress that wait to be handed on; the next report carries what did not fit.
@@ -122,7 +122,7 @@ impl Driver {
                 let shelf = self.shelf.clone();
                 self.beside(shelf.step(ticket, install_id, release, before, step));
             }
-            Action::Ban { peer, event } => self.ban(peer, event),
+            Action::Ban { peer, event } => self.bar(peer, event),
             Action::Pace { site, bytes_per_s } => self.data.set_pace(site, bytes_per_s),
             Action::GiveNotice { rollout, line } => {
                 tracing::info!(event = "notice", "{rollout}: {line}");
@@ -278,21 +278,11 @@ impl Driver {
         });
     }
 
-    fn ban(&mut self, peer: NodeId, event: &'static str) {
-        let now = self.clock.now().boot;
-        self.notes.say(
-            event,
-            format!("{peer} is banned for {} s", BAN.as_duration().as_secs()),
-        );
-        self.banned.retain(|_, until| *until > now);
-        if self.banned.len() >= BANNED_MAX {
-            let first = self.banned.iter().min_by_key(|(_, until)| **until);
-            if let Some(node) = first.map(|(node, _)| *node) {
-                self.banned.remove(&node);
-            }
-        }
-        self.banned.insert(peer, now + BAN);
-        self.control.disconnect(peer);
-        self.data.ban(peer);
+    /// A source of content no more. The control connection stays: halts pass through it.
+    fn bar(&mut self, peer: NodeId, event: &'static str) {
+        let span = BAN.as_duration().as_secs();
+        let line = format!("{peer} sent wrong bytes: nothing is fetched from it for {span} s");
+        self.notes.say(event, line);
+        self.data.bar(peer);
     }
 }

@@ -49,8 +49,6 @@ const ASKED_MAX: usize = 256;
 const LOOK_UPS_MAX: usize = 32;
 /// Requests to peers under way; further ones wait for room.
 const ASKS_MAX: usize = 64;
-/// Peers that are banned at the same time; the one whose ban ends first makes room.
-const BANNED_MAX: usize = 1024;
 /// The loop looks at the boot clock at least this often: its own timers stand still in suspend.
 const NAP: Duration = Duration::from_secs(1);
 /// The machine's addresses are looked at this often.
@@ -136,7 +134,6 @@ pub struct Driver {
     fetches: BTreeMap<Ticket, FetchHandle>,
     asked: BTreeMap<Ticket, oneshot::Sender<Vec<u8>>>,
     asked_next: u64,
-    banned: BTreeMap<NodeId, Time>,
     pending: Vec<Change>,
     floor_kept: Time,
     notes: Notes,
@@ -186,7 +183,6 @@ impl Driver {
             fetches: BTreeMap::new(),
             asked: BTreeMap::new(),
             asked_next: 0,
-            banned: BTreeMap::new(),
             pending: Vec::new(),
             notes: Notes::default(),
             started: now.wall,
@@ -311,7 +307,6 @@ impl Driver {
 
     fn asked_for_data(&mut self, event: DataEvent) {
         match event {
-            DataEvent::Notice(from, _) if self.is_banned(from) => {}
             DataEvent::Notice(from, notice) => self.tell(Event::Notice(from, notice)),
             DataEvent::Wanted(wanted) => self.tell(Event::Wanted(Box::new(wanted))),
             DataEvent::Left(ticket) => self.tell(Event::Left(ticket)),
@@ -322,8 +317,6 @@ impl Driver {
         match event {
             ControlEvent::Connected(node) => self.tell(Event::Connected(node)),
             ControlEvent::Disconnected(node) => self.tell(Event::Disconnected(node)),
-            ControlEvent::Gossip { from, .. } | ControlEvent::Request { from, .. }
-                if self.is_banned(from) => {}
             ControlEvent::Gossip { from, bytes } => {
                 self.intake.gossip(from, &bytes);
                 self.tell_believed();
@@ -445,12 +438,6 @@ impl Driver {
                 _ = stop.wait_for(|stop| *stop) => return Err(e),
             }
         }
-    }
-
-    fn is_banned(&self, node: NodeId) -> bool {
-        self.banned
-            .get(&node)
-            .is_some_and(|until| self.clock.now().boot < *until)
     }
 
     fn report(&self) -> Report {

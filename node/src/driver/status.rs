@@ -72,6 +72,23 @@ pub struct Traffic {
     pub wan_payload_in: u64,
     /// By the site of the other end.
     pub sites: Vec<SiteTraffic>,
+    /// Bytes that were of no use, by the peer that sent them.
+    pub wasted: Vec<PeerWaste>,
+}
+
+/// What came from a peer and was of no use, in bytes, by what became of the fetch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PeerWaste {
+    /// The peer.
+    pub node: NodeId,
+    /// They, or others beside them, did not verify.
+    pub lies: u64,
+    /// The peer was too slow to complete a group.
+    pub stalls: u64,
+    /// The connection broke within a group.
+    pub breaks: u64,
+    /// They were not wanted any more, or could not be written.
+    pub dropped: u64,
 }
 
 /// Bytes between the node and one site.
@@ -99,9 +116,17 @@ impl Traffic {
             payload_in: count.payload_in,
             payload_out: count.payload_out,
         };
+        let waste = |(node, wasted): (&NodeId, &crate::net::data::Wasted)| PeerWaste {
+            node: *node,
+            lies: wasted.lies,
+            stalls: wasted.stalls,
+            breaks: wasted.breaks,
+            dropped: wasted.dropped,
+        };
         Traffic {
             wan_payload_in: counters.wan_payload_in,
             sites: counters.sites.iter().map(line).collect(),
+            wasted: counters.wasted.iter().map(waste).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use coordinator_core::contract::RolloutState;
+use protocol::limits::UNVERIFIED_MAX_BYTES;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, programs, trees};
 
@@ -52,6 +53,20 @@ fn attack_13_poisoned_bytes() {
         log.contains("poisoned"),
         "a typed event is recorded:\n{}",
         world.logs()
+    );
+    let liar = serde_json::to_value(world.nodes[0].id).expect("JSON");
+    let lies: Vec<u64> = [a, b]
+        .iter()
+        .filter_map(|node| {
+            let report = world.node_report(*node)?;
+            let wasted = report["traffic"]["wasted"].as_array()?.clone();
+            wasted.iter().find(|w| w["node"] == liar)?["lies"].as_u64()
+        })
+        .collect();
+    assert!(!lies.is_empty(), "it was asked");
+    assert!(
+        lies.iter().all(|bytes| *bytes <= UNVERIFIED_MAX_BYTES),
+        "read in vain: {lies:?} bytes"
     );
 }
 

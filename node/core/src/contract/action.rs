@@ -159,7 +159,8 @@ pub enum Action {
         /// The step.
         step: Step,
     },
-    /// Never talk to this peer again, for [`protocol::limits::BAN`].
+    /// Fetch nothing from this peer any more, for [`protocol::limits::BAN`]. It is served and heard as before:
+    /// what it gossips is signed, and a halt may have no other way.
     Ban {
         /// The peer.
         peer: NodeId,

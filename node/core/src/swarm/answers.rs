@@ -98,7 +98,7 @@ impl Swarm {
         else {
             return self.claim_told(now, from, &notice);
         };
-        if from == self.desk.me() || self.desk.trouble.is_banned(now, &from) {
+        if from == self.desk.me() {
             return;
         }
         match self.blobs.get_mut(name) {
@@ -232,7 +232,7 @@ impl Swarm {
         }
     }
 
-    /// A peer that sends wrong bytes is never talked to again. The last origin that is left is only
+    /// A peer that sends wrong bytes is no source any more: what it says it holds is not believed. The last origin that is left is only
     /// left alone for a while: without it a damaged disk there would stop the fleet for an hour.
     fn poisoned(&mut self, now: Time, flight: &Flight) {
         let trouble = &self.desk.trouble;

@@ -121,7 +121,7 @@ pub enum Input {
     FramesRead(Ticket, Option<Arc<FrameMap>>),
     /// See [`Event::FrameDecoded`].
     FrameDecoded(Ticket, FrameOutcome),
-    /// Somebody else decided that this peer is not to be talked to any more.
+    /// Somebody else decided that this peer is no source any more.
     PeerBanned(NodeId),
 }
 

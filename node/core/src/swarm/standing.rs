@@ -91,7 +91,10 @@ pub(super) fn room(desk: &Desk, blob: &Blob) -> usize {
 
 /// This node brought a piece: is there anybody to take it?
 pub(super) fn brought(desk: &Desk, now: Time, blob: &mut Blob, piece: u32) {
-    let lacks = |node: &NodeId| !blob.holders.holds(node, piece) && desk.site.serves(node);
+    let lacks = |node: &NodeId| {
+        let serves = desk.site.serves(node) && !desk.trouble.is_banned(now, node);
+        serves && !blob.holders.holds(node, piece)
+    };
     if blob.interested.iter().any(lacks) {
         blob.standing.bring(now);
     }

@@ -268,6 +268,7 @@ pub(super) fn hear(desk: &mut Desk, now: Time, blob: &mut Blob, from: NodeId, no
         }
         Notice::Asking { .. } => meet(desk, now, blob, from, false),
         Notice::Claimed(claim) => hear_claim(desk, now, blob, &claim),
+        Notice::Took { .. } if desk.trouble.is_banned(now, &from) => {}
         Notice::Took { .. } => standing::taken(desk, now, blob),
         // What a peer that keeps failing says it holds counts again after its pause.
         _ if !desk.site.serves(&from)

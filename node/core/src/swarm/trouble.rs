@@ -148,7 +148,7 @@ impl Trouble {
         pause.max(doubt).filter(|until| *until > now)
     }
 
-    /// Never again, for [`BAN`].
+    /// No source any more, for [`BAN`].
     pub fn ban(&mut self, now: Time, node: NodeId) {
         self.banned.retain(|_, until| *until > now);
         if self.banned.len() >= MEMBERS_MAX {

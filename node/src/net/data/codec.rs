@@ -9,8 +9,8 @@ use std::io;
 use std::time::Duration;
 
 use protocol::limits::{
-    GROUP_BYTES, NOTICE_MAX_BYTES, PACED_WRITE_MAX_BYTES, REFERRAL_MAX_BYTES, REFERRALS_MAX,
-    REQUEST_MAX_BYTES, REQUEST_RANGES_MAX, SPURNED_MAX,
+    NOTICE_MAX_BYTES, PACED_WRITE_MAX_BYTES, REFERRAL_MAX_BYTES, REFERRALS_MAX, REQUEST_MAX_BYTES,
+    REQUEST_RANGES_MAX, SPURNED_MAX,
 };
 use protocol::pieces::Geometry;
 use protocol::versioned::{DecodeError, Versioned};
@@ -18,16 +18,15 @@ use protocol::wire::{DataReply, DataRequest, Notice, Referral};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
+
+mod receive;
+
+pub(super) use receive::{Cut, Patience, Stopped, Terms, receive};
 
 use super::buffers::{Buffers, Sink};
-use crate::store::blobs::{Decoder, Encoder, Fault};
+use crate::store::blobs::Encoder;
 
-/// What is verified at once from a peer that has not delivered much yet: it bounds what is wasted
-/// on wrong bytes. It grows to [`BATCH_BYTES`] with an eighth of what was delivered.
-const FIRST_BATCH_BYTES: u64 = 32 << 10;
-/// What is verified at once when nothing lags: it fits a processor's own cache.
-const BATCH_BYTES: u64 = 256 << 10;
 /// A receiver that takes nothing for so long is dropped.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -184,120 +183,6 @@ pub(crate) async fn send(
         }
         sent(encoder.take_payload());
     }
-}
-
-/// What counts as too slow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// At least so many bytes ...
-    pub(crate) bytes: u64,
-    /// ... in so long.
-    pub(crate) window: Duration,
-}
-
-/// How receiving ended before everything was there.
-#[derive(Debug)]
-pub(crate) enum Stopped {
-    Cancelled,
-    Slow,
-    Broken(io::Error),
-    Fault(Fault),
-}
-
-impl From<Fault> for Stopped {
-    fn from(fault: Fault) -> Stopped {
-        Stopped::Fault(fault)
-    }
-}
-
-/// Takes everything that `decoder` expects; `won` hears of payload bytes once they are verified and
-/// written. Stops when `cancel` turns true (not when it is dropped).
-pub(crate) async fn receive(
-    from: &mut (impl AsyncRead + Unpin),
-    decoder: Decoder,
-    buffers: &Buffers,
-    patience: Patience,
-    cancel: &mut watch::Receiver<bool>,
-    mut won: impl FnMut(u64),
-) -> Result<(), Stopped> {
-    let begin = Instant::now();
-    let size = decoder.buffer_bytes(buffers.bytes());
-    // A connection that carries more exchanges stays open behind the last byte.
-    let expected = decoder.encoded_bytes();
-    let mut reader = buffers.take(size);
-    let mut filled = 0;
-    let mut ended = false;
-    let (mut arrived, mut verified) = (0, 0);
-    let mut idle = Some((decoder, buffers.take(size)));
-    let mut work = None;
-    let (mut window_end, mut window_base) = (begin + patience.window, 0);
-
-    loop {
-        if let Some((mut decoder, spare)) = idle.take() {
-            if filled > 0
-                && (ended
-                    || filled == size
-                    || arrived >= expected
-                    || filled as u64 >= batch_bytes(arrived, verified, begin.elapsed()))
-            {
-                let mut batch = std::mem::replace(&mut reader, spare);
-                let bytes = std::mem::take(&mut filled);
-                work = Some(spawn_blocking(move || {
-                    let result = decoder.feed(&batch.room()[..bytes]);
-                    let done = decoder.is_done();
-                    (decoder, batch, done, result)
-                }));
-            } else if ended {
-                return Err(Stopped::Broken(io::ErrorKind::UnexpectedEof.into()));
-            } else {
-                idle = Some((decoder, spare));
-            }
-        }
-        tokio::select! {
-            biased;
-            () = cancelled(cancel) => return Err(Stopped::Cancelled),
-            read = from.read(&mut reader.room()[filled..]), if !ended && filled < size => {
-                match read {
-                    Ok(0) => ended = true,
-                    Ok(n) => {
-                        filled += n;
-                        arrived += n as u64;
-                    }
-                    // What came before the break is still worth verifying.
-                    Err(_) if filled > 0 || work.is_some() => ended = true,
-                    Err(e) => return Err(Stopped::Broken(e)),
-                }
-            }
-            worked = async { work.as_mut().expect("guarded").await }, if work.is_some() => {
-                work = None;
-                let (decoder, spare, done, result) = worked.map_err(|e| Stopped::Broken(io::Error::other(e)))?;
-                let payload = result?;
-                verified += payload;
-                won(payload);
-                if done {
-                    return Ok(());
-                }
-                idle = Some((decoder, spare));
-            }
-            () = sleep_until(window_end) => {
-                // While we are busy ourselves the peer is not to blame.
-                if arrived - window_base < patience.bytes && work.is_none() {
-                    return Err(Stopped::Slow);
-                }
-                (window_end, window_base) = (Instant::now() + patience.window, arrived);
-            }
-        }
-    }
-}
-
-/// How much is gathered before it is verified: a fiftieth of a second's worth, at least a group with
-/// a few pairs, at most what may be wasted on a peer that turns out to lie.
-fn batch_bytes(arrived: u64, verified: u64, elapsed: Duration) -> u64 {
-    let most = (verified / 8).clamp(FIRST_BATCH_BYTES, BATCH_BYTES);
-    let per_tick = arrived as u128 * 20 / elapsed.as_millis().max(1);
-    u64::try_from(per_tick)
-        .unwrap_or(u64::MAX)
-        .clamp(GROUP_BYTES + 512, most)
 }
 
 /// Waits until the fetch is cancelled; for ever if nobody can cancel it any more.

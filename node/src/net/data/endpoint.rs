@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::NodeId;
-use protocol::limits::STREAMS_PER_PEER_MAX;
+use protocol::limits::{STREAMS_PER_PEER_MAX, UNVERIFIED_MAX_BYTES};
 use protocol::wire::DATA_ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::crypto::{CryptoError, HmacKey};
@@ -28,7 +28,10 @@ const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 pub(super) const SEND_WINDOW_BYTES: u64 = 8 << 20;
 /// Bytes that an asker lets come ahead of its reading: of one stream, of one connection.
 const FETCH_STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const FETCH_WINDOW_BYTES: u32 = 16 << 20;
+pub(super) const FETCH_WINDOW_BYTES: u32 = 16 << 20;
+/// Of a connection to a node that gave nothing yet: a group and what proves it fit, and what is read makes room
+/// for as much again.
+const NEW_WINDOW_BYTES: u32 = UNVERIFIED_MAX_BYTES as u32 / 2;
 /// The same for whoever is asked: requests and notices are short.
 const ASKED_STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const ASKED_WINDOW_BYTES: u32 = 512 << 10;
@@ -194,20 +197,26 @@ fn asked_transport() -> TransportConfig {
     transport
 }
 
-/// For a connection to a node and no other.
+/// For a connection to a node and no other; one that is new lets little come ahead of its reading at first.
 pub(super) fn client_config(
     identity: &Identity,
     expected: NodeId,
+    is_new: bool,
 ) -> Result<ClientConfig, DataError> {
     let tls = identity.tls_client(expected, DATA_ALPN);
     let quic = QuicClientConfig::try_from(tls).map_err(|e| DataError::Tls(e.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(quic));
+    let window = if is_new {
+        NEW_WINDOW_BYTES
+    } else {
+        FETCH_WINDOW_BYTES
+    };
     let mut transport = transport();
     transport
         .max_concurrent_bidi_streams(0u32.into())
         .max_concurrent_uni_streams(0u32.into())
         .stream_receive_window(FETCH_STREAM_WINDOW_BYTES.into())
-        .receive_window(FETCH_WINDOW_BYTES.into())
+        .receive_window(window.into())
         .keep_alive_interval(Some(KEEP_ALIVE));
     config.transport_config(Arc::new(transport));
     Ok(config)

@@ -11,12 +11,14 @@ use node_core::transport::Transport;
 use protocol::limits::REQUEST_RANGES_MAX;
 use protocol::wire::{DataReply, DataRequest, Referral};
 use quinn::{Connection, RecvStream, VarInt};
-use tokio::io::AsyncWriteExt;
-use tokio::sync::{mpsc, watch};
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::codec::{self, ExchangeError, Patience, Stopped};
+use super::codec::{self, Cut, ExchangeError, Patience, Stopped, Terms};
+use super::credit::{Credit, Wasted};
+use super::endpoint::FETCH_WINDOW_BYTES;
 use super::peers::{ConnectError, GOODBYE, Link, Peer};
 use super::tcp::{self, Lease};
 use super::{FetchEnd, FetchJob, Inner};
@@ -96,10 +98,23 @@ async fn fetch(
     let Ok(_place) = inner.fetches.acquire().await else {
         return Ok(FetchOutcome::Broken);
     };
-    for groups in job.groups.chunks(REQUEST_RANGES_MAX) {
+    let Some(credit) = inner.credits.of(job.from.node) else {
+        tracing::debug!(node = %job.from.node, "nothing is fetched from a barred peer");
+        return Ok(FetchOutcome::Broken);
+    };
+    let mut groups = job.groups.clone();
+    while !groups.is_empty() {
+        let mut first = tokio::select! {
+            biased;
+            () = codec::cancelled(cancel) => return Err(FetchOutcome::Cancelled.into()),
+            first = credit.first() => first,
+        };
+        if credit.is_spoiled() {
+            return Ok(FetchOutcome::Broken);
+        }
         let request = DataRequest {
             blob: job.blob.name(),
-            groups: groups.to_vec(),
+            groups: next_groups(&mut groups, first.is_some()),
             class: job.class,
             max_bytes_per_s: job.max_bytes_per_s,
             spurned: job.spurned.clone(),
@@ -108,7 +123,7 @@ async fn fetch(
             tracing::warn!(blob = %job.blob.name().root.short(), "a fetch names groups that are not in the blob");
             return Ok(FetchOutcome::NotHeld);
         }
-        exchange(inner, job, &request, report, cancel).await?;
+        exchange(inner, job, &request, (&credit, &mut first), report, cancel).await?;
     }
     let blob = job.blob.clone();
     Ok(
@@ -121,6 +136,23 @@ async fn fetch(
             Err(_) => FetchOutcome::Broken,
         },
     )
+}
+
+/// Takes what one request asks for: of a peer that is new a single group, else as much as it may name.
+fn next_groups(groups: &mut Vec<(u64, u64)>, is_new: bool) -> Vec<(u64, u64)> {
+    match groups.first_mut() {
+        Some((start, end)) if is_new && *start < *end => {
+            let one = (*start, *start + 1);
+            *start += 1;
+            if start == end {
+                groups.remove(0);
+            }
+            vec![one]
+        }
+        _ => groups
+            .drain(..groups.len().min(REQUEST_RANGES_MAX))
+            .collect(),
+    }
 }
 
 /// A request that the peer has taken: its groups come.
@@ -167,15 +199,15 @@ async fn ask(
     inner: &Arc<Inner>,
     job: &FetchJob,
     request: &DataRequest,
-    report: &Report,
+    waiting: &mut Waiting<'_>,
 ) -> Result<Taken, Stop> {
     let path = if job.wan { Path::Far } else { Path::Near };
     let node = job.from.node;
     let first = inner.peers.first_transport(&node, path);
     for transport in [first, first.other()] {
         let asked = match transport {
-            Transport::Quic => ask_over_quic(inner, job, request, report).await,
-            Transport::Tcp => ask_over_tcp(inner, job, request, report).await,
+            Transport::Quic => ask_over_quic(inner, job, request, waiting).await,
+            Transport::Tcp => ask_over_tcp(inner, job, request, waiting).await,
         };
         match asked {
             Ok(taken) => {
@@ -191,32 +223,68 @@ async fn ask(
     Err(FetchOutcome::Broken.into())
 }
 
+/// Who waits for a reply.
+struct Waiting<'a> {
+    report: &'a Report,
+    credit: &'a Credit,
+    /// The turn to ask a new peer.
+    first: &'a mut Option<OwnedSemaphorePermit>,
+    patience: Duration,
+}
+
+/// Why there is no reply.
+enum NoReply {
+    Broken(ExchangeError),
+    Late,
+}
+
+impl Waiting<'_> {
+    /// Asks, and reads the reply from the stream that `asking` gives. As long as the peer says that it
+    /// queued the request others may ask it too.
+    async fn reply<R: AsyncRead + Unpin>(
+        &mut self,
+        asking: impl Future<Output = Result<R, ExchangeError>>,
+    ) -> Result<(R, DataReply), NoReply> {
+        let mut until = Instant::now() + self.patience;
+        let late = |_| NoReply::Late;
+        let asked = timeout_at(until, asking).await.map_err(late)?;
+        let mut from = asked.map_err(NoReply::Broken)?;
+        loop {
+            let reply = timeout_at(until, codec::read_reply(&mut from)).await;
+            match reply.map_err(late)?.map_err(NoReply::Broken)? {
+                DataReply::Queued => {
+                    self.report.waits();
+                    *self.first = None;
+                    until = Instant::now() + self.patience;
+                }
+                reply => return Ok((from, reply)),
+            }
+        }
+    }
+}
+
 /// A connection that was kept from before may have died unnoticed (the peer was killed and started
 /// again), so losing one of those before the reply is no reason to give up.
 async fn ask_over_quic(
     inner: &Arc<Inner>,
     job: &FetchJob,
     request: &DataRequest,
-    report: &Report,
+    waiting: &mut Waiting<'_>,
 ) -> Result<Taken, NotTaken> {
     loop {
         let link = inner.peers.connect(&job.from).await?;
+        if !waiting.credit.is_new() {
+            link.peer.widen(&link.connection, FETCH_WINDOW_BYTES);
+        }
         let before = link.connection.stats().udp_rx.datagrams;
         let asking = async {
-            let (mut to, mut from) = link.connection.open_bi().await.map_err(io::Error::from)?;
+            let (mut to, from) = link.connection.open_bi().await.map_err(io::Error::from)?;
             codec::write_request(&mut to, request).await?;
             to.finish().map_err(io::Error::from)?;
-            let reply = codec::read_reply(&mut from).await?;
-            Ok::<_, ExchangeError>((from, reply))
+            Ok(from)
         };
-        let mut replied = timeout(slow_after(inner, job), asking).await;
-        while let Ok(Ok((mut from, DataReply::Queued))) = replied {
-            report.waits();
-            let reply = timeout(slow_after(inner, job), codec::read_reply(&mut from)).await;
-            replied = reply.map(|reply| reply.map(|reply| (from, reply)));
-        }
-        match replied {
-            Ok(Ok((from, reply))) => {
+        match waiting.reply(asking).await {
+            Ok((from, reply)) => {
                 stop_at(reply).map_err(NotTaken::Stop)?;
                 let Link {
                     peer, connection, ..
@@ -227,13 +295,13 @@ async fn ask_over_quic(
                     from,
                 });
             }
-            Ok(Err(error)) => {
+            Err(NoReply::Broken(error)) => {
                 if link.fresh || link.connection.close_reason().is_none() {
                     tracing::debug!(node = %job.from.node, %error, "a fetch broke");
                     return Err(NotTaken::Stop(FetchOutcome::Broken.into()));
                 }
             }
-            Err(_) => {
+            Err(NoReply::Late) => {
                 if link.connection.stats().udp_rx.datagrams == before {
                     link.connection.close(GOODBYE, b"silent");
                 }
@@ -248,34 +316,30 @@ async fn ask_over_tcp(
     inner: &Arc<Inner>,
     job: &FetchJob,
     request: &DataRequest,
-    report: &Report,
+    waiting: &mut Waiting<'_>,
 ) -> Result<Taken, NotTaken> {
     loop {
         let mut lease = inner.peers.dial(&job.from).await?;
         let dscp = inner.config.dscp.of(job.class);
         lease.stream.get_ref().0.mark(dscp);
+        let stream = &mut lease.stream;
         let asking = async {
-            lease.stream.write_u8(tcp::ASKS).await?;
-            codec::write_request(&mut lease.stream, request).await?;
-            codec::read_reply(&mut lease.stream).await
+            stream.write_u8(tcp::ASKS).await?;
+            codec::write_request(stream, request).await?;
+            Ok(stream)
         };
-        let mut replied = timeout(slow_after(inner, job), asking).await;
-        while let Ok(Ok(DataReply::Queued)) = replied {
-            report.waits();
-            let reply = codec::read_reply(&mut lease.stream);
-            replied = timeout(slow_after(inner, job), reply).await;
-        }
+        let replied = waiting.reply(asking).await.map(|(_, reply)| reply);
         match replied {
-            Ok(Ok(reply)) => match stop_at(reply) {
+            Ok(reply) => match stop_at(reply) {
                 Ok(()) => return Ok(Taken::Tcp(lease)),
                 Err(stop) => {
                     inner.peers.keep(lease);
                     return Err(NotTaken::Stop(stop));
                 }
             },
-            Ok(Err(error)) if lease.fresh => return Err(NotTaken::Unreached(error)),
-            Ok(Err(_)) => {}
-            Err(_) => {
+            Err(NoReply::Broken(error)) if lease.fresh => return Err(NotTaken::Unreached(error)),
+            Err(NoReply::Broken(_)) => {}
+            Err(NoReply::Late) => {
                 inner.peers.idle().forget(&job.from.node);
                 return Err(NotTaken::Stop(FetchOutcome::Slow.into()));
             }
@@ -302,14 +366,21 @@ async fn exchange(
     inner: &Arc<Inner>,
     job: &FetchJob,
     request: &DataRequest,
+    (credit, first): (&Arc<Credit>, &mut Option<OwnedSemaphorePermit>),
     report: &mut Report,
     cancel: &mut watch::Receiver<bool>,
 ) -> Result<(), Stop> {
-    let node = job.from.node;
+    let mut waiting = Waiting {
+        report,
+        credit,
+        first,
+        patience: slow_after(inner, job),
+    };
     let taken = tokio::select! {
         biased;
         () = codec::cancelled(cancel) => return Err(FetchOutcome::Cancelled.into()),
-        taken = ask(inner, job, request, report) => taken?,
+        () = credit.spoiled() => return Err(FetchOutcome::Broken.into()),
+        taken = ask(inner, job, request, &mut waiting) => taken?,
     };
     let _marked = match taken {
         Taken::Quic { .. } => inner.marks.begin(taken.remote(), job.class),
@@ -317,8 +388,11 @@ async fn exchange(
     };
     let tally = inner.tallies.of(taken.remote().ip());
     let decoder = Decoder::new(job.blob.clone(), &request.groups);
-    let patience = patience(inner, job);
-    let buffers = &inner.receiving;
+    let terms = Terms {
+        buffers: &inner.receiving,
+        patience: patience(inner, job),
+        credit,
+    };
     let won = |bytes| {
         tally.add_payload_in(bytes);
         if job.wan {
@@ -328,7 +402,7 @@ async fn exchange(
     };
     let received = match taken {
         Taken::Quic { mut from, .. } => {
-            let received = codec::receive(&mut from, decoder, buffers, patience, cancel, won).await;
+            let received = codec::receive(&mut from, decoder, &terms, cancel, won).await;
             if received.is_err() {
                 let _ = from.stop(ENOUGH);
             }
@@ -336,32 +410,40 @@ async fn exchange(
         }
         Taken::Tcp(mut lease) => {
             let from = &mut lease.stream;
-            let received = codec::receive(from, decoder, buffers, patience, cancel, won).await;
+            let received = codec::receive(from, decoder, &terms, cancel, won).await;
             if received.is_ok() {
                 inner.peers.keep(lease);
             }
             received
         }
     };
-    received.map_err(|stopped| {
-        let outcome = match stopped {
-            Stopped::Cancelled => FetchOutcome::Cancelled,
-            Stopped::Slow => FetchOutcome::Slow,
-            Stopped::Broken(error) => {
-                tracing::debug!(%node, %error, "a fetch broke");
-                FetchOutcome::Broken
-            }
-            Stopped::Fault(Fault::Poisoned | Fault::TooLong) => {
-                tracing::warn!(%node, blob = %job.blob.name().root.short(), "a peer sent bytes that do not verify");
-                FetchOutcome::Poisoned
-            }
-            Stopped::Fault(Fault::Store(error)) => {
-                tracing::warn!(%error, "fetched groups cannot be written");
-                FetchOutcome::Storage
-            }
-        };
-        outcome.into()
-    })
+    received.map_err(|cut| cut_short(inner, job, credit, cut).into())
+}
+
+/// A reply ended early: what to call it, and whom its bytes are put down to.
+fn cut_short(inner: &Inner, job: &FetchJob, credit: &Arc<Credit>, cut: Cut) -> FetchOutcome {
+    let node = job.from.node;
+    let Cut { why, wasted } = cut;
+    let (outcome, of): (_, fn(&mut Wasted) -> &mut u64) = match why {
+        Stopped::Cancelled => (FetchOutcome::Cancelled, |w| &mut w.dropped),
+        Stopped::Slow => (FetchOutcome::Slow, |w| &mut w.stalls),
+        Stopped::Broken(error) => {
+            tracing::debug!(%node, %error, "a fetch broke");
+            (FetchOutcome::Broken, |w| &mut w.breaks)
+        }
+        Stopped::Spoiled => (FetchOutcome::Broken, |w| &mut w.lies),
+        Stopped::Fault(Fault::Poisoned | Fault::TooLong) => {
+            tracing::warn!(%node, blob = %job.blob.name().root.short(), "a peer sent bytes that do not verify");
+            inner.credits.spoil(node, credit);
+            (FetchOutcome::Poisoned, |w| &mut w.lies)
+        }
+        Stopped::Fault(Fault::Store(error)) => {
+            tracing::warn!(%error, "fetched groups cannot be written");
+            (FetchOutcome::Storage, |w| &mut w.dropped)
+        }
+    };
+    inner.credits.waste(node, |all| *of(all) += wasted);
+    outcome
 }
 
 fn slow_after(inner: &Inner, job: &FetchJob) -> Duration {

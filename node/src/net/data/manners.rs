@@ -240,7 +240,7 @@ mod tests {
             connection.closed().await;
         };
         let asking = async {
-            let config = endpoint::client_config(&asker, source.node()).unwrap();
+            let config = endpoint::client_config(&asker, source.node(), false).unwrap();
             let name = source.node().to_string();
             let connecting = to.connect_with(config, address, &name).unwrap();
             let connection = connecting.await.unwrap();

@@ -5,13 +5,14 @@
 //! one carries one [`Notice`]. The same over TCP on the same port (`tcp`), which is cheaper inside a LAN
 //! and stands in where UDP is blocked; `node_core::transport` chooses. Every group is verified before it is written (`codec`). What leaves
 //! for a site is paced over all its nodes together (`pace`), gives way to others on a WAN (`manners`) and
-//! is counted at the socket (`count`).
+//! is counted at the socket (`count`). What a peer may send before it is verified has a limit (`credit`).
 //!
 //! What is not here: which peer to ask for what, and what to make of a failure. The brain knows.
 
 mod buffers;
 mod codec;
 mod count;
+mod credit;
 mod doors;
 mod endpoint;
 mod fetch;
@@ -41,6 +42,8 @@ use tokio::task::JoinHandle;
 
 use self::buffers::{Buffers, RECEIVING_BYTES, SENDING_BYTES};
 use self::count::Tallies;
+use self::credit::Credits;
+pub use self::credit::Wasted;
 use self::doors::Doors;
 pub use self::marks::Dscp;
 use self::marks::Marks;
@@ -105,6 +108,7 @@ struct Inner {
     receiving: Buffers,
     peers: Arc<Peers>,
     tallies: Arc<Tallies>,
+    credits: Arc<Credits>,
     paces: Paces,
     marks: Arc<Marks>,
     doors: Arc<Doors>,
@@ -221,6 +225,8 @@ pub struct Counters {
     pub sites: BTreeMap<Option<SiteId>, SiteCount>,
     /// Payload bytes of verified groups of fetches that the brain called WAN.
     pub wan_payload_in: u64,
+    /// Bytes that were of no use, by the peer that sent them.
+    pub wasted: BTreeMap<NodeId, Wasted>,
 }
 
 impl DataPlane {
@@ -242,11 +248,13 @@ impl DataPlane {
         } = tcp::bind(&config, &identity, &tallies)?;
         let server = endpoint::server_config(&identity)?;
         let listening = Listening::new(&identity);
+        let credits = Arc::new(Credits::default());
         let peers = Arc::new(Peers::new(
             endpoint,
             local.ip(),
             identity,
             tallies.clone(),
+            credits.clone(),
             config.slow_after,
         ));
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
@@ -260,6 +268,7 @@ impl DataPlane {
             paces: Paces::new(tallies.clone()),
             marks,
             tallies,
+            credits,
             doors: Arc::default(),
             uploads: Places::new(config.uploads_max, UPLOADS_PER_PEER_MAX),
             fetches: Semaphore::new(FETCHES_MAX),
@@ -330,6 +339,7 @@ impl DataPlane {
         Counters {
             sites: self.inner.tallies.counts(),
             wan_payload_in: self.inner.wan_payload_in.load(Ordering::Relaxed),
+            wasted: self.inner.credits.wasted(),
         }
     }
 
@@ -339,9 +349,10 @@ impl DataPlane {
         self.inner.peers.close_revoked();
     }
 
-    /// Closes connections with a peer and refuses new ones for [`protocol::limits::BAN`].
-    pub fn ban(&self, peer: NodeId) {
-        self.inner.peers.ban(peer);
+    /// Fetches nothing more from a peer for [`protocol::limits::BAN`]; what is under way ends. It is served
+    /// and heard as before.
+    pub fn bar(&self, peer: NodeId) {
+        self.inner.credits.bar(peer);
     }
 
     /// Closes all connections and waits until peers know.
@@ -362,7 +373,7 @@ pub fn bare_endpoint(
     peer: NodeId,
 ) -> Result<(quinn::Endpoint, quinn::ClientConfig), DataError> {
     let endpoint = endpoint::bind(listen, identity, Arc::default())?;
-    Ok((endpoint, endpoint::client_config(identity, peer)?))
+    Ok((endpoint, endpoint::client_config(identity, peer, false)?))
 }
 
 /// Closes connections whenever the rules of admission change.

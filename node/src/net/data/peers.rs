@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use node_core::congestion::Link as Path;
 use node_core::transport::{Transport, Transports};
-use protocol::limits::BAN;
 use protocol::versioned::Versioned;
 use protocol::wire::{Contact, Notice};
 use protocol::{NodeId, Time};
@@ -21,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::count::Tallies;
+use super::credit::Credits;
 use super::endpoint::client_config;
 use super::tcp::{self, Cutter, Idle};
 use crate::net::identity::{Identity, node_of_certificate};
@@ -32,8 +32,6 @@ pub(super) const INCOMING_MAX: usize = 512;
 /// Incoming connections of one peer; it needs one. Above, its oldest is closed: most likely the peer
 /// was killed and started again, and the old one has not timed out yet.
 const INCOMING_PER_PEER_MAX: usize = 4;
-/// Peers that are banned; above, the oldest ban ends early.
-const BANS_MAX: usize = 1024;
 /// A peer that does not shake hands by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notices that wait for one peer; above, the oldest is lost.
@@ -42,7 +40,6 @@ const NOTICES_MAX: usize = 256;
 /// Why a connection was closed, as the peer sees it.
 pub(super) const GOODBYE: VarInt = VarInt::from_u32(0);
 pub(super) const NOT_ADMITTED: VarInt = VarInt::from_u32(1);
-pub(super) const BANNED: VarInt = VarInt::from_u32(2);
 pub(super) const TOO_MANY: VarInt = VarInt::from_u32(3);
 
 /// Why a peer cannot be asked.
@@ -50,8 +47,6 @@ pub(super) const TOO_MANY: VarInt = VarInt::from_u32(3);
 pub(super) enum ConnectError {
     #[error("it has no data address")]
     NoAddress,
-    #[error("it is banned")]
-    Banned,
     #[error("it did not answer in time")]
     Timeout,
     #[error("{0}")]
@@ -64,7 +59,7 @@ impl ConnectError {
     /// Whether the peer may be reached another way.
     pub(super) fn is_of_the_way(&self) -> bool {
         match self {
-            ConnectError::NoAddress | ConnectError::Banned => false,
+            ConnectError::NoAddress => false,
             ConnectError::Timeout | ConnectError::Quic(_) | ConnectError::Tcp(_) => true,
         }
     }
@@ -77,11 +72,11 @@ pub(super) struct Peers {
     own: IpAddr,
     identity: Arc<Identity>,
     tallies: Arc<Tallies>,
+    credits: Arc<Credits>,
     patience: Duration,
     outgoing: Mutex<HashMap<NodeId, Arc<Peer>>>,
     idle: Idle,
     live: Mutex<HashMap<LiveId, Live>>,
-    bans: Mutex<VecDeque<(NodeId, Instant)>>,
     transports: Mutex<Transports>,
     begin: Instant,
     clock: AtomicU64,
@@ -92,8 +87,19 @@ pub(super) struct Peers {
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     connection: tokio::sync::Mutex<Option<Connection>>,
+    /// Whether the connection was made when the peer was new.
+    narrow: AtomicBool,
     used: AtomicU64,
     notices: Mutex<Outbox>,
+}
+
+impl Peer {
+    /// The peer is not new any more: so much may come ahead of our reading from now on.
+    pub(super) fn widen(&self, connection: &Connection, bytes: u32) {
+        if self.narrow.swap(false, Ordering::Relaxed) {
+            connection.set_receive_window(bytes.into());
+        }
+    }
 }
 
 /// A connection in use.
@@ -164,6 +170,7 @@ impl Peers {
         own: IpAddr,
         identity: Arc<Identity>,
         tallies: Arc<Tallies>,
+        credits: Arc<Credits>,
         patience: Duration,
     ) -> Peers {
         Peers {
@@ -171,11 +178,11 @@ impl Peers {
             own,
             identity,
             tallies,
+            credits,
             patience,
             outgoing: Mutex::default(),
             idle: Idle::default(),
             live: Mutex::default(),
-            bans: Mutex::default(),
             transports: Mutex::default(),
             begin: Instant::now(),
             clock: AtomicU64::new(0),
@@ -265,9 +272,6 @@ impl Peers {
     /// A live connection to the peer. Whether the peer admits us shows in its first reply.
     pub(super) async fn connect(self: &Arc<Self>, to: &Contact) -> Result<Link, ConnectError> {
         let address = to.data.ok_or(ConnectError::NoAddress)?;
-        if self.is_banned(&to.node) {
-            return Err(ConnectError::Banned);
-        }
         let peer = self.peer(to.node);
         let mut slot = peer.connection.lock().await;
         if let Some(live) = slot
@@ -282,7 +286,8 @@ impl Peers {
                 fresh: false,
             });
         }
-        let config = client_config(&self.identity, to.node)
+        let is_new = self.credits.is_new(&to.node);
+        let config = client_config(&self.identity, to.node, is_new)
             .map_err(|e| ConnectError::Quic(e.to_string()))?;
         let connecting = self
             .endpoint
@@ -294,6 +299,7 @@ impl Peers {
             .map_err(|e| ConnectError::Quic(e.to_string()))?;
         self.track(to.node, &connection);
         *slot = Some(connection.clone());
+        peer.narrow.store(is_new, Ordering::Relaxed);
         drop(slot);
         Ok(Link {
             peer,
@@ -362,7 +368,7 @@ impl Peers {
         let before = self.live().insert(id, one);
         debug_assert!(before.is_none());
         // The rules may have changed between the handshake and now.
-        if !self.is_admitted(&node) || self.is_banned(&node) {
+        if !self.is_admitted(&node) {
             self.close_where(|other| *other == node, NOT_ADMITTED);
         }
         if *self.closed.borrow() {
@@ -406,23 +412,6 @@ impl Peers {
             tracing::info!(node = %one.node, "a data connection is closed: not admitted any more");
             one.close(code, b"not admitted");
         }
-    }
-
-    pub(super) fn ban(&self, node: NodeId) {
-        let mut bans = self.bans.lock().expect("no panic under this lock");
-        bans.retain(|(banned, until)| *banned != node && *until > Instant::now());
-        if bans.len() >= BANS_MAX {
-            bans.pop_front();
-        }
-        bans.push_back((node, Instant::now() + BAN.as_duration()));
-        drop(bans);
-        self.close_where(|other| *other == node, BANNED);
-    }
-
-    pub(super) fn is_banned(&self, node: &NodeId) -> bool {
-        let bans = self.bans.lock().expect("no panic under this lock");
-        bans.iter()
-            .any(|(banned, until)| banned == node && *until > Instant::now())
     }
 
     /// Queues a notice; one task per peer sends them in order as long as there are any.

@@ -77,9 +77,9 @@ async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String>
     let connection = handshake
         .map_err(|_| "the handshake took too long")?
         .map_err(|e| e.to_string())?;
-    let Some(node) = node_of(&connection).filter(|node| !inner.peers.is_banned(node)) else {
+    let Some(node) = node_of(&connection) else {
         connection.close(NOT_ADMITTED, b"not admitted");
-        return Err("the peer is banned or showed no node's certificate".to_owned());
+        return Err("the peer showed no node's certificate".to_owned());
     };
     inner.peers.make_room_for(&node);
     inner.peers.track(node, &connection);

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod hostile;
+mod liars;
 mod over_tcp;
 mod pacing;
 use crate::net::identity::fixture::{TestFleet, node};

@@ -230,6 +230,27 @@ pub(crate) struct Decoder {
     /// The beginning of an item that was cut.
     cut: Vec<u8>,
     failed: bool,
+    verified: u64,
+    payload: u64,
+}
+
+/// Where the groups of an encoding end.
+#[derive(Clone)]
+pub(crate) struct Ruler(Walks);
+
+impl Ruler {
+    /// Bytes to the end of the next group, what proves it included; none behind the last.
+    pub(crate) fn next_group(&mut self) -> Option<usize> {
+        let mut bytes = 0;
+        while let Some(item) = self.0.peek() {
+            self.0.take();
+            bytes += item.bytes();
+            if matches!(item, Item::Group { .. }) && bytes > 0 {
+                return Some(bytes);
+            }
+        }
+        None
+    }
 }
 
 impl Decoder {
@@ -240,23 +261,29 @@ impl Decoder {
             expected: Vec::new(),
             cut: Vec::new(),
             failed: false,
+            verified: 0,
+            payload: 0,
         }
+    }
+
+    /// Measures the encoding from its beginning; to be asked for before anything is fed.
+    pub(crate) fn ruler(&self) -> Ruler {
+        Ruler(self.walks.clone())
+    }
+
+    /// Bytes of the encoding that verified so far, also before a fault.
+    pub(crate) fn verified_bytes(&self) -> u64 {
+        self.verified
+    }
+
+    /// Payload bytes that verified and were written so far, also before a fault.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload
     }
 
     /// Room that a buffer should have: enough for what is to come, between a group and `most`.
     pub(crate) fn buffer_bytes(&self, most: usize) -> usize {
         self.walks.buffer_bytes(most)
-    }
-
-    /// Bytes of the whole encoding. Every item is looked at.
-    pub(crate) fn encoded_bytes(&self) -> u64 {
-        let mut walks = self.walks.clone();
-        let mut bytes = 0;
-        while let Some(item) = walks.peek() {
-            bytes += item.bytes() as u64;
-            walks.take();
-        }
-        bytes
     }
 
     /// Whether every group asked for is verified and written.
@@ -330,9 +357,11 @@ impl Decoder {
             }
             batch.add(item, one)?;
             self.walks.take();
+            self.verified += one.len() as u64;
             bytes = rest;
         }
         batch.write()?;
+        self.payload += batch.payload;
         verdict.map(|()| batch.payload)
     }
 

@@ -28,7 +28,7 @@ use protocol::{BlobRef, Hash};
 
 use crate::disk::Disk;
 
-pub(crate) use bao::{Decoder, Encoder, Fault};
+pub(crate) use bao::{Decoder, Encoder, Fault, Ruler};
 pub use blob::Blob;
 use claims::Claims;
 

@@ -310,6 +310,72 @@ pub(super) fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
     ]
 }
 
+/// The story: a node whose disk was damaged was cut off by everybody who noticed, and brought over the WAN what
+/// its neighbours could have given it.
+#[test]
+fn who_sent_wrong_bytes_is_no_source_and_still_hears_what_is_here() {
+    let release = release(9, 20 << 20, 8 << 20);
+    let index = release.artifact.index;
+    let pieces = PieceSet::full(protocol::pieces::Geometry::of(index.length).pieces());
+    let mut swarm = swarm(1, &[2, 3]);
+    swarm.want(at(2_000), want(&release));
+    settle(&mut swarm, at(2_000));
+    let mut now = 2_000;
+    let mut tell = |swarm: &mut Swarm, input| {
+        now += 10;
+        swarm.handle(at(now), input);
+        settle(swarm, at(now))
+    };
+    let have = |n| {
+        let (blob, pieces) = (index, pieces.clone());
+        Input::Notice(node_id(n), Notice::Have { blob, pieces })
+    };
+    let fetched = |said: &[Action]| -> Vec<(Ticket, u64)> {
+        let from = |n: &u64, node| node_id(*n) == node;
+        said.iter()
+            .filter_map(|action| match action {
+                Action::Fetch {
+                    ticket,
+                    from: to,
+                    blob,
+                    ..
+                } if *blob == index => {
+                    Some((*ticket, [2, 3].into_iter().find(|n| from(n, to.node))?))
+                }
+                _ => None,
+            })
+            .collect()
+    };
+    let begun = fetched(&tell(&mut swarm, have(2)));
+    assert!(!begun.is_empty() && begun.iter().all(|(_, n)| *n == 2));
+    let wrong = Input::FetchEnded(begun[0].0, FetchOutcome::Poisoned);
+    let said = tell(&mut swarm, wrong);
+    let bars = |action: &Action| matches!(action, Action::Ban { peer, .. } if *peer == node_id(2));
+    assert!(said.iter().any(bars), "{said:?}");
+    for (ticket, _) in &begun[1..] {
+        tell(&mut swarm, Input::FetchEnded(*ticket, FetchOutcome::Broken));
+    }
+    assert_eq!(
+        fetched(&tell(&mut swarm, have(2))),
+        [],
+        "it is not believed"
+    );
+    let mut under_way = fetched(&tell(&mut swarm, have(3)));
+    assert!(!under_way.is_empty());
+    while let Some((ticket, n)) = under_way.pop() {
+        assert_eq!(n, 3);
+        let ended = Input::FetchEnded(ticket, FetchOutcome::Complete);
+        under_way.extend(fetched(&tell(&mut swarm, ended)));
+    }
+    let wants = Input::Notice(node_id(2), Notice::Interested { blob: index });
+    let said = tell(&mut swarm, wants);
+    let told = |action: &Action| {
+        matches!(action, Action::Notify { to, notice: Notice::Have { blob, .. } }
+            if to.node == node_id(2) && *blob == index)
+    };
+    assert!(said.iter().any(told), "{said:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     /// Whatever comes, nothing panics, little is said per input, and no banned or foreign node is asked.

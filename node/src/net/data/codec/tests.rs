@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use protocol::limits::{GROUP_BYTES, UNVERIFIED_MAX_BYTES};
 use protocol::pieces::PieceSet;
 use protocol::wire::{Class, Contact};
 use protocol::{BlobRef, NodeId};
@@ -8,8 +9,9 @@ use tempfile::TempDir;
 use tokio::io::duplex;
 
 use super::super::buffers::{Copying, SENDING_BYTES};
+use super::super::credit::Credit;
 use super::*;
-use crate::store::blobs::{Blob, Blobs};
+use crate::store::blobs::{Blob, Blobs, Decoder};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -233,21 +235,68 @@ async fn transfer(
     ranges: &[(u64, u64)],
 ) -> (Result<(), Stopped>, u64) {
     let (_keep, mut cancel) = watch::channel(false);
-    let patience = Patience {
-        bytes: 1,
-        window: Duration::from_secs(5),
+    let (result, won) = transfer_until(from, into, ranges, &mut cancel).await;
+    (result.map_err(|cut| cut.why), won)
+}
+
+async fn transfer_until(
+    from: &mut (impl AsyncRead + Unpin),
+    into: Arc<Blob>,
+    ranges: &[(u64, u64)],
+    cancel: &mut watch::Receiver<bool>,
+) -> (Result<(), Cut>, u64) {
+    let terms = Terms {
+        buffers: &Buffers::of(SENDING_BYTES),
+        patience: Patience {
+            bytes: 1,
+            window: Duration::from_secs(5),
+        },
+        credit: &Credit::new(),
     };
+    let decoder = Decoder::new(into, ranges);
     let mut won = 0;
-    let result = receive(
-        from,
-        Decoder::new(into, ranges),
-        &Buffers::of(SENDING_BYTES),
-        patience,
-        &mut cancel,
-        |bytes| won += bytes,
-    )
-    .await;
+    let result = receive(from, decoder, &terms, cancel, |bytes| won += bytes).await;
+    let room = terms.credit.try_take(UNVERIFIED_MAX_BYTES as usize);
+    assert!(room.is_some(), "all credit is given back");
     (result, won)
+}
+
+/// The story: a fetch that was cancelled, or cut for being slow, threw away up to a megabyte that had come
+/// and was not verified yet, and it was fetched again.
+#[test]
+fn what_came_before_a_fetch_ends_early_is_kept() {
+    runtime().block_on(async {
+        let pair = pair();
+        let blob = pair.blobs.open_blob(pair.full.name()).unwrap();
+        let mut encoding = Vec::new();
+        let (encoder, buffers) = (
+            Encoder::new(pair.full.clone(), &[(0, 7)]),
+            Buffers::of(SENDING_BYTES),
+        );
+        send(
+            &mut Copying(&mut encoding),
+            encoder,
+            &buffers,
+            &Free,
+            |_| {},
+        )
+        .await
+        .unwrap();
+        let (mut a, mut b) = duplex(16);
+        let (cancel, mut cancelled) = watch::channel(false);
+        let sending = async {
+            // Three groups, their pairs, and a part of the fourth.
+            a.write_all(&encoding[..60_000]).await.unwrap();
+            cancel.send_replace(true);
+        };
+        let receiving = transfer_until(&mut b, blob.clone(), &[(0, 7)], &mut cancelled);
+        let ((), (result, won)) = tokio::join!(sending, receiving);
+        let cut = result.unwrap_err();
+        assert!(matches!(cut.why, Stopped::Cancelled), "{cut:?}");
+        assert!(blob.holds(0..3) && !blob.holds(3..4));
+        assert_eq!(won, 3 * GROUP_BYTES);
+        assert!(cut.wasted < GROUP_BYTES, "{cut:?}");
+    });
 }
 
 #[test]

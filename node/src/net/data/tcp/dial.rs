@@ -103,9 +103,6 @@ impl Peers {
     /// A connection to the peer over TCP. Whether the peer admits us shows in its first reply.
     pub(crate) async fn dial(self: &Arc<Self>, to: &Contact) -> Result<Lease, ConnectError> {
         let address = to.data.ok_or(ConnectError::NoAddress)?;
-        if self.is_banned(&to.node) {
-            return Err(ConnectError::Banned);
-        }
         if let Some(mut lease) = self.idle().take(to) {
             lease.fresh = false;
             return Ok(lease);

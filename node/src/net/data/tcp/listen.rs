@@ -166,8 +166,7 @@ async fn admit(
     let certificate = stream.get_ref().1.peer_certificates();
     let node = certificate
         .and_then(|chain| node_of_certificate(chain.first()?))
-        .filter(|node| !inner.peers.is_banned(node))
-        .ok_or("the peer is banned or showed no node's certificate")?;
+        .ok_or("the peer showed no node's certificate")?;
     inner.peers.make_room_tcp(&node, TCP_PER_PEER_MAX);
     let place = listening.connections.take(node);
     let place = place.ok_or("there are too many already")?;
