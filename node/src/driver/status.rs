@@ -72,6 +72,8 @@ pub struct Traffic {
     pub wan_payload_in: u64,
     /// By the site of the other end.
     pub sites: Vec<SiteTraffic>,
+    /// Payload bytes of verified groups that were here already when they came.
+    pub again: u64,
     /// Bytes that were of no use, by the peer that sent them.
     pub wasted: Vec<PeerWaste>,
 }
@@ -126,6 +128,7 @@ impl Traffic {
         Traffic {
             wan_payload_in: counters.wan_payload_in,
             sites: counters.sites.iter().map(line).collect(),
+            again: counters.again,
             wasted: counters.wasted.iter().map(waste).collect(),
         }
     }

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 mod receive;
 
-pub(super) use receive::{Cut, Patience, Stopped, Terms, receive};
+pub(super) use receive::{Cut, Patience, Stopped, Terms, Won, receive};
 
 use super::buffers::{Buffers, Sink};
 use crate::store::blobs::Encoder;

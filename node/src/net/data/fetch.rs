@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use node_core::congestion::Link as Path;
@@ -16,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::codec::{self, Cut, ExchangeError, Patience, Stopped, Terms};
+use super::codec::{self, Cut, ExchangeError, Patience, Stopped, Terms, Won};
 use super::credit::{Credit, Wasted};
 use super::endpoint::FETCH_WINDOW_BYTES;
 use super::peers::{ConnectError, GOODBYE, Link, Peer};
@@ -393,12 +394,13 @@ async fn exchange(
         patience: patience(inner, job),
         credit,
     };
-    let won = |bytes| {
-        tally.add_payload_in(bytes);
+    let won = |new: Won| {
+        tally.add_payload_in(new.payload);
+        inner.again.fetch_add(new.again, Ordering::Relaxed);
         if job.wan {
-            inner.add_wan_payload(bytes);
+            inner.add_wan_payload(new.payload);
         }
-        report.add(bytes);
+        report.add(new.payload);
     };
     let received = match taken {
         Taken::Quic { mut from, .. } => {

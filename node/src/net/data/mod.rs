@@ -115,6 +115,7 @@ struct Inner {
     uploads: Arc<Places<NodeId>>,
     fetches: Semaphore,
     wan_payload_in: AtomicU64,
+    again: AtomicU64,
     events: mpsc::Sender<DataEvent>,
 }
 
@@ -225,6 +226,8 @@ pub struct Counters {
     pub sites: BTreeMap<Option<SiteId>, SiteCount>,
     /// Payload bytes of verified groups of fetches that the brain called WAN.
     pub wan_payload_in: u64,
+    /// Payload bytes of verified groups that were here already when they came.
+    pub again: u64,
     /// Bytes that were of no use, by the peer that sent them.
     pub wasted: BTreeMap<NodeId, Wasted>,
 }
@@ -273,6 +276,7 @@ impl DataPlane {
             uploads: Places::new(config.uploads_max, UPLOADS_PER_PEER_MAX),
             fetches: Semaphore::new(FETCHES_MAX),
             wan_payload_in: AtomicU64::new(0),
+            again: AtomicU64::new(0),
             events,
             config,
         });
@@ -339,6 +343,7 @@ impl DataPlane {
         Counters {
             sites: self.inner.tallies.counts(),
             wan_payload_in: self.inner.wan_payload_in.load(Ordering::Relaxed),
+            again: self.inner.again.load(Ordering::Relaxed),
             wasted: self.inner.credits.wasted(),
         }
     }

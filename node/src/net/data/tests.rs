@@ -249,7 +249,26 @@ async fn after_the_receiver_dies_only_what_is_missing_is_fetched() {
         }
     );
     assert_eq!(again.plane.counters().sites[&None].payload_in, gone);
+    assert_eq!(
+        again.plane.counters().again,
+        0,
+        "nothing that was here came again"
+    );
     assert_eq!(contents(&again.blobs.get(&name.root).unwrap()), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_though_it_is_here_is_counted() {
+    let (source, asker) = (start(1, "127.0.0.1").await, start(2, "127.0.0.1").await);
+    let name = source.seed(&noise(700_000));
+    for (groups, again) in [((0, 9), 0), ((5, 12), 4), ((20, 21), 4)] {
+        let job = FetchJob {
+            groups: vec![groups],
+            ..asker.job(&source.contact, name)
+        };
+        assert_eq!(asker.fetch(job).await.outcome, FetchOutcome::Complete);
+        assert_eq!(asker.plane.counters().again, again * GROUP_BYTES);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -232,6 +232,7 @@ pub(crate) struct Decoder {
     failed: bool,
     verified: u64,
     payload: u64,
+    again: u64,
 }
 
 /// Where the groups of an encoding end.
@@ -263,6 +264,7 @@ impl Decoder {
             failed: false,
             verified: 0,
             payload: 0,
+            again: 0,
         }
     }
 
@@ -279,6 +281,11 @@ impl Decoder {
     /// Payload bytes that verified and were written so far, also before a fault.
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.payload
+    }
+
+    /// Payload bytes of whole groups that verified and were here already.
+    pub(crate) fn again_bytes(&self) -> u64 {
+        self.again
     }
 
     /// Room that a buffer should have: enough for what is to come, between a group and `most`.
@@ -336,6 +343,7 @@ impl Decoder {
             pairs: Vec::new(),
             slot: 0,
             payload: 0,
+            again: 0,
         };
         let mut verdict = Ok(());
         while !bytes.is_empty() {
@@ -362,6 +370,7 @@ impl Decoder {
         }
         batch.write()?;
         self.payload += batch.payload;
+        self.again += batch.again;
         verdict.map(|()| batch.payload)
     }
 
@@ -392,6 +401,7 @@ struct Batch<'a> {
     pairs: Vec<u8>,
     slot: u64,
     payload: u64,
+    again: u64,
 }
 
 impl<'a> Batch<'a> {
@@ -426,7 +436,8 @@ impl<'a> Batch<'a> {
         if !self.groups.is_empty() {
             let groups = self.first..self.first + self.groups.len() as u64;
             self.blob.write_groups(self.first, &mut self.groups)?;
-            self.blob.mark_held(groups);
+            let all = groups.end - groups.start;
+            self.again += (all - self.blob.mark_held(groups)) * GROUP_BYTES;
             self.groups.clear();
         }
         Ok(())

@@ -218,8 +218,9 @@ impl Blob {
     }
 
     /// Says that groups are verified and written, with every pair above them.
-    pub(super) fn mark_held(&self, groups: Range<u64>) {
-        self.held.insert(groups);
+    /// How many of them are new.
+    pub(super) fn mark_held(&self, groups: Range<u64>) -> u64 {
+        self.held.insert(groups)
     }
 
     pub(super) fn data(&self) -> &StoreFile {
@@ -327,12 +328,16 @@ impl GroupBits {
             .all(|(word, mask)| word.load(Ordering::Acquire) & mask == mask)
     }
 
-    fn insert(&self, groups: Range<u64>) {
+    /// How many of them are new.
+    fn insert(&self, groups: Range<u64>) -> u64 {
+        let mut all_new = 0;
         for (word, mask) in self.masks(groups) {
             let before = word.fetch_or(mask, Ordering::AcqRel);
-            let new = (mask & !before).count_ones();
-            self.count.fetch_add(u64::from(new), Ordering::AcqRel);
+            let new = u64::from((mask & !before).count_ones());
+            self.count.fetch_add(new, Ordering::AcqRel);
+            all_new += new;
         }
+        all_new
     }
 
     fn masks(&self, groups: Range<u64>) -> impl Iterator<Item = (&AtomicU64, u64)> {

@@ -131,14 +131,38 @@ fn verify(mut decoder: Decoder, mut batch: Buffer, bytes: usize) -> Work {
     })
 }
 
-/// Takes everything that `decoder` expects; `won` hears of payload bytes once they are verified and
-/// written. Stops when `cancel` turns true (not when it is dropped).
+/// What verified and was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Won {
+    /// Payload bytes.
+    pub(crate) payload: u64,
+    /// Of them those that were here already, in whole groups.
+    pub(crate) again: u64,
+}
+
+impl Won {
+    /// What is new since the last call.
+    fn since(&mut self, decoder: &Decoder) -> Won {
+        let before = *self;
+        *self = Won {
+            payload: decoder.payload_bytes(),
+            again: decoder.again_bytes(),
+        };
+        Won {
+            payload: self.payload - before.payload,
+            again: self.again - before.again,
+        }
+    }
+}
+
+/// Takes everything that `decoder` expects; `won` hears of what is verified and written. Stops when
+/// `cancel` turns true (not when it is dropped).
 pub(crate) async fn receive(
     from: &mut (impl AsyncRead + Unpin),
     decoder: Decoder,
     terms: &Terms<'_>,
     cancel: &mut watch::Receiver<bool>,
-    mut won: impl FnMut(u64),
+    mut won: impl FnMut(Won),
 ) -> Result<(), Cut> {
     let Terms {
         buffers,
@@ -151,7 +175,7 @@ pub(crate) async fn receive(
     let mut reader = buffers.take(size);
     let mut filled = 0;
     let mut ended = false;
-    let (mut arrived, mut told) = (0, 0);
+    let (mut arrived, mut told) = (0, Won::default());
     let mut verified = 0;
     let mut idle = Some((decoder, buffers.take(size)));
     let mut work: Option<Work> = None;
@@ -169,6 +193,10 @@ pub(crate) async fn receive(
             if filled > 0 && (ended || stuck || filled as u64 >= batch) {
                 let batch = std::mem::replace(&mut reader, spare);
                 work = Some(verify(decoder, batch, std::mem::take(&mut filled)));
+                if stuck {
+                    // The other buffer has room again.
+                    continue;
+                }
             } else {
                 idle = Some((decoder, spare));
                 if ended {
@@ -210,11 +238,10 @@ pub(crate) async fn receive(
                     Err(e) => break Stopped::Broken(io::Error::other(e)),
                 };
                 verified = decoder.verified_bytes();
-                let payload = decoder.payload_bytes() - told;
-                told += payload;
-                credit.prove(payload);
+                let new = told.since(&decoder);
+                credit.prove(new.payload);
                 reach.free(verified);
-                won(payload);
+                won(new);
                 let done = decoder.is_done();
                 idle = Some((decoder, spare));
                 match result {
@@ -242,10 +269,9 @@ pub(crate) async fn receive(
                 break;
             };
             verified = decoder.verified_bytes();
-            let payload = decoder.payload_bytes() - told;
-            told += payload;
-            credit.prove(payload);
-            won(payload);
+            let new = told.since(&decoder);
+            credit.prove(new.payload);
+            won(new);
             idle = Some((decoder, spare));
             if let Err(fault) = result {
                 why = Stopped::Fault(fault);

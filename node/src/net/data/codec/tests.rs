@@ -255,7 +255,7 @@ async fn transfer_until(
     };
     let decoder = Decoder::new(into, ranges);
     let mut won = 0;
-    let result = receive(from, decoder, &terms, cancel, |bytes| won += bytes).await;
+    let result = receive(from, decoder, &terms, cancel, |new| won += new.payload).await;
     let room = terms.credit.try_take(UNVERIFIED_MAX_BYTES as usize);
     assert!(room.is_some(), "all credit is given back");
     (result, won)

@@ -71,6 +71,7 @@ async fn a_liar_wastes_64_kib_at_most_over_quic_and_over_tcp() {
             let right = fetch_until_it_lies(&asker, &liar.contact, name, wan).await;
             let wasted = asker.plane.counters().wasted[&liar.contact.node];
             let at = format!("wan {wan}, {first} pieces right, {right} bytes: {wasted:?}");
+            println!("{at}");
             assert!(wasted.lies > 0 && wasted.bytes() == wasted.lies, "{at}");
             assert!(
                 wasted.lies <= UNVERIFIED_MAX_BYTES + right / CREDIT_GROWTH,
@@ -161,14 +162,14 @@ async fn who_babbles_wastes_no_more() {
             (1..=UNVERIFIED_MAX_BYTES).contains(&wasted.lies),
             "wan {wan}: {wasted:?}"
         );
-        if wan {
-            // Nor does more of it cross the link: the connection's window is narrow.
-            let socket = asker.plane.counters().sites[&None].socket_in;
-            let handshake = 16 << 10;
-            assert!(
-                socket <= UNVERIFIED_MAX_BYTES + handshake,
-                "{socket} bytes came"
-            );
-        }
+        // Nor does much more of it come in: a new peer's QUIC connection has a narrow window, and TCP is not
+        // read ahead far.
+        let socket = asker.plane.counters().sites[&None].socket_in;
+        let handshake = 16 << 10;
+        assert!(
+            socket <= UNVERIFIED_MAX_BYTES + handshake,
+            "wan {wan}: {socket} bytes came"
+        );
+        println!("wan {wan}: {wasted:?}, {socket} bytes at the socket");
     }
 }
