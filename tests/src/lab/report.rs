@@ -59,6 +59,8 @@ pub struct SiteReport {
     pub sent_copies: f64,
     /// Bytes that its WAN interface carried inward, over the release's.
     pub interface_copies: f64,
+    /// Payload bytes that came to a node that had them already, over all that its nodes took in.
+    pub refetched: f64,
     /// Payload bytes by reason.
     pub reasons: BTreeMap<String, u64>,
 }
@@ -89,6 +91,8 @@ impl Report {
                     *reasons.entry(reason.clone()).or_default() += bytes;
                 }
             }
+            let again: u64 = story.again[nodes.clone()].iter().sum();
+            let taken: u64 = reasons.values().sum();
             let wan = reasons.iter().filter(|(reason, _)| *reason != "peer");
             let wan: u64 = wan.map(|(_, bytes)| bytes).sum();
             let reach = Reach {
@@ -116,6 +120,7 @@ impl Report {
                 },
                 wan_copies: round(wan as f64 / bytes as f64),
                 sent_copies: 0.0,
+                refetched: round(again as f64 / taken.max(1) as f64),
                 interface_copies: round(crossed[number] as f64 / bytes as f64),
                 reasons,
             });
@@ -149,7 +154,7 @@ impl Report {
         );
         for s in &self.sites {
             text += &format!(
-                "  site {}: {} nodes, first {} s, last {} s, bound {} s, ratio {}, WAN copies {} (sent {}, by the interface {}) {:?}\n",
+                "  site {}: {} nodes, first {} s, last {} s, bound {} s, ratio {}, WAN copies {} (sent {}, by the interface {}), refetched {} {:?}\n",
                 s.site,
                 s.nodes,
                 s.first_s,
@@ -159,6 +164,7 @@ impl Report {
                 s.wan_copies,
                 s.sent_copies,
                 s.interface_copies,
+                s.refetched,
                 s.reasons
             );
         }

@@ -28,6 +28,8 @@ pub struct Story {
     pub complete_s: Vec<f64>,
     /// For each node payload bytes by the reason why they came the way they came.
     pub reasons: Vec<BTreeMap<String, u64>>,
+    /// For each node payload bytes that came though it had them already.
+    pub again: Vec<u64>,
     /// Nodes that were killed, in order.
     pub killed: Vec<String>,
     /// Mishaps by their kind.
@@ -49,6 +51,8 @@ pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Re
         complete: vec![None; fleet.nodes.len()],
         reasons: vec![BTreeMap::new(); fleet.nodes.len()],
         ended: vec![BTreeMap::new(); fleet.nodes.len()],
+        again: vec![0; fleet.nodes.len()],
+        again_ended: vec![0; fleet.nodes.len()],
         killed: Vec::new(),
         cuts: 0,
         mishaps: Mishaps::new(),
@@ -82,6 +86,9 @@ pub fn roll_out(scenario: &Scenario, network: &Network, fleet: &mut Fleet) -> Re
     Ok(Story {
         complete_s: complete_s.collect(),
         reasons: (0..fleet.nodes.len()).map(|n| watch.sum(n)).collect(),
+        again: (watch.again.iter().zip(&watch.again_ended))
+            .map(|(now, before)| now + before)
+            .collect(),
         killed: watch.killed,
         mishaps: watch.mishaps.counts(),
     })
@@ -114,6 +121,9 @@ struct Watch {
     /// Bytes by reason of the process that runs now, and of those that were killed.
     reasons: Vec<BTreeMap<String, u64>>,
     ended: Vec<BTreeMap<String, u64>>,
+    /// The same of bytes that came again.
+    again: Vec<u64>,
+    again_ended: Vec<u64>,
     killed: Vec<String>,
     cuts: u32,
     mishaps: Mishaps,
@@ -127,6 +137,7 @@ impl Watch {
             }
             let report = runtime.block_on(node::driver::status::read(&node.dir));
             let Ok(report) = report else { continue };
+            self.again[n] = report["traffic"]["again"].as_u64().unwrap_or(0);
             let Some(standing) = report["snapshot"]["standings"].get(0) else {
                 continue;
             };
@@ -191,6 +202,7 @@ impl Watch {
 
     /// What it counted is gone with it, and is remembered here.
     fn was_killed(&mut self, node: usize) {
+        self.again_ended[node] += std::mem::take(&mut self.again[node]);
         for (reason, bytes) in std::mem::take(&mut self.reasons[node]) {
             *self.ended[node].entry(reason).or_default() += bytes;
         }
