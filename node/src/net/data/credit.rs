@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use protocol::NodeId;
 use protocol::limits::{
-    BAN, CREDIT_GROWTH, CREDIT_MAX_BYTES, CREDITED_PEERS_MAX, UNVERIFIED_MAX_BYTES,
+    BAN, CREDIT_GROWTH, CREDIT_MAX_BYTES, CREDITED_PEERS_MAX, RETRY_FIRST, UNVERIFIED_MAX_BYTES,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -106,11 +106,14 @@ impl Credits {
         self.with(node, |account| count(&mut account.wasted));
     }
 
-    /// A peer sent wrong bytes on this credit: whatever else is under way on it ends, and the peer begins anew.
+    /// A peer sent wrong bytes on this credit: whatever else is under way on it ends. The peer begins anew, but
+    /// not at once: the brain is to say first what it makes of it.
     pub(super) fn spoil(&self, node: NodeId, credit: &Arc<Credit>) {
         self.with(node, |account| {
             if Arc::ptr_eq(&account.credit, credit) {
                 account.credit = Arc::new(Credit::new());
+                let soon = Instant::now() + RETRY_FIRST.as_duration();
+                account.barred_until = account.barred_until.max(Some(soon));
             }
         });
         credit.spoil();
@@ -252,7 +255,11 @@ mod tests {
         credit.spoiled().await;
         assert!(waiting.await.unwrap() && credit.is_spoiled());
         drop(held);
-        assert!(credits.of(peer).unwrap().is_new(), "it begins anew");
+        assert!(
+            credits.of(peer).is_none(),
+            "it is asked nothing more right now"
+        );
+        assert!(credits.is_new(&peer), "and then begins anew");
         credits.bar(peer);
         assert!(credits.of(peer).is_none());
         assert!(credits.of(NodeId([8; 32])).is_some());

@@ -39,15 +39,16 @@ async fn a_stalled_peer_is_slow_and_a_babbling_one_broken() {
     let name = BlobRef::of(&noise(700_000));
     let impatient = |c: &mut DataConfig| c.slow_near_after = Duration::from_millis(300);
     let asker = start_as(TestFleet::new("fleet").identity(1), "127.0.0.1", impatient).await;
-    for (reply, outcome) in [
+    let cases = [
         (vec![], FetchOutcome::Slow),
         (vec![0], FetchOutcome::Slow),
         (vec![0; 50], FetchOutcome::Slow),
         (vec![0; 100_000], FetchOutcome::Poisoned),
         (vec![1], FetchOutcome::NotHeld),
         (vec![9], FetchOutcome::Broken),
-    ] {
-        let (_endpoint, contact) = stalling(2, reply.clone()).await;
+    ];
+    for (n, (reply, outcome)) in (10..).zip(cases) {
+        let (_endpoint, contact) = stalling(n, reply.clone()).await;
         assert_eq!(
             asker.fetch_all(&contact, name).await,
             outcome,

@@ -79,10 +79,9 @@ async fn a_liar_wastes_64_kib_at_most_over_quic_and_over_tcp() {
             );
             if first == 0 {
                 let sent = liar.plane.counters().sites[&None].payload_out;
-                assert_eq!(
-                    (right, sent),
-                    (0, GROUP_BYTES),
-                    "it is asked for one group: {at}"
+                assert!(
+                    right == 0 && sent <= UNVERIFIED_MAX_BYTES,
+                    "it is asked for single groups: {sent}, {at}"
                 );
             }
             let blob = asker.blobs.open_blob(name).unwrap();
