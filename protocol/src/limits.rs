@@ -457,6 +457,13 @@ pub const INVENTORY_INTERVAL: Span = Span::from_secs(6 * 3600);
 pub const FILTER_MAX_BYTES: usize = 2048;
 /// Parentheses and negations inside each other in a filter; one more is refused.
 pub const FILTER_DEPTH_MAX: usize = 16;
+/// A restored coordinator listens so long for sites that do not answer, before it gives orders again.
+pub const REGAIN_MAX: Span = Span::from_secs(600);
+/// Nodes that a restored coordinator asks at the same time for what they have; more wait for their next
+/// report.
+pub const WITNESSES_MAX: usize = 16;
+/// Answers with orders that a restored coordinator takes from one node in a row.
+pub const TESTIMONY_PAGES_MAX: usize = 64;
 /// Orders that wait to be pushed; more are left to the delegates' keepalives.
 pub const PUSHES_WAITING_MAX: usize = 256;
 /// Control requests that the coordinator answers at the same time; one more is dropped, and asked again.

@@ -20,6 +20,10 @@ pub(crate) type Outcome = Result<Answer, CommandError>;
 impl Conductor {
     /// Carries a command out and answers it.
     pub(crate) fn command(&mut self, ticket: Ticket, command: Command) {
+        if let Some(seconds) = self.listens_for() {
+            let refused = Answer::Refused(CommandError::Listening(seconds));
+            return self.act(Action::Answer(ticket, refused));
+        }
         let outcome = match command {
             Command::SetTopology(topology) => self.set_topology(&topology),
             Command::Publish(release) => self.publish(&release),
@@ -172,6 +176,16 @@ impl Conductor {
                 "its not_after has passed; propose it anew",
             ));
         }
+        self.enlist(id);
+        self.set_state(id, RolloutState::Running, "started");
+        Ok(Answer::Done)
+    }
+
+    /// Everyone whom a rollout concerns becomes its target.
+    pub(crate) fn enlist(&mut self, id: &RolloutId) {
+        let Some(rollout) = self.rollouts.get(id) else {
+            return;
+        };
         let origins = self.fleet.origins.iter();
         let except: Vec<NodeId> = origins
             .filter(|id| self.fleet.nodes.contains_key(*id))
@@ -186,8 +200,6 @@ impl Conductor {
             except,
             waves,
         });
-        self.set_state(id, RolloutState::Running, "started");
-        Ok(Answer::Done)
     }
 
     fn pause(&mut self, id: &RolloutId, why: &str) -> Outcome {
@@ -283,7 +295,7 @@ impl Conductor {
         Ok(Answer::Done)
     }
 
-    fn revoke(&mut self, node: NodeId, reason: String) -> Outcome {
+    pub(crate) fn revoke(&mut self, node: NodeId, reason: String) -> Outcome {
         let held = self
             .fleet
             .nodes

@@ -25,6 +25,7 @@ use crate::fleet::{Fleet, Held};
 use crate::guides::Scouts;
 use crate::moves::Move;
 use crate::orders::OrderBook;
+use crate::regain::Regain;
 use crate::rollout::Rollout;
 use crate::stopping::Stop;
 use crate::timeframes::Promise;
@@ -47,6 +48,8 @@ pub struct Conductor {
     /// Everything is halted.
     pub(crate) stopped: Option<Stop>,
     pub(crate) feeds: Feeds,
+    /// What the fleet told of since the ledger was restored, if it was.
+    pub(crate) regain: Option<Box<Regain>>,
     scouts: Scouts,
     pub(crate) ledger_head: Hash,
     pub(crate) ledger_entries: Option<u64>,
@@ -70,6 +73,7 @@ impl Conductor {
             by_hand: Notes::new(),
             stopped: None,
             feeds: Feeds::default(),
+            regain: None,
             scouts: Scouts::default(),
             ledger_head: Hash([0; 32]),
             ledger_entries: None,
@@ -84,13 +88,23 @@ impl Conductor {
         self.fold(event);
     }
 
-    /// Begins to act: a new ledger gets its first epoch, leases and bulletin are issued anew. A body
-    /// whose ledger was restored from a backup appends and replays a higher [`LedgerEvent::Epoch`] before.
+    /// Begins to act: a new ledger gets its first epoch, leases and bulletin are issued anew. One that
+    /// ends with [`LedgerEvent::Restored`] gives no order before it has heard the fleet; see
+    /// [`Conductor::asks_for`].
     pub fn resume(&mut self, now: Now) {
         self.now = now;
         if self.orders.head() == Seq::default() {
             self.record(LedgerEvent::Epoch { epoch: 1 });
         }
+        if self.begin_listening() {
+            return;
+        }
+        self.take_up();
+    }
+
+    /// Leases, halts and the bulletin are given anew, under the clocks of this process.
+    pub(crate) fn take_up(&mut self) {
+        let now = self.now;
         let reassert = self.orders.fresh_epoch();
         let alive: Vec<RolloutId> = self
             .rollouts
@@ -136,17 +150,25 @@ impl Conductor {
                 (self.ledger_head, self.ledger_entries) = (head, Some(entries));
             }
             Event::Revocations(list) => self.revocations = Some(list),
+            Event::Testimony(testimony) => self.hear(*testimony),
         }
-        self.advance();
-        self.issue_bulletin(false);
+        self.go_round();
+    }
+
+    /// Does what is due, unless a restored coordinator still listens.
+    fn go_round(&mut self) {
+        if !self.listens() {
+            self.advance();
+            self.issue_bulletin(false);
+        }
     }
 
     /// The time that [`Conductor::poll_timeout`] named has come (or is thought to have).
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
         self.fleet.expire(now);
-        self.advance();
-        self.issue_bulletin(false);
+        self.stop_listening_if_due();
+        self.go_round();
     }
 
     /// The next thing to do, in order.
@@ -156,6 +178,9 @@ impl Conductor {
 
     /// When to call [`Conductor::handle_timeout`], in boot time.
     pub fn poll_timeout(&self) -> Option<Time> {
+        if let Some(until) = self.listens_until() {
+            return Some(until);
+        }
         let renewal = self.orders.bulletin().map(|b| {
             let renew_at = b.expires - self.half_life();
             self.now.boot + renew_at.since(self.now.wall)
@@ -321,7 +346,7 @@ impl Conductor {
     }
 
     /// In a new epoch nodes may hold higher numbers of the lost one; tell them what holds now.
-    fn reassert(&mut self, id: &RolloutId) {
+    pub(crate) fn reassert(&mut self, id: &RolloutId) {
         use RolloutState as S;
         let Some(rollout) = self.rollouts.get(id) else {
             return;

@@ -4,6 +4,7 @@
 use protocol::inventory::NodeInventory;
 use protocol::lift::Lift;
 use protocol::orders::{Order, OrderBody};
+use protocol::plan::RolloutPlan;
 use protocol::status::{Bucket, NodeStatus, Reachability, State, bucket};
 use protocol::versioned::Versioned;
 use protocol::{NodeId, RolloutId, Time};
@@ -11,6 +12,7 @@ use protocol::{NodeId, RolloutId, Time};
 use crate::conductor::Conductor;
 use crate::contract::{LedgerEvent, RolloutState};
 use crate::fleet::{Fleet, Held, Node};
+use crate::regain::Regain;
 use crate::rollout::Rollout;
 use crate::stopping::Stop;
 
@@ -19,7 +21,21 @@ impl Conductor {
     pub(crate) fn fold(&mut self, event: &LedgerEvent) {
         let boot = self.now.boot;
         match event {
-            LedgerEvent::Epoch { epoch } => self.orders.open_epoch(*epoch),
+            LedgerEvent::Epoch { epoch } => {
+                self.orders.open_epoch(*epoch);
+                self.regain.iter_mut().for_each(|r| r.conclude());
+            }
+            LedgerEvent::Restored { .. } => {
+                self.regain = Some(Box::new(Regain::since(self.orders.head())));
+            }
+            LedgerEvent::Regained { plan } => {
+                if let Some(held) = Held::<RolloutPlan>::read(plan) {
+                    let rollout = Rollout::approved(held.value, plan);
+                    self.rollouts.insert(rollout.plan.rollout.clone(), rollout);
+                }
+            }
+            // The body holds the certificates.
+            LedgerEvent::Barred { .. } => {}
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
             LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),
             LedgerEvent::Moved { node, site } => self.fleet.place(node, site.as_ref()),

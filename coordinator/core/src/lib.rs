@@ -25,6 +25,7 @@ mod pool;
 mod preemption;
 mod presence;
 pub mod presets;
+mod regain;
 mod register;
 mod reports;
 mod resolve;

@@ -102,6 +102,15 @@ impl Rollout {
         }
     }
 
+    /// A rollout whose plan comes with the signatures of all who must approve it.
+    pub fn approved(plan: RolloutPlan, envelope: &Envelope) -> Rollout {
+        let mut rollout = Rollout::proposed(plan);
+        rollout.approved_by = envelope.signatures.iter().map(|s| s.keyid).collect();
+        rollout.envelope = envelope.clone();
+        rollout.fold_state(RolloutState::Ready, "approved; not started");
+        rollout
+    }
+
     // ---- folds ---------------------------------------------------------------------------------
 
     /// Folds a change of state. Resuming a held or halted rollout forgives the failures that were known: the

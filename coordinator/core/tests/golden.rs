@@ -15,7 +15,7 @@ use protocol::trust::{Role, Statement};
 use protocol::{Hash, PublicKey, Span};
 use tidegate_coordinator_core::contract::{ByHand, Enrolled, LedgerEvent, RolloutState, Verdict};
 
-golden::variants!(every_event_of of LedgerEvent: Epoch, Enrolled, Revoked, Moved, Rooted, Topology, Released,
+golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
     CohortReleased, HaltedAll, Lifted, InstalledByHand);
@@ -171,6 +171,26 @@ fn events() -> Vec<(String, LedgerEvent)> {
     every_body_of(&bodies);
     let mut all = vec![
         ("epoch", LedgerEvent::Epoch { epoch: 3 }),
+        (
+            "restored",
+            LedgerEvent::Restored {
+                why: "from a backup of 80 entries".into(),
+                at: CREATED,
+            },
+        ),
+        (
+            "regained",
+            LedgerEvent::Regained {
+                plan: plan.envelope().clone(),
+            },
+        ),
+        (
+            "barred",
+            LedgerEvent::Barred {
+                serials: vec!["0a1b".into()],
+                number: 7,
+            },
+        ),
         ("enrolled", LedgerEvent::Enrolled(enrolled(None))),
         (
             "enrolled.site",

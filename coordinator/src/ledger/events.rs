@@ -51,6 +51,9 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
     let me = || COORDINATOR.to_owned();
     match event {
         LedgerEvent::Epoch { epoch } => (me(), "epoch", epoch.to_string()),
+        LedgerEvent::Restored { why, .. } => ("operator".into(), "restored", why.clone()),
+        LedgerEvent::Regained { plan } => (signers(plan), "regained", plan.digest().to_string()),
+        LedgerEvent::Barred { serials, .. } => (me(), "barred", serials.len().to_string()),
         LedgerEvent::Enrolled(e) => (format!("token {}", e.token), "enroll", e.node.to_string()),
         LedgerEvent::Revoked { node, .. } => ("operator".into(), "revoke", node.to_string()),
         LedgerEvent::Moved { node, .. } => (me(), "move", node.to_string()),

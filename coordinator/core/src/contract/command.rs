@@ -158,6 +158,11 @@ pub enum CommandError {
     /// No such cohort is held.
     #[error("no cohort {0} is held")]
     CohortNotHeld(String),
+    /// No order can be numbered yet.
+    #[error(
+        "the coordinator was restored and hears first what its sites have; try again when `tidegate sites` shows them reachable, at the latest in {0} s"
+    )]
+    Listening(u64),
     /// Signed by someone who proposed it, or twice by the same.
     #[error("key {0} signed already")]
     SignedAlready(PublicKey),

@@ -19,6 +19,26 @@ pub enum LedgerEvent {
         /// The epoch of orders from here on.
         epoch: u32,
     },
+    /// The ledger was taken from a backup: the fleet may know what it does not. No order is given after
+    /// this until an [`LedgerEvent::Epoch`] follows.
+    Restored {
+        /// Where it came from, for people.
+        why: String,
+        /// When.
+        at: Time,
+    },
+    /// A rollout of which the fleet told after a restore.
+    Regained {
+        /// Its plan, as signed by the threshold.
+        plan: Envelope,
+    },
+    /// A newer revocation list than the ledger's was found in the fleet after a restore.
+    Barred {
+        /// Serial numbers on it, hex.
+        serials: Vec<String>,
+        /// The list's number; the next one's is higher.
+        number: u64,
+    },
     /// A node was given a certificate.
     Enrolled(Enrolled),
     /// A node's certificate was revoked.

@@ -22,11 +22,13 @@ use serde::{Deserialize, Serialize};
 
 mod command;
 mod ledger;
+mod testimony;
 
 use crate::timeframes::TimeFrames;
 
 pub use self::command::{Answer, Command, CommandError};
 pub use self::ledger::{ByHand, LedgerEvent, RolloutState, Verdict};
+pub use self::testimony::Testimony;
 pub use crate::views::{
     Counts, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView,
 };
@@ -95,6 +97,8 @@ pub enum Event {
     },
     /// A new certificate revocation list with this digest is in force.
     Revocations(Hash),
+    /// A node told what it has that a restored ledger does not.
+    Testimony(Box<Testimony>),
 }
 
 /// What a delegate (or a node without a site) reported.
