@@ -186,6 +186,13 @@ impl Orders {
             .unwrap_or_default()
     }
 
+    /// Whether an order is a bulletin of a later epoch than the one that is held: the coordinator was
+    /// restored, and may have lost what it acknowledged.
+    pub(crate) fn opens_epoch(&self, order: &Order) -> bool {
+        let bulletin = matches!(order.body, OrderBody::Bulletin(_));
+        bulletin && order.seq.epoch > self.bulletin_seq().epoch
+    }
+
     /// What the newest bulletin says of a rollout; `None` if it is not alive.
     pub(crate) fn head_of(&self, rollout: &RolloutId) -> Option<&RolloutHead> {
         self.bulletin()?

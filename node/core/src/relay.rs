@@ -207,6 +207,16 @@ impl Relay {
         }
     }
 
+    /// Receipts of an earlier epoch are worth nothing: all registers go up again.
+    pub(crate) fn begin_anew(&mut self, now: Time) {
+        for (key, other) in &mut self.others {
+            other.receipt = None;
+            other.due = Due::new(&other.status, false, now);
+            self.open.insert(key.clone());
+        }
+        self.changed = true;
+    }
+
     /// The receipt for a node's register, if there is one.
     pub(crate) fn receipt(&self, node: NodeId, rollout: &RolloutId) -> Option<&Verified<Receipt>> {
         let other = self.others.get(&(rollout.clone(), node))?;

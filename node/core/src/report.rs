@@ -58,6 +58,20 @@ struct Own {
 }
 
 impl Own {
+    /// One that nobody was told by this process.
+    fn unsaid(record: StatusRecord, now: Now) -> Own {
+        Own {
+            due: Due::new(&record.status, false, now.boot),
+            record,
+            told: BTreeSet::new(),
+            retry_at: Time(0),
+            failures: 0,
+            waits: false,
+            repeat_at: now.boot + REPEAT_MIN,
+            repeats: 0,
+        }
+    }
+
     fn acknowledged(&self) -> bool {
         let acknowledged = self.record.acknowledged;
         acknowledged.is_some_and(|seq| seq >= self.due.said)
@@ -76,16 +90,7 @@ impl Own {
 impl Reports {
     /// An own status that was remembered.
     pub(crate) fn restore(&mut self, record: StatusRecord, now: Now) {
-        let own = Own {
-            due: Due::new(&record.status, false, now.boot),
-            record,
-            told: BTreeSet::new(),
-            retry_at: Time(0),
-            failures: 0,
-            waits: false,
-            repeat_at: now.boot + REPEAT_MIN,
-            repeats: 0,
-        };
+        let own = Own::unsaid(record, now);
         let rollout = own.record.status.rollout.clone();
         self.own.insert(rollout, Box::new(own));
     }
@@ -175,6 +180,20 @@ impl Reports {
         (own.retry_at, own.repeats) = (Time(0), 0);
         own.repeat_at = now.boot + REPEAT_MIN;
         out.remember(Record::Status(own.record.clone()));
+        self.fresh = true;
+    }
+
+    /// The coordinator begins a new epoch: what it acknowledged before, it may have lost. Everything is
+    /// said again, the own under new numbers, so that no receipt of the old epoch covers it.
+    pub(crate) fn begin_anew(&mut self, now: Now, counters: &mut Counters, out: &mut Outbox) {
+        for own in self.own.values_mut() {
+            let mut record = own.record.clone();
+            record.acknowledged = None;
+            record.status.seq = counters.draw(out);
+            out.remember(Record::Status(record.clone()));
+            **own = Own::unsaid(record, now);
+        }
+        self.relay.begin_anew(now.boot);
         self.fresh = true;
     }
 

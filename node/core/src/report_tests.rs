@@ -200,3 +200,25 @@ fn what_a_node_says_is_cut_to_its_limits() {
     assert!(own.reason.len() <= TEXT_MAX_BYTES);
     assert!(own.output_tail.len() <= OUTPUT_TAIL_BYTES);
 }
+
+/// A receipt that a delegate still holds from before a restore silenced the node for ever.
+#[test]
+fn after_a_new_epoch_no_old_receipt_is_good_enough() {
+    let mut bench = Bench::new();
+    bench.say(State::Succeeded, 0);
+    bench.tick(0);
+    let old = bench.seq();
+    assert!(bench.receive(old));
+    assert!(bench.reports.acknowledged(&rollout("r")));
+    let (counters, out) = (&mut bench.counters, &mut bench.out);
+    bench.reports.begin_anew(at(60), counters, out);
+    assert!(!bench.reports.acknowledged(&rollout("r")));
+    assert!(bench.seq() > old);
+    bench.receive(old);
+    assert!(!bench.reports.acknowledged(&rollout("r")), "from before");
+    let (asked, _) = bench.tick(60);
+    assert_eq!(asked.len(), 2, "both delegates are told again");
+    let new = bench.seq();
+    bench.receive(new);
+    assert!(bench.reports.acknowledged(&rollout("r")));
+}

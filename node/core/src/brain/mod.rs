@@ -186,6 +186,11 @@ impl Brain {
                 self.documents_came();
             }
             Event::Order(order, recall) => {
+                // Before the order is remembered: after a crash in between it is seen as new again.
+                if self.orders.opens_epoch(&order) {
+                    let (counters, out) = (&mut self.counters, &mut self.out);
+                    self.reports.begin_anew(now, counters, out);
+                }
                 if self.orders.take(order.clone(), recall, &mut self.out) != Taken::New {
                     return;
                 }

@@ -9,6 +9,7 @@ mod interleavings;
 mod leases;
 mod recalls;
 mod relations;
+mod restores;
 mod rotations;
 mod site;
 
