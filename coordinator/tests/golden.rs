@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use coordinator::backup::Backup;
 use coordinator::cli::release::Draft as Release;
 use coordinator::directory::{Directory, FrameText, Settings};
 use coordinator::ledger::{Draft, Ledger, verify};
@@ -81,6 +82,23 @@ fn settings_are_read_and_written_as_ever() {
         frames.time_frames().unwrap().high.unwrap().target,
         Span::from_secs(5 * 86_400)
     );
+}
+
+#[test]
+fn the_list_of_a_backup_is_read_and_written_as_ever() {
+    let list = Backup {
+        spec_version: 1,
+        fleet: FleetId([1; 32]),
+        taken: Time::from_secs(1_800_000_000),
+        entries: 80,
+        head: Hash::of(b"head"),
+        files: [("root.json".to_owned(), Hash::of(b"roots"))].into(),
+    };
+    let write = |list: &Backup| serde_json::to_vec_pretty(list).unwrap();
+    golden::check("backup", &[("1.json".into(), write(&list))], |bytes| {
+        let list: Backup = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        Ok(write(&list))
+    });
 }
 
 #[test]

@@ -61,6 +61,10 @@ pub enum Command {
     /// Check the ledger
     #[command(subcommand)]
     Audit(trust::Audit),
+    /// Copy what the coordinator cannot be without, also while it runs
+    Backup(trust::Backup),
+    /// Bring a backup back, or say that this machine was set back to a snapshot
+    Restore(trust::Restore),
     /// A node in a process of this executable (the origin, the demo's nodes)
     #[command(hide = true)]
     InternalNode(InternalNode),

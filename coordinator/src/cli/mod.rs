@@ -2,12 +2,13 @@
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
 //! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
-//! proposes, approves and steers, [`root`] changes the fleet's keys, [`access`] gives out tokens for the API, [`audit`] checks and proves the ledger, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`report`] says
+//! proposes, approves and steers, [`root`] changes the fleet's keys, [`access`] gives out tokens for the API, [`audit`] checks and proves the ledger, [`mod@backup`] copies it and brings it back, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`report`] says
 //! what came of a rollout, [`demo`] shows it all.
 
 pub mod access;
 pub mod args;
 pub mod audit;
+pub mod backup;
 pub mod demo;
 pub mod fleet;
 mod lift;
@@ -63,6 +64,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Root(command) => root::run(command).await?,
         Command::Access(command) => access::run(command).await?,
         Command::Audit(command) => audit::run(command).await?,
+        Command::Backup(options) => backup::backup(&options)?,
+        Command::Restore(options) => backup::restore(&options)?,
         Command::InternalNode(options) => setup::internal_node(options).await?,
     }
     Ok(ExitCode::SUCCESS)

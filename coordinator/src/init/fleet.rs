@@ -177,6 +177,22 @@ fn make_peer(dir: &Directory, ca: &IssuingCa, validity: Validity) -> Result<Node
     Ok(node)
 }
 
+/// The origin's directory, for one whose own was lost.
+pub(crate) fn restore_origin(
+    dir: &Directory,
+    settings: &Settings,
+    key: &SigningKey,
+    ca: &IssuingCa,
+    roots: Vec<Envelope>,
+) -> Result<(), InitError> {
+    let now = wall();
+    let validity = Validity {
+        not_before: now - SKEW,
+        not_after: now + CA_LIFE,
+    };
+    make_origin(dir, settings, key, ca, roots, validity)
+}
+
 fn make_origin(
     dir: &Directory,
     settings: &Settings,

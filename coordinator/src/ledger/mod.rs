@@ -6,6 +6,7 @@
 //! this cannot show is a ledger rewritten as a whole: for that nodes are told the head in every
 //! bulletin. Nothing is ever changed or removed here.
 
+mod copy;
 pub mod events;
 mod salvage;
 mod verify;
@@ -21,6 +22,7 @@ use redb::{
     TableDefinition,
 };
 
+pub use copy::copy;
 pub use verify::{BadEntry, Fault, Report, entry, hashes, verify};
 
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ledger-1");

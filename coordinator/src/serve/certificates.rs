@@ -24,6 +24,16 @@ pub struct List {
     pub der: Arc<Vec<u8>>,
 }
 
+/// What a revocation list says that the ledger does not.
+pub struct ListNews {
+    /// Nodes of the ledger that are on it.
+    pub nodes: Vec<NodeId>,
+    /// All serials on it, hex.
+    pub serials: Vec<String>,
+    /// Its number.
+    pub number: u64,
+}
+
 /// What the ledger says of certificates.
 pub struct Certificates {
     ca: Arc<IssuingCa>,
@@ -31,6 +41,9 @@ pub struct Certificates {
     /// What a node was given: serials, each with the token that it cost.
     serials: BTreeMap<NodeId, Vec<(u64, String)>>,
     revoked: BTreeSet<NodeId>,
+    /// Serials that were revoked in a time that this ledger lost.
+    barred: BTreeSet<u64>,
+    restored: bool,
     revocations: u64,
     last: Time,
     list: Option<List>,
@@ -44,6 +57,8 @@ impl Certificates {
             admission,
             serials: BTreeMap::new(),
             revoked: BTreeSet::new(),
+            barred: BTreeSet::new(),
+            restored: false,
             revocations: 0,
             last: Time(0),
             list: None,
@@ -65,8 +80,48 @@ impl Certificates {
                 self.revocations += 1;
                 self.last = time;
             }
+            LedgerEvent::Barred { serials, number } => {
+                let serials = serials.iter();
+                let serials = serials.filter_map(|serial| u64::from_str_radix(serial, 16).ok());
+                self.barred.extend(serials);
+                // The next list says more than that one, or as much under another date.
+                self.revocations = self.revocations.max(*number) + 1;
+                self.last = time;
+            }
+            LedgerEvent::Restored { .. } => self.restored = true,
             _ => {}
         }
+    }
+
+    /// What a revocation list of the fleet says that this ledger does not: all serials on it, the nodes of
+    /// those that are known, and its number. `None` if there is nothing new in it.
+    ///
+    /// # Errors
+    /// One line, when it is no list, or not the fleet's.
+    pub fn news_of(&self, der: &[u8]) -> Result<Option<ListNews>, String> {
+        let (number, serials) = self.admission.listed(der).map_err(|e| e.to_string())?;
+        if number <= self.revocations {
+            return Ok(None);
+        }
+        let on_it: BTreeSet<u64> = serials.iter().copied().collect();
+        let nodes = self.serials.iter();
+        let nodes = nodes.filter(|(_, held)| held.iter().any(|(serial, _)| on_it.contains(serial)));
+        Ok(Some(ListNews {
+            nodes: nodes.map(|(node, _)| *node).collect(),
+            serials: serials
+                .iter()
+                .map(|serial| format!("{serial:016x}"))
+                .collect(),
+            number,
+        }))
+    }
+
+    /// The serial of a node that was admitted though the ledger does not know it: it was enrolled in a
+    /// time that was lost.
+    pub fn lost(&self, node: &NodeId) -> Option<u64> {
+        let unknown = self.restored && !self.serials.contains_key(node);
+        let serial = unknown.then(|| self.admission.serial_of(node)).flatten()?;
+        (!self.barred.contains(&serial)).then_some(serial)
     }
 
     /// From now on certificates of these CAs are honoured here.
@@ -88,6 +143,9 @@ impl Certificates {
             .iter()
             .flat_map(|node| self.serials.get(node).into_iter().flatten())
             .map(|(serial, _)| *serial)
+            .chain(self.barred.iter().copied())
+            .collect::<BTreeSet<u64>>()
+            .into_iter()
             .collect();
         let validity = Validity {
             not_before: self.last,

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use super::House;
 use super::desk::{DeskError, Push};
+use super::witnesses;
 
 /// Bytes of orders in one reply.
 const ORDERS_MAX_BYTES: usize = CONTROL_MAX_BYTES / 2;
@@ -178,6 +179,12 @@ async fn answer(
         Ok(request) => request,
         Err(e) => return ControlReply::Refused(e.to_string()),
     };
+    if matches!(
+        request,
+        ControlRequest::Uplink { .. } | ControlRequest::Inventory(_) | ControlRequest::Guide { .. }
+    ) {
+        witnesses::readmit(house, from).await;
+    }
     let answered = match request {
         ControlRequest::PullOrders { after } => {
             orders_after(house, after).await.map(ControlReply::Orders)
@@ -219,8 +226,13 @@ async fn answer(
             after,
         } => {
             let known = remember(delegates, from, me.as_ref(), roster.is_some());
+            let contact = lock(delegates)
+                .reported
+                .get(&from)
+                .map(|d| d.contact.clone());
             let brought = Brought {
                 from,
+                contact,
                 me,
                 roster,
                 stages,
@@ -275,6 +287,8 @@ fn remember(
 /// What an uplink brings beside statuses.
 struct Brought {
     from: NodeId,
+    /// Where it is reached, if that is known.
+    contact: Option<Contact>,
     me: Option<Presence>,
     roster: Option<Roster>,
     stages: Option<SignedStages>,
@@ -287,7 +301,12 @@ async fn uplink(
     batch: Batch,
     after: Seq,
 ) -> Result<ControlReply, DeskError> {
+    let contact = match brought.from == house.settings.origin {
+        true => Some(house.settings.origin_contact()),
+        false => brought.contact,
+    };
     if brought.from == house.settings.origin {
+        witnesses::ask(house, contact, after).await?;
         // It follows orders like any node, but is no part of the fleet that it serves.
         let orders = orders_after(house, after).await?;
         return Ok(ControlReply::Uplink {
@@ -323,6 +342,7 @@ async fn uplink(
             stages: stages.ok().flatten(),
         })
         .await?;
+    witnesses::ask(house, contact, after).await?;
     let orders = orders_after(house, after).await?;
     let receipt = (!batch.is_empty()).then(|| seal(house, batch.len(), marks, &done.marks));
     Ok(ControlReply::Uplink {

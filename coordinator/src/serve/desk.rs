@@ -366,7 +366,7 @@ impl Desk {
         self.parts.conductor.handle(now, told);
         if happened
             .iter()
-            .any(|event| matches!(event, LedgerEvent::Revoked { .. }))
+            .any(|e| matches!(e, LedgerEvent::Revoked { .. } | LedgerEvent::Barred { .. }))
         {
             match self.parts.certificates.renew_list() {
                 Ok(list) => self.parts.conductor.handle(now, Event::Revocations(list)),

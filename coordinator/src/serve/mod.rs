@@ -18,6 +18,7 @@ mod signer;
 mod start;
 mod store;
 mod uploads;
+mod witnesses;
 
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub(crate) use lifts::{halt_in_force, lift};
 pub(crate) use roots::{RootError, Roots, publish as publish_root};
 pub(crate) use sightings::Sightings;
 pub(crate) use signer::Signer;
+pub(crate) use start::lock;
 pub use start::start;
 pub(crate) use store::{Store, StoreError, TokenError};
 pub(crate) use uploads::{UploadError, presence, receive, settled};
@@ -124,6 +126,7 @@ pub(crate) struct House {
     pub(crate) clock: Arc<Clock>,
     pub(crate) log: Arc<EventLog>,
     pub(crate) sightings: Sightings,
+    pub(crate) witnesses: witnesses::Asks,
     pub(crate) desk: DeskHandle,
     pub(crate) origin_pid: watch::Receiver<Option<u32>>,
 }

@@ -27,7 +27,7 @@ use super::desk::{self, Parts};
 use super::origin::{Program, Supervisor};
 use super::{
     EventLog, House, OriginMode, Roots, Running, ServeError, ServeOptions, Sightings, Signer,
-    Store, control, roots,
+    Store, control, roots, witnesses,
 };
 use crate::api::server;
 use crate::directory::{Directory, DirectoryError, Settings};
@@ -114,6 +114,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         .as_ref()
         .map_or_else(|| watch::channel(None).1, Supervisor::pid);
     let api_token = dir.api_token()?;
+    let (witnesses, asked) = witnesses::asks();
     let house = House {
         dir,
         settings,
@@ -125,12 +126,19 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         clock,
         log,
         sightings: Sightings::default(),
+        witnesses,
         desk,
         origin_pid,
     };
     let house = Arc::new(house);
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(server::serve(house.clone(), listener, tls, stopped.clone()));
+    tokio::spawn(witnesses::listen(
+        house.clone(),
+        control_plane.clone(),
+        asked,
+        stopped.clone(),
+    ));
     let control = tokio::spawn(control::listen(
         house.clone(),
         control_plane,
@@ -294,7 +302,7 @@ fn control_config(address: SocketAddr) -> ControlConfig {
 }
 
 /// Holds the directory for this process; released by the system at its end, however it comes.
-fn lock(dir: &Directory) -> Result<File, ServeError> {
+pub(crate) fn lock(dir: &Directory) -> Result<File, ServeError> {
     let path = dir.lock_file();
     let unreadable = |e: io::Error| DirectoryError::Unreadable {
         path: path.clone(),

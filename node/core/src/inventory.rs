@@ -20,6 +20,8 @@ use crate::outbox::Outbox;
 
 /// The first telling is spread over so long.
 const SPREAD: Span = Span::from_secs(3);
+/// A fleet whose coordinator was restored tells it again, spread over so long.
+const SPREAD_AGAIN: Span = Span::from_secs(300);
 /// A stream of its own, so that a draw here changes nothing elsewhere.
 const STREAM: u64 = 0x1417;
 
@@ -67,6 +69,14 @@ impl Inventory {
             self.next = now.boot + self.spread(SPREAD);
         }
         self.found = Some(found);
+    }
+
+    /// The coordinator may have lost it.
+    pub(crate) fn say_again(&mut self, now: Now) {
+        if self.told && self.found.is_some() {
+            self.told = false;
+            self.next = now.boot + self.spread(SPREAD_AGAIN);
+        }
     }
 
     /// As filters see this node.

@@ -189,8 +189,9 @@ impl Orders {
     /// Whether an order is a bulletin of a later epoch than the one that is held: the coordinator was
     /// restored, and may have lost what it acknowledged.
     pub(crate) fn opens_epoch(&self, order: &Order) -> bool {
+        let held = self.bulletin_seq();
         let bulletin = matches!(order.body, OrderBody::Bulletin(_));
-        bulletin && order.seq.epoch > self.bulletin_seq().epoch
+        bulletin && held != Seq::default() && order.seq.epoch > held.epoch
     }
 
     /// What the newest bulletin says of a rollout; `None` if it is not alive.

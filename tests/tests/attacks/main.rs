@@ -19,6 +19,7 @@ mod online_key;
 mod orders;
 mod peers;
 mod releases;
+mod restore;
 mod roots;
 #[allow(dead_code, reason = "its own tests use the rest")]
 #[path = "../../../protocol/tests/support/samples.rs"]

@@ -225,3 +225,28 @@ pub enum Audit {
         bytes: Option<PathBuf>,
     },
 }
+
+/// `tidegate backup`
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// The coordinator's directory
+    #[arg(long, env = "TIDEGATE_DIR")]
+    pub dir: PathBuf,
+    /// The directory to make; it holds the online keys, so keep it as you keep them
+    #[arg(long)]
+    pub out: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tidegate restore`
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The coordinator's directory; what lies there is set aside
+    #[arg(long, env = "TIDEGATE_DIR")]
+    pub dir: PathBuf,
+    /// What `tidegate backup` wrote; without it what lies in DIR counts as restored
+    #[arg(long)]
+    pub from: Option<PathBuf>,
+}

@@ -161,7 +161,7 @@ impl Brain {
         match event {
             Event::Root(root) => {
                 let retired = self.library.set_root(&root);
-                self.begin_anew(&retired);
+                self.begin_anew(&retired, now);
                 self.news = News::ALL;
             }
             Event::Revocations(digest) => {
@@ -188,8 +188,7 @@ impl Brain {
             Event::Order(order, recall) => {
                 // Before the order is remembered: after a crash in between it is seen as new again.
                 if self.orders.opens_epoch(&order) {
-                    let (counters, out) = (&mut self.counters, &mut self.out);
-                    self.reports.begin_anew(now, counters, out);
+                    self.say_again(now);
                 }
                 if self.orders.take(order.clone(), recall, &mut self.out) != Taken::New {
                     return;
@@ -358,14 +357,23 @@ impl Brain {
     // ---- what came ---------------------------------------------------------------------------
 
     /// Forgets what stands on keys that a new root took away, in one commit with the root.
-    fn begin_anew(&mut self, retired: &[Role]) {
+    fn begin_anew(&mut self, retired: &[Role], now: Now) {
         if retired.contains(&Role::Coordinator) {
+            // What the lost key acknowledged may be known to a thief only.
+            self.say_again(now);
             self.orders.drop_all(&mut self.out);
             self.leases.drop_all(&mut self.out);
             self.uplink.begin();
         }
         self.counters.drop_numbers_of(retired);
         self.counters.flush(&mut self.out);
+    }
+
+    /// The coordinator may not have what it was told.
+    fn say_again(&mut self, now: Now) {
+        let (counters, out) = (&mut self.counters, &mut self.out);
+        self.reports.begin_anew(now, counters, out);
+        self.inventory.say_again(now);
     }
 
     fn find_site(&mut self, now: Now, topology_changed: bool) {

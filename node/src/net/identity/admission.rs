@@ -16,6 +16,8 @@ use protocol::{NodeId, PublicKey, Time};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tokio::sync::watch;
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -258,6 +260,34 @@ impl Admission {
         Some(self.judge(&leaf).map(|_| ()))
     }
 
+    /// The serial number of the certificate that an admitted node showed last.
+    pub fn serial_of(&self, node: &NodeId) -> Option<u64> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaf = seen.leaves.get(node)?.0.clone();
+        drop(seen);
+        let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
+        small(&leaf.serial)
+    }
+
+    /// What a revocation list says that one of the issuing CAs signed: its number, and the serials on it.
+    /// Puts nothing in force.
+    ///
+    /// # Errors
+    /// When it is no list, or signed by nobody who may.
+    pub fn listed(&self, der: &[u8]) -> Result<(u64, Vec<u64>), RulesError> {
+        let signed = split(der)?;
+        let known = |i: &Issuer| protocol::envelope::verify(i.key, signed.tbs, signed.signature);
+        if !self.issuers.load().iter().any(known) {
+            return Err(RulesError::UnknownSigner);
+        }
+        let malformed = || RulesError::Malformed("a number is too long".to_owned());
+        let (_, list) = CertificateRevocationList::from_der(der).map_err(|_| malformed())?;
+        let number = list.crl_number().and_then(small).ok_or_else(malformed)?;
+        let revoked = list.iter_revoked_certificates();
+        let serials = revoked.map(|entry| small(&entry.user_certificate).ok_or_else(malformed));
+        Ok((number, serials.collect::<Result<_, _>>()?))
+    }
+
     /// Whether a node that was admitted before has been revoked since.
     pub fn is_revoked(&self, node: &NodeId) -> bool {
         self.readmit(node) == Some(Err(AdmissionError::Revoked))
@@ -403,6 +433,10 @@ fn split(der: &[u8]) -> Result<Signed<'_>, RulesError> {
 fn subslice<'a>(whole: &'a [u8], part: &[u8]) -> Option<&'a [u8]> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     whole.get(start..start.checked_add(part.len())?)
+}
+
+fn small(number: &BigUint) -> Option<u64> {
+    u64::try_from(number).ok()
 }
 
 /// Numbers without leading zeros compare by length first.
