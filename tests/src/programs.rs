@@ -31,6 +31,14 @@ pub fn program(name: &str) -> PathBuf {
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
+        // Set for a test by the cargo that runs it. Build scripts look at them, ring's among them, so with
+        // them half of all dependencies would be built anew here, and again for the next test run.
+        let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(own) {
+                cargo.env_remove(name);
+            }
+        }
         let status = cargo.status().expect("cargo runs");
         assert!(status.success(), "the executables are built");
         // A test runs from TARGET/PROFILE/deps, the lab from TARGET/PROFILE, where the executables lie.
