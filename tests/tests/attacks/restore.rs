@@ -10,10 +10,10 @@ fn applied(world: &World, id: &RolloutId) -> Option<(u32, u32)> {
     Some((view.counts.applied, view.targets))
 }
 
-/// A backup is taken while the first of two waves of 1.0 is open. Then the rollout ends, another machine
-/// is enrolled, 2.0 is approved and rolled out to one node, and another product's rollout is halted. The
-/// coordinator is killed and the old backup brought back: it knows neither the machine nor the two
-/// rollouts, and would give numbers that the nodes have long seen.
+/// A backup is taken while 1.0 is rolled out. Then all get it, another machine is enrolled, 2.0 is approved
+/// and comes to one node, and another product's rollout is halted. The coordinator is killed and the old
+/// backup brought back: it knows neither the machine nor the two rollouts, and would give numbers that the
+/// nodes have long seen.
 #[test]
 fn attack_35_restored_from_an_older_backup() {
     let mut world = World::raise(&WorldOptions {
@@ -25,7 +25,7 @@ fn attack_35_restored_from_an_older_backup() {
         trees::make(&world.path(version), seed, 1 << 18);
     }
     world.publish(&world.path("1.0"), "1.0", &[]);
-    let first = world.roll_out("1.0", &["1", "rest"]);
+    let first = world.roll_out_as("app-1.0", "1.0", &["rest"], &["--soak", "1h"]);
     world.wait_for("somebody has 1.0", |w| {
         applied(w, &first).is_some_and(|(applied, _)| applied > 0)
     });
@@ -42,12 +42,17 @@ fn attack_35_restored_from_an_older_backup() {
         w.installed_version(late).as_deref() == Some("1.0")
     });
     world.publish(&world.path("2.0"), "2.0", &[]);
-    let second = world.roll_out_as("app-2.0", "2.0", &["1", "rest"], &["--soak", "1h"]);
+    let second = world.roll_out_as("app-2.0", "2.0", &["count:1", "rest"], &["--soak", "1h"]);
     world.wait_for("the first wave has 2.0", |w| {
         applied(w, &second) == Some((1, 3))
     });
     world.publish_as("tool", &world.path("tool"), "1.0", &[]);
-    let halted = world.approved("tool-1.0", "tool@1.0", &["1", "rest"], &["--soak", "1h"]);
+    let halted = world.approved(
+        "tool-1.0",
+        "tool@1.0",
+        &["count:1", "rest"],
+        &["--soak", "1h"],
+    );
     world.tidegate(&["rollout", "start", halted.as_str()]);
     world.tidegate(&["rollout", "halt", halted.as_str(), "--reason", "it harms"]);
     let heads = |w: &World| -> Vec<String> {
