@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use redb::{ReadableDatabase as _, ReadableTable as _, TableError};
+use redb::{ReadableDatabase as _, ReadableTable as _};
 
 use super::{ENTRIES, HEAD, Ledger, LedgerError, Report, builder, verify};
 
@@ -43,7 +43,7 @@ fn copy_rows(from: &Path, to: &Path) -> Result<(), redb::Error> {
             let (seq, row) = row?;
             entries.insert(seq.value(), row.value())?;
         }
-        let head = reading.open_table(HEAD).map_err(TableError::from)?.get(0)?;
+        let head = reading.open_table(HEAD)?.get(0)?;
         if let Some(head) = head {
             writing.open_table(HEAD)?.insert(0, head.value())?;
         }
