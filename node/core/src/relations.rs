@@ -15,8 +15,8 @@
 //! 3 to 6 are waits: they stand behind the orders and before the hours of [`crate::precedence`].
 
 use protocol::manifest::{ReleaseManifest, release_name};
-use protocol::plan::Priority;
-use protocol::relations::Requirement;
+use protocol::plan::{Priority, RolloutPlan};
+use protocol::relations::{Pick, Requirement};
 use protocol::status::{State, WaitingFor};
 use protocol::{RolloutId, Verified};
 
@@ -27,6 +27,7 @@ use crate::task::{Rooms, Task};
 #[derive(Clone, Debug)]
 pub(crate) struct Other {
     pub(crate) rollout: RolloutId,
+    pub(crate) plan: Verified<RolloutPlan>,
     pub(crate) release: Verified<ReleaseManifest>,
     /// What the node said last of it.
     pub(crate) state: Option<State>,
@@ -136,12 +137,7 @@ fn is_step(task: &Task, newer: &ReleaseManifest, rooms: &Rooms<'_>) -> bool {
 }
 
 fn barrier(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
-    let me = &task.release;
-    let Some(runs) = installed(me, rooms).map(|held| held.release_counter) else {
-        return Ok(());
-    };
-    let mut barriers = task.plan.closure.barriers.iter();
-    let Some(step) = barriers.find(|b| runs < b.counter && b.counter < me.release_counter) else {
+    let Some(step) = next_step(&task.plan, &task.release, rooms) else {
         return Ok(());
     };
     let brings = |other: &Other| other.release.digest() == step.release;
@@ -153,37 +149,24 @@ fn barrier(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
 }
 
 fn dependency(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
-    let me = &task.release;
-    let met = |need: &Requirement| standing(rooms).any(|held| need.fits(held));
-    if let Some(need) = me.relations.depends_on.iter().find(|need| !met(need)) {
+    let me: &ReleaseManifest = &task.release;
+    if let Some(need) = unmet(me, rooms) {
         let what = format!("it needs {need}, and {}", instead(&need.product, rooms));
         let brings = |other: &Other| need.fits(&other.release);
         return wait(WaitingFor::Dependency, what, task, rooms, brings);
     }
-    for held in standing(rooms).filter(|held| held.product != me.product) {
-        let mut needs = held.relations.depends_on.iter();
-        let broken = |need: &&Requirement| need.product == me.product && !need.fits(me);
-        if let Some(need) = needs.find(broken) {
-            let what = format!("{}, which is installed here, needs {need}", name(held));
-            let instead = |other: &Other| {
-                let mut needs = other.release.relations.depends_on.iter();
-                other.release.product == held.product && !needs.any(|need| broken(&need))
-            };
-            return wait(WaitingFor::Dependency, what, task, rooms, instead);
-        }
-    }
-    Ok(())
+    let Some((held, need)) = broken(me, rooms) else {
+        return Ok(());
+    };
+    let what = format!("{}, which is installed here, needs {need}", name(held));
+    let instead =
+        |other: &Other| other.release.product == held.product && needed(me, &other.release).is_none();
+    wait(WaitingFor::Dependency, what, task, rooms, instead)
 }
 
 fn conflict(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
     let me: &ReleaseManifest = &task.release;
-    let foes = |one: &ReleaseManifest, other: &ReleaseManifest| {
-        let says = |one: &ReleaseManifest, other: &ReleaseManifest| {
-            one.relations.conflicts.iter().any(|r| r.fits(other))
-        };
-        one.product != other.product && (says(one, other) || says(other, one))
-    };
-    let Some(foe) = standing(rooms).find(|held| foes(me, held)) else {
+    let Some(foe) = foe(me, rooms) else {
         return Ok(());
     };
     let what = format!("it conflicts with {}, which is installed here", name(foe));
@@ -195,10 +178,14 @@ fn infrastructure(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
     if task.release.relations.infrastructure || task.plan.priority == Priority::Emergency {
         return Ok(());
     }
+    // One that waits for other releases itself holds up nobody.
     let ready = |other: &&Other| {
-        let relations = &other.release.relations;
-        let met = |need: &Requirement| standing(rooms).any(|held| need.fits(held));
-        relations.infrastructure && other.open && relations.depends_on.iter().all(met)
+        let release: &ReleaseManifest = &other.release;
+        other.open
+            && next_step(&other.plan, release, rooms).is_none()
+            && unmet(release, rooms).is_none()
+            && broken(release, rooms).is_none()
+            && foe(release, rooms).is_none()
     };
     let open = |other: &&Other| !other.state.is_some_and(State::ended);
     let Some(other) = others(task, rooms).filter(open).find(ready) else {
@@ -208,6 +195,50 @@ fn infrastructure(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
     wait(WaitingFor::Dependency, what, task, rooms, |one| {
         one.rollout == other.rollout
     })
+}
+
+/// The barrier that comes next between what is installed and a release.
+fn next_step<'a>(
+    plan: &'a RolloutPlan,
+    release: &ReleaseManifest,
+    rooms: &Rooms<'_>,
+) -> Option<&'a Pick> {
+    let runs = installed(release, rooms)?.release_counter;
+    let mut barriers = plan.closure.barriers.iter();
+    barriers.find(|b| runs < b.counter && b.counter < release.release_counter)
+}
+
+/// What a release depends on and is not installed.
+fn unmet<'a>(release: &'a ReleaseManifest, rooms: &Rooms<'_>) -> Option<&'a Requirement> {
+    let met = |need: &Requirement| standing(rooms).any(|held| need.fits(held));
+    let mut needs = release.relations.depends_on.iter();
+    needs.find(|need| !met(need))
+}
+
+/// What is installed and would lack what it depends on, and that.
+fn broken<'a>(
+    release: &ReleaseManifest,
+    rooms: &'a Rooms<'_>,
+) -> Option<(&'a ReleaseManifest, &'a Requirement)> {
+    standing(rooms).find_map(|held| Some((held, needed(release, held)?)))
+}
+
+fn needed<'a>(release: &ReleaseManifest, held: &'a ReleaseManifest) -> Option<&'a Requirement> {
+    let mut needs = held.relations.depends_on.iter();
+    let broken = |need: &&Requirement| need.product == release.product && !need.fits(release);
+    needs.find(|need| held.product != release.product && broken(need))
+}
+
+/// What is installed and conflicts with a release.
+fn foe<'a>(release: &ReleaseManifest, rooms: &'a Rooms<'_>) -> Option<&'a ReleaseManifest> {
+    standing(rooms).find(|held| foes(release, held))
+}
+
+fn foes(one: &ReleaseManifest, other: &ReleaseManifest) -> bool {
+    let says = |one: &ReleaseManifest, other: &ReleaseManifest| {
+        one.relations.conflicts.iter().any(|r| r.fits(other))
+    };
+    one.product != other.product && (says(one, other) || says(other, one))
 }
 
 /// A wait for something that another rollout may bring.

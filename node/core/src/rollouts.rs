@@ -159,6 +159,7 @@ impl Rollouts {
             let here = here && task.artifact.is_some() && in_force(state);
             here.then(|| Other {
                 rollout: task.rollout().clone(),
+                plan: task.plan.clone(),
                 release: task.release.clone(),
                 state,
                 open: task.release.relations.infrastructure && r.is_open(orders, leases, now),

@@ -363,6 +363,15 @@ fn infrastructure_goes_first_and_an_emergency_before_it() {
     several.open(&[0, 1]);
     several.settle(&[0, 1]);
     assert_eq!(several.world.switched, ["app@2", "zz-agent@5"]);
+    // Nor does one that conflicts with what is installed.
+    let foe = Draft {
+        conflicts: needs("app"),
+        ..ready
+    };
+    let mut several = Several::new(&[draft("tool", 2), foe]);
+    several.open(&[0, 1]);
+    several.settle(&[0, 1]);
+    assert_eq!(several.world.switched, ["tool@2"]);
 }
 
 /// A node that comes back hears of thirteen rollouts at once and has their documents one by one.
