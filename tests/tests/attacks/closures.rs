@@ -30,7 +30,13 @@ fn made_of(
 ) -> (Vec<&'static str>, State, String) {
     let mut machine = Machine::new(fleet.trust());
     let verified: Vec<_> = releases.iter().map(|r| fleet.verified(r)).collect();
-    let of = |n: usize| fleet.plan(&format!("r{n}"), &verified[n], vec![node(1)]);
+    // Only the first plan is wrong, if any is.
+    let of = |n: usize| {
+        let mut plan = fleet.plan(&format!("r{n}"), &verified[n], vec![node(1)]);
+        let after = verified[n + 1..].iter();
+        plan.closure.requires = after.map(|r| Pick::of(r, r.digest())).collect();
+        plan
+    };
     let mut plans = vec![plan.clone()];
     plans.extend((1..releases.len()).map(of));
     let signed: Vec<_> = plans.iter().map(|plan| fleet.verified(plan)).collect();
