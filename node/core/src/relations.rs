@@ -159,8 +159,9 @@ fn dependency(task: &Task, rooms: &Rooms<'_>) -> Result<(), Wait> {
         return Ok(());
     };
     let what = format!("{}, which is installed here, needs {need}", name(held));
-    let instead =
-        |other: &Other| other.release.product == held.product && needed(me, &other.release).is_none();
+    let instead = |other: &Other| {
+        other.release.product == held.product && needed(me, &other.release).is_none()
+    };
     wait(WaitingFor::Dependency, what, task, rooms, instead)
 }
 

@@ -174,6 +174,9 @@ impl Referrals {
         let trip = self.count;
         let oldest = self.of_site.get(&asking.site).and_then(BTreeSet::first);
         let passed = oldest.copied().filter(|oldest| *oldest != number);
+        if passed.is_none() {
+            self.moved.insert(asking.site, now);
+        }
         let from = giver.map(|(site, _)| site);
         let node = asking.from.node;
         for piece in &asking.pieces {
@@ -265,7 +268,11 @@ impl Referrals {
                 let bytes = bytes(self.spreads.get(&asking.blob), &asking.pieces);
                 let takes = takes(bytes, self.links.slot(asking.site, bytes));
                 let most = Span(REFERRAL_WAIT_MAX.0 + OWN_BEFORE * takes.0);
-                asking.in_vain |= now.since(asking.since) > most;
+                // Where uplinks are what everyone waits for, the youngest wait for as long as the whole
+                // takes: a line whose head moves is not waited in vain.
+                let moved = self.moved.get(&asking.site).copied();
+                let since = moved.map_or(asking.since, |moved| moved.max(asking.since));
+                asking.in_vain |= now.since(since) > most;
             }
             self.serve_if_possible(now, number, out);
         }

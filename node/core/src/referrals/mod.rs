@@ -77,6 +77,8 @@ pub(crate) struct Referrals {
     asking: BTreeMap<u64, Asking>,
     tickets: BTreeMap<Ticket, u64>,
     of_site: BTreeMap<usize, BTreeSet<u64>>,
+    /// When a site's oldest request was last given what it asks for.
+    moved: BTreeMap<usize, Time>,
     voyages: BTreeMap<Trip, Voyage>,
     timers: BTreeSet<(Time, Trip)>,
     /// What is sent from here.
@@ -98,6 +100,7 @@ impl Referrals {
             asking: BTreeMap::new(),
             tickets: BTreeMap::new(),
             of_site: BTreeMap::new(),
+            moved: BTreeMap::new(),
             voyages: BTreeMap::new(),
             timers: BTreeSet::new(),
             serving: BTreeMap::new(),

@@ -211,6 +211,30 @@ fn whoever_waits_for_very_long_is_served() {
     assert_eq!(tale.told(), [(waits, Told::Sent)]);
 }
 
+/// Behind two thousand sites whose uplinks were what everyone waited for, the origin gave eight more copies to
+/// those whose requests had waited for long, though one after the other was served.
+#[test]
+fn a_line_that_moves_is_not_waited_in_vain() {
+    let mut tale = Tale::new(4);
+    tale.opens_wide();
+    let slow = "s1".parse().expect("a name");
+    tale.referrals.links.set(&slow, Some(RATE), Some(RATE / 64));
+    for piece in 0..8 {
+        tale.asks(node(1, 1), 1, piece, &[]);
+        tale.won(node(1, 1), piece);
+    }
+    tale.told();
+    let waits: Vec<Ticket> = (0..8)
+        .map(|piece| tale.asks(node(3, 1), 3, piece, &[]))
+        .collect();
+    for (piece, ticket) in (0..).zip(waits) {
+        assert_eq!(tale.told(), [(ticket, Told::Referred(node(1, 1)))]);
+        tale.passes(Span::from_secs(64));
+        tale.won(node(3, 1), piece);
+    }
+    assert!(tale.now > Time::from_secs(100) + REFERRAL_WAIT_MAX + Span::from_secs(100));
+}
+
 /// A request whose holder was busy whenever its site had room used to be passed over by all that came
 /// after it, until the origin gave it once more.
 #[test]
