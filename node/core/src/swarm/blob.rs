@@ -214,6 +214,20 @@ impl Blob {
         self.turns.tell.due = true;
         self.turns.wan.due = true;
         desk.content_changed = true;
+        if self.have.is_full() {
+            self.forget_who_brings();
+        }
+    }
+
+    /// Nothing is to come any more: whom this node turned to, and who brings what, takes much room at
+    /// every node that holds the blob for weeks.
+    fn forget_who_brings(&mut self) {
+        self.owners = Owners::new(self.name.root, 0);
+        self.asked = LiteMap::new();
+        self.near = None;
+        self.remind.clear();
+        self.spurned.clear();
+        self.tainted.clear();
     }
 
     /// A fetch of `piece` is not counted on any more; another one may be.
@@ -271,7 +285,7 @@ impl Blob {
             self.announced = false;
             self.met_at = None;
             self.met = false;
-            self.asked.clear();
+            self.asked = LiteMap::new();
         }
         self.need = need;
         self.decline_due = true;

@@ -371,6 +371,9 @@ pub(super) fn hear_claim(desk: &mut Desk, now: Time, blob: &mut Blob, claim: &Cl
     {
         answer(desk, blob, &from);
     }
+    if blob.have.is_full() {
+        return;
+    }
     let mine = blob.owners.mine().len();
     let (have, near) = (&blob.have, blob.holders.any());
     let here = |piece| have.contains(piece) || near.contains(piece);
