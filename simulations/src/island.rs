@@ -29,6 +29,8 @@ use crate::shared::{Place, Shared};
 
 /// Happenings that may wait at once, for each node.
 const QUEUE_PER_NODE_MAX: usize = 20_000;
+/// Happenings that may wait besides in the data centre, for each site that turns to it.
+const QUEUE_PER_SITE_MAX: usize = 200;
 /// Notes of one part that are kept.
 const NOTES_MAX: usize = 500;
 
@@ -211,13 +213,21 @@ impl Island {
                 self.events += 1;
                 self.happen(happening);
             }
-            if self.queue.len() > QUEUE_PER_NODE_MAX * self.machines.len() {
+            if self.queue.len() > self.queue_max() {
                 let what = format!("{} happenings wait", self.queue.len());
                 self.watch.found.violated(self.now, Rule::Limits, what);
                 self.queue = Queue::default();
             }
         }
         std::mem::take(&mut self.outbox)
+    }
+
+    fn queue_max(&self) -> usize {
+        let served = match self.site() {
+            Some(_) => 0,
+            None => self.shared.sites.len(),
+        };
+        QUEUE_PER_NODE_MAX * self.machines.len() + QUEUE_PER_SITE_MAX * served
     }
 
     /// Virtual time since the beginning.
