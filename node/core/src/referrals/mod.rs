@@ -220,9 +220,7 @@ impl Referrals {
         let Some(spread) = self.spreads.get_mut(&blob) else {
             return;
         };
-        let Some(site) = spread.site_of(&node) else {
-            return;
-        };
+        let site = spread.site_of(&node);
         let mut over = Vec::new();
         for piece in pieces {
             over.extend(spread.trips.get(&(*piece, node)).copied());
@@ -232,7 +230,9 @@ impl Referrals {
         for trip in over {
             self.end(now, trip, out);
         }
-        self.give_more(now, site, out);
+        if let Some(site) = site {
+            self.give_more(now, site, out);
+        }
     }
 
     /// When [`Referrals::tick`] has something to do.

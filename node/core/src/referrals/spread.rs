@@ -61,27 +61,58 @@ impl Spread {
         self.waiting.is_empty() && self.trips.is_empty()
     }
 
-    /// A node asks: it will hold what it is given. False if its site has enough holders already.
+    /// A node asks: it will hold what it is given. In a site with as many holders as can be known it takes
+    /// the place of the one that is known to hold least. False if the node is known in another site.
     pub fn know(&mut self, contact: &Contact, site: usize) -> bool {
         if let Some(number) = self.numbers.get(&contact.node) {
             let holder = &mut self.holders[*number];
             holder.contact.clone_from(contact);
             return holder.site == site;
         }
-        let of_site = self.of_site.entry(site).or_default();
-        if of_site.len() >= SPREAD_HOLDERS_MAX {
-            return false;
-        }
-        let number = self.holders.len();
-        of_site.push(number);
-        self.numbers.insert(contact.node, number);
-        self.holders.push(Holder {
+        let newcomer = Holder {
             contact: contact.clone(),
             site,
             have: PieceSet::empty(self.cut.pieces()),
             spurned_until: Time(0),
-        });
+        };
+        let of_site = self.of_site.entry(site).or_default();
+        let number = if of_site.len() < SPREAD_HOLDERS_MAX {
+            let number = self.holders.len();
+            of_site.push(number);
+            self.holders.push(newcomer);
+            number
+        } else {
+            let Some(least) = self.least_of(site) else {
+                return false;
+            };
+            self.forget(least);
+            self.holders[least] = newcomer;
+            least
+        };
+        self.numbers.insert(contact.node, number);
         true
+    }
+
+    /// The holder of a site that is missed least: nothing is under way to it, if possible, and it holds
+    /// fewest pieces.
+    fn least_of(&self, site: usize) -> Option<usize> {
+        let under_way: BTreeSet<NodeId> = self.trips.keys().map(|(_, node)| *node).collect();
+        let of_site = self.of_site.get(&site)?.iter().copied();
+        of_site.min_by_key(|number| {
+            let holder = &self.holders[*number];
+            let busy = under_way.contains(&holder.contact.node);
+            (busy, holder.have.count(), *number)
+        })
+    }
+
+    fn forget(&mut self, number: usize) {
+        let holder = &mut self.holders[number];
+        let have = std::mem::replace(&mut holder.have, PieceSet::empty(self.cut.pieces()));
+        self.numbers.remove(&holder.contact.node);
+        for piece in have.iter() {
+            self.counts[piece as usize] -= 1;
+            self.listed[piece as usize].retain(|listed| *listed != number);
+        }
     }
 
     /// A known node holds a piece. True if that is news.

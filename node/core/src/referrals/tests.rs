@@ -2,7 +2,7 @@
 
 use protocol::Hash;
 use protocol::fixtures::Fleet;
-use protocol::limits::REFERRAL_WAIT_MAX;
+use protocol::limits::{REFERRAL_WAIT_MAX, SPREAD_HOLDERS_MAX};
 
 use super::deciding::{OWN_BEFORE, PASSED_MAX};
 use super::*;
@@ -287,6 +287,32 @@ fn whoever_leaves_keeps_nobody_from_what_it_waited_for() {
     assert_eq!(tale.told(), [(first, Told::Sent)]);
     tale.won(node(1, 1), 0);
     assert_eq!(tale.told(), [(waits, Told::Referred(node(1, 1)))]);
+}
+
+/// A site whose fetchers change all the time was given every piece by the origin itself from its ninth
+/// fetcher on: twice what a release has, with two thousand sites.
+#[test]
+fn the_ninth_node_of_a_site_is_referred_like_the_others() {
+    let mut tale = Tale::new(4);
+    tale.opens_wide();
+    tale.asks(node(2, 1), 2, 0, &[]);
+    tale.won(node(2, 1), 0);
+    let most = SPREAD_HOLDERS_MAX as u8;
+    for n in 1..=most {
+        let piece = u32::from(n);
+        tale.asks(node(1, n), 1, piece, &[]);
+        if n != most {
+            tale.won(node(1, n), piece);
+        }
+        tale.passes(Span::from_secs(200));
+    }
+    tale.told();
+    let ninth = tale.asks(node(1, most + 1), 1, 0, &[]);
+    assert_eq!(tale.told(), [(ninth, Told::Referred(node(2, 1)))]);
+    tale.won(node(1, most + 1), 0);
+    // Whoever held something is still known to hold it.
+    let third = tale.asks(node(3, 1), 3, 1, &[]);
+    assert_eq!(tale.told(), [(third, Told::Referred(node(1, 1)))]);
 }
 
 #[test]

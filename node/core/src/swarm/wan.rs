@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::limits::{
     CLAIM_LEASE_MAX, CLAIM_PIECES_MAX, CLAIM_WINDOW, EXPECT_WINDOW, FETCHERS_MAX, IDLE_LEASES,
-    WAN_FETCHES_CAPPED_MAX, WAN_FETCHES_MAX, WAN_FETCHES_RELAY_MAX,
+    REFERRAL_WAIT_MAX, WAN_FETCHES_CAPPED_MAX, WAN_FETCHES_MAX, WAN_FETCHES_RELAY_MAX,
 };
 use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Contact, Notice};
@@ -146,8 +146,12 @@ fn lease(desk: &Desk, blob: &Blob) -> Span {
 }
 
 /// How long a fetcher that shows nothing is believed: many leases, or as long as a piece takes at its
-/// share of a very thin link.
+/// share of a very thin link. Where sites relay it waits for others' uplinks at the origin, in a line in which
+/// whoever took over would stand last.
 fn idle_patience(desk: &Desk, blob: &Blob) -> Span {
+    if desk.site.relay {
+        return REFERRAL_WAIT_MAX;
+    }
     let slowest = desk.site.cap.map_or(0, |cap| {
         let share = (cap / FETCHERS_MAX as u64).max(1);
         blob.cut
