@@ -1,28 +1,32 @@
-//! The lab's command line: `cargo run --release -p tidegate-tests --bin lab -- SCENARIO [--json] [--compare]`.
+//! The lab's command line: `cargo run --release -p tidegate-tests --bin lab -- SCENARIO [--json] [--compare] [--rivals]`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use tidegate_tests::lab::scenario::{Play, Scenario};
-use tidegate_tests::lab::{cap, courtesy, pretend, run, scenario};
+use tidegate_tests::lab::{cap, courtesy, pretend, rivals, run, scenario};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|a| a == flag);
-    let (json, compare) = (has("--json"), has("--compare"));
+    let asked = Asked {
+        json: has("--json"),
+        compare: has("--compare"),
+        rivals: has("--rivals"),
+    };
     let names: Vec<&String> = arguments.iter().filter(|a| !a.starts_with("--")).collect();
     let chosen = match names.as_slice() {
         [name] => scenario::named(name),
         _ => None,
     };
     let Some(chosen) = chosen else {
-        eprintln!("usage: lab SCENARIO [--json] [--compare]; the scenarios are");
+        eprintln!("usage: lab SCENARIO [--json] [--compare] [--rivals]; the scenarios are");
         for s in scenario::all() {
             eprintln!("  {:14} {}", s.name, s.about);
         }
         return ExitCode::from(2);
     };
-    match play(&chosen, json, compare) {
+    match play(&chosen, asked) {
         Ok(text) => print!("{text}"),
         Err(e) => {
             eprintln!("lab: {e:#}");
@@ -32,8 +36,23 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What came of it, as text or as a line of JSON; with `compare` beside the same in the simulator.
-fn play(chosen: &Scenario, json: bool, compare: bool) -> Result<String> {
+/// What is asked of a run.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// A line of JSON instead of text.
+    json: bool,
+    /// The same in the simulator.
+    compare: bool,
+    /// The same by other programs.
+    rivals: bool,
+}
+
+fn play(chosen: &Scenario, asked: Asked) -> Result<String> {
+    let Asked {
+        json,
+        compare,
+        rivals,
+    } = asked;
     if compare {
         // what cannot be compared is said before, and not after, the network has been built
         pretend::scenario(chosen)?;
@@ -57,13 +76,22 @@ fn play(chosen: &Scenario, json: bool, compare: bool) -> Result<String> {
         true => Some(pretend::compare(chosen, &report)?),
         false => None,
     };
+    let rivals = match rivals {
+        true => Some(rivals::run(chosen)?),
+        false => None,
+    };
     if json {
         let mut value = serde_json::to_value(&report)?;
+        if let Some(rivals) = rivals {
+            value["rivals"] = serde_json::to_value(rivals)?;
+        }
         if let Some(compared) = compared {
             value["simulator"] = serde_json::to_value(compared)?;
         }
         return Ok(format!("{value}\n"));
     }
     let beside = compared.map(|c| pretend::to_text(&c)).unwrap_or_default();
-    Ok(report.to_text() + &beside)
+    let last = report.sites.first().map_or(f64::NAN, |site| site.last_s);
+    let rivals = rivals.map(|r| r.to_text(last, report.cpu_seconds_per_gib));
+    Ok(report.to_text() + &beside + &rivals.unwrap_or_default())
 }

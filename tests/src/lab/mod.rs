@@ -4,7 +4,7 @@
 //! bridges and token buckets (`tbf`); [`Fleet`] runs `tidegate` and `tidegate-node` inside;
 //! [`watch`] notes when each node has every byte; [`Report`] holds all that against the lower bound
 //! [`bound::t_min`], and [`pretend`] against the same in the simulator. [`courtesy`] looks at those who
-//! share the link instead, [`cap`] at every second of what a source sends. Needs root and iproute2. Whatever it makes carries the lab's process id in its
+//! share the link instead, [`cap`] at every second of what a source sends, and [`rivals`] lets other programs move the same bytes. Needs root and iproute2. Whatever it makes carries the lab's process id in its
 //! name, and goes when the lab ends.
 
 pub mod bound;
@@ -21,6 +21,7 @@ pub mod network;
 pub mod pretend;
 pub mod process;
 pub mod report;
+pub mod rivals;
 pub mod scenario;
 pub mod watch;
 

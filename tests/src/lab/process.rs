@@ -36,8 +36,30 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// # Errors
 /// When it is gone.
 pub fn usage(process: String, pid: u32) -> Result<Usage> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("{process} has ended"))?;
+    let [user, system, _, _] =
+        times(&pid.to_string()).with_context(|| format!("{process} has ended"))?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(Usage {
+        process,
+        cpu_seconds: user + system,
+        peak_mib: peak.unwrap_or(0.0) / 1024.0,
+    })
+}
+
+/// Processor seconds of all processes that the lab started and that have ended, and of theirs.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn reaped_seconds() -> Result<f64> {
+    let [_, _, user, system] = times("self")?;
+    Ok(user + system)
+}
+
+/// Seconds as user and in the system, and those of children that were waited for (proc(5)).
+fn times(pid: &str) -> Result<[f64; 4]> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // the second field is the command in parentheses and may contain anything
     let fields: Vec<&str> = stat
         .rsplit(')')
@@ -46,15 +68,8 @@ pub fn usage(process: String, pid: u32) -> Result<Usage> {
         .split_whitespace()
         .collect();
     let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok());
-    let (user, system) = (ticks(11).unwrap_or(0), ticks(12).unwrap_or(0));
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    Ok(Usage {
-        process,
-        cpu_seconds: (user + system) as f64 / rustix::param::clock_ticks_per_second() as f64,
-        peak_mib: peak.unwrap_or(0.0) / 1024.0,
-    })
+    let second = rustix::param::clock_ticks_per_second() as f64;
+    Ok([11, 12, 13, 14].map(|n| ticks(n).unwrap_or(0) as f64 / second))
 }
 
 /// Whether a process runs the given subcommand of our executables.
