@@ -354,6 +354,11 @@ pub const CLAIM_PIECES_MAX: usize = 1024;
 pub const EXPECT_WINDOW: usize = 64;
 /// A fetcher that renews its claims and wins nothing for so many leases has stalled.
 pub const IDLE_LEASES: u64 = 24;
+/// What a node had begun to bring when it was lost from sight is left to it for so long, while there is
+/// anything else to bring.
+pub const ORPHAN_PATIENCE: Span = Span::from_secs(60);
+/// Such pieces of one blob; more are brought at once.
+pub const ORPHANS_MAX: usize = 64;
 /// Fetches over the WAN that a node has under way, and the same under a cap.
 pub const WAN_FETCHES_MAX: usize = 4;
 /// See [`WAN_FETCHES_MAX`].

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use node_core::contract::{Event, FrameOutcome, Step, Ticket};
+use node_core::contract::{Event, FrameOutcome, OnDisk, Step, Ticket};
 use protocol::pieces::PieceSet;
 use protocol::{BlobRef, Hash, Span};
 
@@ -49,14 +49,17 @@ impl Island {
                     have: PieceSet::empty(pieces),
                     partial: BTreeMap::new(),
                 };
-                let have = match machine.traits.full_disk {
+                let found = match machine.traits.full_disk {
                     true => None,
                     false => {
                         let stored = machine.disk.entry(blob).or_insert_with(empty);
-                        Some(stored.have.clone())
+                        Some(OnDisk {
+                            have: stored.have.clone(),
+                            begun: stored.partial.keys().copied().collect(),
+                        })
                     }
                 };
-                Event::BlobOpened { ticket, have }
+                Event::BlobOpened { ticket, found }
             }
             Effect::ReadIndex(index) => {
                 if !machine.holds(&index) {

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use node_core::contract::{Event, Failure, FrameMap, FrameOutcome, Step, StepOutcome, Ticket};
+use node_core::contract::{
+    Event, Failure, FrameMap, FrameOutcome, OnDisk, Step, StepOutcome, Ticket,
+};
 use protocol::carrier::FrameTable;
 use protocol::index::CheckedIndex;
 use protocol::manifest::ReleaseManifest;
@@ -57,15 +59,18 @@ impl Shelf {
     /// Opens (or makes) a blob's files.
     pub async fn open(self, ticket: Ticket, blob: BlobRef) -> Event {
         let opened = self.work(move |shelf| shelf.blobs.open_blob(blob)).await;
-        let have = match opened {
-            Some(Ok(open)) => Some(open.pieces()),
+        let found = match opened {
+            Some(Ok(open)) => Some(OnDisk {
+                have: open.pieces(),
+                begun: open.begun_pieces(),
+            }),
             Some(Err(e)) => {
                 tracing::warn!(event = "storage", "blob {blob} cannot be kept: {e}");
                 None
             }
             None => None,
         };
-        Event::BlobOpened { ticket, have }
+        Event::BlobOpened { ticket, found }
     }
 
     /// Drops a blob's files. The loop waits for it, so it does not stand in line behind other work.

@@ -132,8 +132,8 @@ pub enum Event {
     BlobOpened {
         /// The question.
         ticket: Ticket,
-        /// Complete pieces on disk; `None` if the blob cannot be kept (see the reason in the log).
-        have: Option<PieceSet>,
+        /// What is on disk; `None` if the blob cannot be kept (see the reason in the log).
+        found: Option<OnDisk>,
     },
     /// Some groups of a fetch were verified and written.
     FetchProgress {
@@ -226,6 +226,23 @@ pub enum FrameOutcome {
     Wrong,
     /// This machine could not read or write.
     Storage,
+}
+
+/// What of a blob is on disk and verified.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OnDisk {
+    /// Complete pieces.
+    pub have: PieceSet,
+    /// Pieces of which some groups are here, but not all.
+    pub begun: Vec<u32>,
+}
+
+/// No piece is begun.
+impl From<PieceSet> for OnDisk {
+    fn from(have: PieceSet) -> OnDisk {
+        let begun = Vec::new();
+        OnDisk { have, begun }
+    }
 }
 
 /// Where the frames of a carrier lie.

@@ -18,7 +18,7 @@ mod standing;
 
 pub use action::{Action, Door, FetchReason, Service, Step};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
-pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, StepOutcome, Wanted, Wish};
+pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, OnDisk, StepOutcome, Wanted, Wish};
 pub use record::{
     Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory,
     OfferRecord, PeersRecord, Record, RecordKey, StatusRecord,

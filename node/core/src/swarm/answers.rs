@@ -1,7 +1,6 @@
 //! What came of the swarm's actions, and what peers said.
 
 use protocol::limits::{RETRY_PATIENCE, STORAGE_RETRY_MAX};
-use protocol::pieces::PieceSet;
 use protocol::wire::{Claim, Notice};
 use protocol::{BlobRef, NodeId, Span, Time};
 
@@ -10,7 +9,7 @@ use super::desk::Desk;
 use super::flights::Flight;
 use super::trouble::Fault;
 use super::{Input, Swarm, siblings, standing, talk};
-use crate::contract::{Action, FetchOutcome, Ticket};
+use crate::contract::{Action, FetchOutcome, OnDisk, Ticket};
 
 impl Swarm {
     pub(super) fn take(&mut self, now: Time, input: Input) {
@@ -18,7 +17,7 @@ impl Swarm {
             Input::Claim(claim) => self.claim_heard(now, &claim),
             Input::Notice(from, notice) => self.notice_heard(now, from, notice),
             Input::PeerBanned(node) => self.shun(now, node),
-            Input::BlobOpened(ticket, have) => self.blob_opened(now, ticket, have),
+            Input::BlobOpened(ticket, found) => self.blob_opened(now, ticket, found),
             Input::FetchProgress(ticket, bytes) => self.fetch_progress(now, ticket, bytes),
             Input::FetchEnded(ticket, outcome) => self.fetch_ended(now, ticket, outcome),
             Input::FetchReferred(ticket, referral) => self.referred(now, ticket, *referral),
@@ -120,7 +119,7 @@ impl Swarm {
         }
     }
 
-    fn blob_opened(&mut self, now: Time, ticket: Ticket, have: Option<PieceSet>) {
+    fn blob_opened(&mut self, now: Time, ticket: Ticket, found: Option<OnDisk>) {
         let Some(blob) = self
             .blobs
             .values_mut()
@@ -128,7 +127,7 @@ impl Swarm {
         else {
             return;
         };
-        let Some(have) = have else {
+        let Some(OnDisk { have, begun }) = found else {
             blob.files = Files::Failed(pause_writing(blob, now));
             blob.turns.open.due = true;
             self.desk.content_changed = true;
@@ -137,6 +136,8 @@ impl Swarm {
         blob.files = Files::Open;
         blob.storage_fails = 0;
         blob.have.union(&have);
+        let cut = begun.into_iter().filter(|piece| *piece < blob.cut.pieces());
+        blob.begun.extend(cut);
         if blob.name.length == 0 {
             blob.have.insert(0);
         }
@@ -154,6 +155,7 @@ impl Swarm {
         if bytes == 0 {
             return;
         }
+        flight.brought = true;
         self.progressed = true;
         if let Some(blob) = self.blobs.get_mut(&flight.blob) {
             *blob.bytes.entry(flight.reason).or_default() += bytes;
@@ -169,6 +171,9 @@ impl Swarm {
         };
         if flight.wan && !flight.cancelled {
             blob.owners.let_go(flight.piece);
+        }
+        if flight.brought && outcome != FetchOutcome::Complete {
+            blob.begin(flight.piece);
         }
         let desk = &mut self.desk;
         desk.room_made = true;
@@ -283,7 +288,11 @@ impl Swarm {
 
     fn shun(&mut self, now: Time, node: NodeId) {
         self.desk.trouble.ban(now, node);
-        self.forget_source(&node);
+        for blob in self.blobs.values_mut() {
+            blob.holders.forget(&node);
+            blob.owners.shun(&node);
+        }
+        self.forget_source(now, &node);
         self.desk.cancel(|flight| flight.from == node);
         self.look_anew();
     }

@@ -69,6 +69,8 @@ pub(super) struct Blob {
     pub cut: Geometry,
     pub files: Files,
     pub have: PieceSet,
+    /// Pieces of which some groups are here, and nothing is under way.
+    pub begun: BTreeSet<u32>,
     /// Pieces of which a fetch is under way and counted on.
     pub flying: PieceSet,
     /// Pieces wanted and not here.
@@ -128,6 +130,7 @@ impl Blob {
             cut,
             files: Files::Opening(ticket),
             have: PieceSet::empty(pieces),
+            begun: BTreeSet::new(),
             flying: PieceSet::empty(pieces),
             lack: PieceSet::empty(pieces),
             need: None,
@@ -202,6 +205,7 @@ impl Blob {
             return;
         }
         self.lack.remove(piece);
+        self.begun.remove(&piece);
         self.news.add(piece);
         self.owners.let_go(piece);
         self.owners.arrived(piece);
@@ -228,6 +232,14 @@ impl Blob {
         self.remind.clear();
         self.spurned.clear();
         self.tainted.clear();
+    }
+
+    /// A fetch of `piece` ended before its end. What came of it is kept.
+    pub fn begin(&mut self, piece: u32) {
+        if !self.have.contains(piece) {
+            self.begun.insert(piece);
+            self.turns.wan.due = true;
+        }
     }
 
     /// A fetch of `piece` is not counted on any more; another one may be.

@@ -118,6 +118,7 @@ impl Desk {
             by,
             started: now,
             moved: now,
+            brought: false,
             cancelled: false,
         };
         self.flights.insert(ticket, flight);

@@ -20,6 +20,8 @@ pub(super) struct Flight {
     pub started: Time,
     /// When bytes came last.
     pub moved: Time,
+    /// Groups of it came.
+    pub brought: bool,
     /// Still to be answered, but not counted on any more.
     pub cancelled: bool,
 }

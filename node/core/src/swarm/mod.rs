@@ -20,7 +20,7 @@ use protocol::{BlobRef, Hash, NodeId, Now, Span, Time};
 
 use crate::contract::{
     Action, Event, Failure, FetchOutcome, FetchReason, FrameMap, FrameOutcome, Grain, NodeRole,
-    Tempo, Ticket,
+    OnDisk, Tempo, Ticket,
 };
 
 mod answers;
@@ -32,6 +32,7 @@ mod form;
 mod holders;
 mod lan;
 mod news;
+mod orphans;
 mod owners;
 mod pick;
 mod siblings;
@@ -106,7 +107,7 @@ pub enum Input {
     /// A notice of a peer.
     Notice(NodeId, Notice),
     /// See [`Event::BlobOpened`].
-    BlobOpened(Ticket, Option<PieceSet>),
+    BlobOpened(Ticket, Option<OnDisk>),
     /// See [`Event::FetchProgress`].
     FetchProgress(Ticket, u64),
     /// See [`Event::FetchEnded`].
@@ -131,7 +132,7 @@ impl Input {
         Some(match event {
             Event::Claim(claim) => Input::Claim(claim),
             Event::Notice(from, notice) => Input::Notice(from, notice),
-            Event::BlobOpened { ticket, have } => Input::BlobOpened(ticket, have),
+            Event::BlobOpened { ticket, found } => Input::BlobOpened(ticket, found),
             Event::FetchProgress { ticket, bytes } => Input::FetchProgress(ticket, bytes),
             Event::FetchEnded { ticket, outcome } => Input::FetchEnded(ticket, outcome),
             Event::FetchReferred { ticket, referral } => Input::FetchReferred(ticket, referral),
@@ -473,7 +474,7 @@ impl Swarm {
         let before = std::mem::replace(&mut self.desk.site.members, members);
         for node in before.keys() {
             if !self.desk.site.serves(node) {
-                self.forget_source(node);
+                self.forget_source(now, node);
             }
             if !self.desk.site.members.contains_key(node) {
                 self.strangers.forget(node);
@@ -506,10 +507,13 @@ impl Swarm {
     }
 
     /// Nothing comes from this node any more.
-    fn forget_source(&mut self, node: &NodeId) {
+    fn forget_source(&mut self, now: Time, node: &NodeId) {
         for blob in self.blobs.values_mut() {
+            let mut only_there = blob.holders.any().clone();
             blob.holders.forget(node);
-            blob.owners.gone(node);
+            only_there.subtract(blob.holders.any());
+            only_there.subtract(&blob.have);
+            blob.owners.gone(now, node, only_there.iter());
         }
         self.desk
             .cancel(|flight| flight.from == *node && !flight.wan);

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::orphans::Orphans;
 use super::pick::tie;
 use litemap::LiteMap;
 use protocol::limits::{CLAIM_HURRY, FETCHERS_MAX, MEMBERS_MAX, SINGLE_FETCHER_BELOW_BYTES_PER_S};
@@ -100,6 +101,14 @@ enum Natural {
 
 const _: () = assert!(MEMBERS_MAX < u16::MAX as usize);
 
+/// Whose a piece is by its claim.
+#[derive(Clone, Copy)]
+struct Claimed {
+    by: NodeId,
+    /// It has some of it.
+    begun: bool,
+}
+
 /// The state of one piece that this node claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mine {
@@ -109,6 +118,9 @@ pub(super) enum Mine {
     Flying,
     /// It was, and goes on as soon as there is room: some of its groups are here, so it is not given up.
     Interrupted,
+    /// The same after a time in which another may have begun it too: not before then, unless a better claim
+    /// comes.
+    Resumed(Time),
 }
 
 /// Ownership of one blob's pieces in one node's view.
@@ -128,7 +140,8 @@ pub(super) struct Owners {
     my_places: Option<(u64, u64)>,
     /// Owners by rank, of the pieces that were asked about since the last ranking.
     natural: Vec<Natural>,
-    claims: BTreeMap<u32, NodeId>,
+    claims: BTreeMap<u32, Claimed>,
+    orphans: Orphans,
     declined: LiteMap<NodeId, PieceSet>,
     lapsed: BTreeSet<u32>,
     expected: LiteMap<NodeId, Time>,
@@ -151,6 +164,7 @@ impl Owners {
             my_places: None,
             natural: vec![Natural::Unknown; pieces as usize],
             claims: BTreeMap::new(),
+            orphans: Orphans::default(),
             declined: LiteMap::new(),
             lapsed: BTreeSet::new(),
             expected: LiteMap::new(),
@@ -228,8 +242,8 @@ impl Owners {
     /// Who brings `piece`: whoever claimed it, else the lowest owner rank among the fetchers, else
     /// among all who fetch the blob; those who declined it are passed over. `me` if nobody is left.
     pub fn owner(&mut self, piece: u32, me: NodeId) -> NodeId {
-        if let Some(node) = self.claims.get(&piece) {
-            return *node;
+        if let Some(claimed) = self.claims.get(&piece) {
+            return claimed.by;
         }
         match self.natural.get(piece as usize) {
             Some(Natural::Place(place)) => return self.ranked[usize::from(*place)],
@@ -338,14 +352,33 @@ impl Owners {
         due
     }
 
-    /// `node` is not in the site any more.
-    pub fn gone(&mut self, node: &NodeId) {
+    /// `node` is not in the site any more. It may come back with what it has begun, and with what was
+    /// `only_there`.
+    pub fn gone(&mut self, now: Time, node: &NodeId, only_there: impl Iterator<Item = u32>) {
         self.others.remove(node);
         self.stalled.remove(node);
         self.declined.remove(node);
         self.expected.remove(node);
-        self.drop_claims(node);
+        let claimed = self.drop_claims(node);
+        let pieces = claimed.into_iter().chain(only_there);
+        self.orphans.add(now, pieces);
         self.stale = true;
+    }
+
+    /// `node` sends wrong bytes: nothing that it has begun is of use to anybody.
+    pub fn shun(&mut self, node: &NodeId) {
+        self.drop_claims(node);
+    }
+
+    /// Of these pieces, which fall to this node, those to bring now, and when others may follow. What
+    /// somebody has begun who is out of sight is left for the end.
+    pub fn put_off(&self, now: Time, own: Vec<u32>, missing: &[u32]) -> (Vec<u32>, Option<Time>) {
+        self.orphans.put_off(now, own, missing)
+    }
+
+    /// Whether somebody else says that it has some of `piece` already.
+    pub fn is_being_brought(&self, piece: u32) -> bool {
+        self.claims.get(&piece).is_some_and(|c| c.begun)
     }
 
     /// A claim was gossiped by a member that may own. Pieces that the blob does not have are nothing;
@@ -365,7 +398,7 @@ impl Owners {
                 self.left(node);
             }
             for (_, piece) in known {
-                if self.claims.get(&piece) == Some(&node) {
+                if self.claims.get(&piece).is_some_and(|c| c.by == node) {
                     self.claims.remove(&piece);
                 }
                 let declined = self.declined.entry(node);
@@ -386,7 +419,7 @@ impl Owners {
             self.stale = true;
         }
         self.claims
-            .retain(|piece, claimer| *claimer != node || claim.pieces.contains(piece));
+            .retain(|piece, claimed| claimed.by != node || claim.pieces.contains(piece));
         let mut clash = Clash::None;
         let stalled = self.stalled.contains_key(&node);
         for (place, piece) in known {
@@ -399,7 +432,7 @@ impl Owners {
             let mine = match self.mine.get(&piece) {
                 // Nor does who has stalled take a piece from those who bring it in its stead.
                 Some(_) if stalled => true,
-                Some(Mine::Flying | Mine::Interrupted) => {
+                Some(Mine::Flying | Mine::Interrupted | Mine::Resumed(_)) => {
                     !under_way || self.outranks(piece, &me, &node)
                 }
                 Some(Mine::Waiting(_)) => !under_way && self.outranks(piece, &me, &node),
@@ -414,8 +447,10 @@ impl Owners {
                 continue;
             }
             let before = self.claims.get(&piece).copied();
-            if before.is_none_or(|before| under_way || self.outranks(piece, &node, &before)) {
-                self.claims.insert(piece, node);
+            if before.is_none_or(|b| under_way || self.outranks(piece, &node, &b.by)) {
+                let (by, begun) = (node, under_way);
+                self.claims.insert(piece, Claimed { by, begun });
+                self.orphans.remove(piece);
             }
         }
         clash
@@ -463,7 +498,8 @@ impl Owners {
             },
         );
         self.expected.remove(&owner);
-        self.drop_claims(&owner);
+        let claimed = self.drop_claims(&owner);
+        self.orphans.add(now, claimed.into_iter());
         self.stale = true;
         self.hurries_until = now + lease;
         Lease::Lapsed
@@ -483,30 +519,27 @@ impl Owners {
                 .any(|node| owner_rank(&self.root, piece, node) < owner_rank(&self.root, piece, me))
     }
 
-    fn drop_claims(&mut self, node: &NodeId) {
-        let lapsed: Vec<u32> = self
-            .claims
-            .iter()
-            .filter(|(_, n)| *n == node)
-            .map(|(piece, _)| *piece)
-            .collect();
-        for piece in lapsed {
-            self.claims.remove(&piece);
-            self.lapsed.insert(piece);
-        }
+    /// Nobody brings what `node` claimed: these pieces. It may have begun any of them since it claimed it.
+    fn drop_claims(&mut self, node: &NodeId) -> Vec<u32> {
+        let its = self.claims.iter().filter(|(_, claim)| claim.by == *node);
+        let pieces: Vec<u32> = its.map(|(piece, _)| *piece).collect();
+        self.claims.retain(|_, claim| claim.by != *node);
+        self.lapsed.extend(&pieces);
+        pieces
     }
 
     /// `piece` is in the site: nobody has to bring it. Whoever had claimed it has something to show,
     /// though not everybody hears it say so.
     pub fn arrived(&mut self, piece: u32) {
         self.lapsed.remove(&piece);
-        let Some(node) = self.claims.remove(&piece) else {
+        self.orphans.remove(piece);
+        let Some(Claimed { by, .. }) = self.claims.remove(&piece) else {
             return;
         };
-        if let Some(sign) = self.others.get_mut(&node) {
+        if let Some(sign) = self.others.get_mut(&by) {
             sign.brought = true;
-            if self.stalled.get(&node) == Some(&Stall::Idle) {
-                self.stalled.remove(&node);
+            if self.stalled.get(&by) == Some(&Stall::Idle) {
+                self.stalled.remove(&by);
                 self.stale = true;
             }
         }
@@ -520,6 +553,11 @@ impl Owners {
 
     pub fn claim(&mut self, piece: u32, ready: Time) {
         self.mine.insert(piece, Mine::Waiting(ready));
+    }
+
+    /// Some groups of `piece` are here from before: it is claimed as if it were under way.
+    pub fn resume(&mut self, piece: u32, ready: Time) {
+        self.mine.insert(piece, Mine::Resumed(ready));
     }
 
     pub fn fly(&mut self, piece: u32) {

@@ -50,6 +50,7 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         return;
     }
     standing::watch(desk, now, blob, lease(desk, blob));
+    resume(desk, now, blob, &missing);
     let own = judge_leases(desk, now, blob, &missing);
     claim(desk, now, blob, &own);
     if !missing.is_empty() {
@@ -74,6 +75,35 @@ fn drop_what_is_here(desk: &mut Desk, blob: &mut Blob) {
         blob.owners.let_go(piece);
         blob.cancel(desk, |flight| flight.wan && flight.piece == piece);
         blob.turns.lan.due = true;
+    }
+}
+
+/// What is half here and nobody else brings, this node goes on with: whoever began it in its stead would
+/// bring it from its beginning.
+fn resume(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) {
+    if blob.begun.is_empty() || desk.site.roaming || blob.standing.is_back() {
+        return;
+    }
+    let room = CLAIM_WINDOW.saturating_sub(blob.owners.mine().len());
+    let fit = |piece: &u32| {
+        let here = blob.holders.any().contains(*piece) || blob.owners.mine().contains_key(piece);
+        blob.wants(*piece) && !here && !blob.owners.is_being_brought(*piece)
+    };
+    let again = blob.begun.iter().copied().filter(fit).collect();
+    let (again, later) = blob.owners.put_off(now, again, missing);
+    later.into_iter().for_each(|later| desk.wake_at(later));
+    if again.is_empty() || room == 0 {
+        return;
+    }
+    let ready = claim_ready(desk, now);
+    for piece in again.into_iter().take(room) {
+        blob.begun.remove(&piece);
+        blob.owners.resume(piece, ready);
+    }
+    if desk.site.has_company() {
+        blob.gossiped_at = now;
+        let claim = my_claim(desk, now, blob);
+        desk.gossip_claim(claim);
     }
 }
 
@@ -128,6 +158,8 @@ fn judge_leases(desk: &mut Desk, now: Time, blob: &mut Blob, missing: &[u32]) ->
             } else {
                 all
             };
+            let (own, later) = blob.owners.put_off(now, own, missing);
+            later.into_iter().for_each(|later| desk.wake_at(later));
             return own;
         }
     }
@@ -249,19 +281,22 @@ fn claim(desk: &mut Desk, now: Time, blob: &mut Blob, own: &[u32]) {
         return;
     }
     let new: Vec<u32> = own.iter().copied().take(window - held).collect();
-    let company = desk.site.has_company();
-    let ready = if company {
-        now + desk.tempo.claim_wait
-    } else {
-        now
-    };
+    let ready = claim_ready(desk, now);
     for piece in &new {
         blob.owners.claim(*piece, ready);
     }
-    if company {
+    if desk.site.has_company() {
         blob.gossiped_at = now;
         let claim = my_claim(desk, now, blob);
         desk.gossip_claim(claim);
+    }
+}
+
+/// When what is claimed now may be begun.
+fn claim_ready(desk: &Desk, now: Time) -> Time {
+    match desk.site.has_company() {
+        true => now + desk.tempo.claim_wait,
+        false => now,
     }
 }
 
@@ -320,7 +355,8 @@ fn fetch(desk: &mut Desk, now: Time, blob: &mut Blob) {
         match mine {
             Mine::Waiting(until) if *until > now => desk.wake_at(*until),
             Mine::Waiting(_) => ready.push(*piece),
-            Mine::Interrupted => begun.push(*piece),
+            Mine::Resumed(until) if *until > now => desk.wake_at(*until),
+            Mine::Interrupted | Mine::Resumed(_) => begun.push(*piece),
             Mine::Flying => flying += 1,
         }
     }

@@ -404,8 +404,9 @@ impl World {
                 }),
             },
             Action::OpenBlob { ticket, blob } if self.blobs_here => {
-                let have = Some(PieceSet::full(Geometry::of(blob.length).pieces()));
-                self.answers.push_back(Event::BlobOpened { ticket, have });
+                let whole = PieceSet::full(Geometry::of(blob.length).pieces());
+                let found = Some(whole.into());
+                self.answers.push_back(Event::BlobOpened { ticket, found });
             }
             Action::DropBlob(blob) => self.dropped.push(blob),
             Action::ReadIndex { ticket, .. } => {

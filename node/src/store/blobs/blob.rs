@@ -95,6 +95,18 @@ impl Blob {
         pieces
     }
 
+    /// The pieces of which some groups are verified and written, but not all.
+    pub fn begun_pieces(&self) -> Vec<u32> {
+        if self.is_complete() {
+            return Vec::new();
+        }
+        let begun = |piece: &u32| {
+            let mut groups = self.geometry.piece_groups(*piece);
+            groups.any(|group| self.held.contains(group)) && !self.missing_groups(*piece).is_empty()
+        };
+        (0..self.geometry.pieces()).filter(begun).collect()
+    }
+
     /// Whether every group is verified and written.
     pub fn is_complete(&self) -> bool {
         self.held.count() == self.geometry.groups()

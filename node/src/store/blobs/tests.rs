@@ -118,7 +118,15 @@ fn held(blob: &Blob) -> BTreeSet<u64> {
         .flat_map(|piece| blob.missing_groups(piece))
         .flat_map(|(start, end)| start..end)
         .collect();
-    &all - &missing
+    let held = &all - &missing;
+    let begun = |piece: &u32| {
+        let groups = blob.geometry().piece_groups(*piece);
+        let here = groups.clone().filter(|group| held.contains(group)).count() as u64;
+        0 < here && here < groups.end - groups.start
+    };
+    let begun: Vec<u32> = (0..blob.geometry().pieces()).filter(begun).collect();
+    assert_eq!(blob.begun_pieces(), begun);
+    held
 }
 
 #[test]

@@ -11,7 +11,7 @@ use protocol::{BlobRef, NodeId, Span, Time};
 use rand_core::RngCore;
 
 use super::world::{FRAME, Mail, Nature, Release, STEP, World};
-use crate::contract::{Action, FetchOutcome, FetchReason, FrameOutcome, Ticket};
+use crate::contract::{Action, FetchOutcome, FetchReason, FrameOutcome, OnDisk, Ticket};
 use crate::swarm::Input;
 
 /// One piece on its way.
@@ -49,8 +49,11 @@ impl World {
                 if disk.have.len() != pieces {
                     disk.have = PieceSet::empty(pieces);
                 }
-                let have = (!sick).then(|| disk.have.clone());
-                self.answer(soon, n, Input::BlobOpened(ticket, have));
+                let found = (!sick).then(|| OnDisk {
+                    have: disk.have.clone(),
+                    begun: disk.partial.keys().copied().collect(),
+                });
+                self.answer(soon, n, Input::BlobOpened(ticket, found));
             }
             Action::DropBlob(blob) => {
                 self.nodes[n].disk.remove(&blob);
@@ -150,6 +153,16 @@ impl World {
             .iter()
             .find(|r| r.artifact.pack == *pack)
             .expect("a pack of this world")
+    }
+
+    /// Everything that is on its way to or from this node.
+    pub(super) fn break_transfers(&mut self, n: usize) {
+        let its = |t: &mut Transfer| t.to == n || t.from == Some(n);
+        let broken: Vec<Transfer> = self.transfers.extract_if(.., its).collect();
+        for t in broken {
+            let end = Input::FetchEnded(t.ticket, FetchOutcome::Broken);
+            self.answer(Span(5), t.to, end);
+        }
     }
 
     /// The limits of all that is under way over the WAN.

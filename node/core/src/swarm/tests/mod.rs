@@ -2,6 +2,7 @@
 
 mod body;
 mod hours;
+mod interrupted;
 mod model;
 mod obvious;
 mod office;

@@ -21,7 +21,7 @@ fn said(swarm: &mut Swarm, ms: u64) -> Vec<Output> {
     while let Some(output) = swarm.poll_output() {
         if let Output::Action(Action::OpenBlob { ticket, blob }) = &output {
             let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
-            let empty = Some(PieceSet::empty(pieces));
+            let empty = Some(PieceSet::empty(pieces).into());
             swarm.handle(at(ms), Input::BlobOpened(*ticket, empty));
         }
         if !matches!(output, Output::Progress { .. }) {

@@ -60,7 +60,7 @@ fn settle(swarm: &mut Swarm, now: Now) -> Vec<Action> {
                 let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
                 swarm.handle(
                     now,
-                    Input::BlobOpened(ticket, Some(PieceSet::empty(pieces))),
+                    Input::BlobOpened(ticket, Some(PieceSet::empty(pieces).into())),
                 );
                 rest.extend(settle(swarm, now));
             }
@@ -167,7 +167,7 @@ fn a_holder_answers_an_asker_and_a_claim() {
             let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
             swarm.handle(
                 at(2_000),
-                Input::BlobOpened(ticket, Some(PieceSet::full(pieces))),
+                Input::BlobOpened(ticket, Some(PieceSet::full(pieces).into())),
             );
         }
     }
@@ -218,7 +218,7 @@ fn who_asked_before_i_wanted_it_is_answered_then() {
             let pieces = protocol::pieces::Geometry::of(blob.length).pieces();
             swarm.handle(
                 at(2_000),
-                Input::BlobOpened(ticket, Some(PieceSet::full(pieces))),
+                Input::BlobOpened(ticket, Some(PieceSet::full(pieces).into())),
             );
             told |= actions(&mut swarm).iter().any(|a| {
                 matches!(
@@ -296,7 +296,8 @@ pub(super) fn any_input(blobs: Vec<BlobRef>) -> impl Strategy<Value = Input> {
             ];
             Input::FetchEnded(Ticket(1 << 63 | t), outcomes[o])
         }),
-        (1u64..60, set).prop_map(|(t, set)| Input::BlobOpened(Ticket(1 << 63 | t), Some(set))),
+        (1u64..60, set)
+            .prop_map(|(t, set)| Input::BlobOpened(Ticket(1 << 63 | t), Some(set.into()))),
         (1u64..60).prop_map(|t| Input::FramesRead(Ticket(1 << 63 | t), None)),
         (1u64..60, 0..3usize).prop_map(|(t, n)| {
             let outcomes = [

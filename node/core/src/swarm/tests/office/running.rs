@@ -293,7 +293,10 @@ impl Running {
                     .or_insert_with(empty)
                     .0
                     .clone();
-                self.post(soon, What::Tell(n, Input::BlobOpened(ticket, Some(have))));
+                self.post(
+                    soon,
+                    What::Tell(n, Input::BlobOpened(ticket, Some(have.into()))),
+                );
             }
             Action::Fetch {
                 ticket,
