@@ -24,10 +24,11 @@ use tokio::sync::watch;
 use super::count::{Tallies, Tally};
 use super::queue::Queue;
 
-/// Smallest and largest burst; in between a 25th of a second's worth, so that no second carries much more
-/// than its share.
+/// Smallest and largest burst; in between a 32nd of a second's worth, so that no second carries much more
+/// than its share: that, and what the socket sent before it was paid for.
 const BURST_MIN_BYTES: u64 = 2 << 10;
 const BURST_MAX_BYTES: u64 = 1 << 20;
+const BURSTS_PER_S: u64 = 32;
 /// Buckets are filled by this many cells a second at most, so that a cell's time in nanoseconds is
 /// a number large enough to be exact.
 const CELLS_PER_S_MAX: u64 = 100_000;
@@ -50,7 +51,7 @@ impl Bucket {
     pub(crate) fn new(rate: u64, baseline: u64) -> Bucket {
         let rate = rate.max(1);
         let cell_bytes = rate.div_ceil(CELLS_PER_S_MAX);
-        let burst_bytes = (rate / 25).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
+        let burst_bytes = (rate / BURSTS_PER_S).clamp(BURST_MIN_BYTES, BURST_MAX_BYTES);
         // Rounded up: never faster than asked for.
         let per_cell = Duration::from_nanos((cell_bytes * 1_000_000_000).div_ceil(rate));
         let cells = NonZeroU32::new((burst_bytes / cell_bytes) as u32).unwrap_or(NonZeroU32::MIN);
@@ -222,6 +223,19 @@ mod tests {
             );
             assert!(bucket.pay(bucket.burst_bytes).is_ok(), "{rate}");
             assert!(write <= PACED_WRITE_MAX_BYTES, "{rate}");
+        }
+    }
+
+    /// The story: a burst was 0.04 of a second's worth, and with what the socket sent unpaid a site took 1.051
+    /// of its cap in one second. A second has room for 0.05.
+    #[test]
+    fn no_second_carries_a_twentieth_more_than_the_rate() {
+        for rate in [64_000, 125_000, 625_000, 2_500_000, 125_000_000] {
+            let bucket = Bucket::new(rate, 0);
+            let least = BURST_MIN_BYTES + bucket.cell_bytes;
+            let unpaid = rate / 64;
+            let room = (rate / 20).max(least + unpaid);
+            assert!(bucket.burst_bytes + unpaid <= room, "{rate}");
         }
     }
 
