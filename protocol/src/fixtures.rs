@@ -198,6 +198,7 @@ impl Fleet {
             version: site(version),
             release_counter,
             vendor_severity: Severity::Moderate,
+            applicability: None,
             artifacts: vec![Artifact {
                 os: "any".into(),
                 arch: "any".into(),
@@ -352,6 +353,7 @@ impl Fleet {
             topology: topology.map(Verified::digest),
             revocations: None,
             rollouts: rollouts.iter().map(head).collect(),
+            assess: Vec::new(),
             ledger_head: Hash([0; 32]),
             ledger_entries: None,
             origins: vec![contact(9001)],

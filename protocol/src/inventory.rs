@@ -1,8 +1,8 @@
 //! What a node says of itself, signed: the attributes that filters and cohorts ask for.
 //!
 //! An inventory goes from its node to the coordinator alone, is never gossiped, and stands in the ledger:
-//! who a rollout concerns follows from it. The names below are all there are, beside one for each label
-//! and driver; a program that knows more names tells them to one that does not, which keeps and ignores them.
+//! who a rollout concerns follows from it. The names below are all there are, beside one for each label,
+//! driver and release that is assessed; a program that knows more names tells them to one that does not, which keeps and ignores them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Envelope, KeySignature, verify};
-use crate::ids::{FleetId, NodeId, Seq, SiteId};
+use crate::ids::{FleetId, Hash, NodeId, Seq, SiteId};
 use crate::limits::{ATTRIBUTES_MAX, INVENTORY_MAX_BYTES, LABELS_MAX, TEXT_MAX_BYTES};
 use crate::status::StatusError;
 use crate::trust::Verified;
@@ -31,6 +31,7 @@ use crate::versioned::Versioned;
 /// | `link` | `metered` or `unmetered` |
 /// | `zone` | IANA time zone |
 /// | `agent` | version of the node's program |
+/// | `assess.` and the first ten digits of a release's digest | see [`Need`] |
 pub const NAMES: [&str; 16] = [
     "site",
     "hostname",
@@ -55,13 +56,52 @@ const LABEL: &str = "label.";
 /// Stands before the name of a driver that is in use; its value is the driver's version.
 const DRIVER: &str = "driver.";
 
+/// Stands before the short digest of a release that is assessed.
+const ASSESS: &str = "assess.";
+
+/// A node's answer to the question whether it needs a release.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// It is for this node, and not installed.
+    Needs,
+    /// It is installed, or a newer one of its product is.
+    AlreadyInstalled,
+    /// It is not for this node.
+    NotApplicable,
+}
+
+impl Need {
+    /// All there are.
+    pub const ALL: [Need; 3] = [Need::Needs, Need::AlreadyInstalled, Need::NotApplicable];
+
+    /// As the attribute's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Need::Needs => "needs",
+            Need::AlreadyInstalled => "already_installed",
+            Need::NotApplicable => "not_applicable",
+        }
+    }
+
+    /// The answer that a value stands for; none if it is no answer.
+    pub fn of(value: &str) -> Option<Need> {
+        Need::ALL.into_iter().find(|need| need.as_str() == value)
+    }
+
+    /// Name of the attribute that answers for a release.
+    pub fn attribute(release: &Hash) -> String {
+        format!("{ASSESS}{}", release.short())
+    }
+}
+
 /// Whether filters may ask for it.
 pub fn is_name(name: &str) -> bool {
     let prefixed = |prefix| {
         name.strip_prefix(prefix)
             .is_some_and(|rest| !rest.is_empty())
     };
-    NAMES.contains(&name) || prefixed(LABEL) || prefixed(DRIVER)
+    NAMES.contains(&name) || prefixed(LABEL) || prefixed(DRIVER) || prefixed(ASSESS)
 }
 
 /// One node as filters see it.
@@ -240,6 +280,12 @@ mod tests {
     fn labels_drivers_and_the_listed_names_can_be_asked_for() {
         assert!(NAMES.iter().all(|name| is_name(name)));
         assert!(is_name("label.x") && is_name("driver.x"));
+        assert!(is_name(&Need::attribute(&Hash::of(b"release"))) && !is_name("assess."));
+        assert!(
+            Need::ALL
+                .iter()
+                .all(|need| Need::of(need.as_str()) == Some(*need))
+        );
         assert!(!is_name("label.") && !is_name("driver.") && !is_name("x") && !is_name(""));
     }
 }

@@ -450,6 +450,13 @@ pub const REISSUES_MAX: usize = 8;
 pub const LABELS_MAX: usize = 64;
 /// Attributes that a node tells of itself, drivers among them; more are refused, and a node tells no more.
 pub const ATTRIBUTES_MAX: usize = 64;
+/// Releases that a fleet assesses at a time; one more is refused. Each takes an attribute of every node.
+pub const ASSESSMENTS_MAX: usize = 8;
+const _: () = assert!(ASSESSMENTS_MAX * 2 < ATTRIBUTES_MAX);
+/// An assessment ends by itself after so long.
+pub const ASSESSMENT_LIFE: Span = Span::from_secs(30 * 86_400);
+/// Answers to an assessment that the coordinator takes in a second, over all nodes.
+pub const ASSESSMENT_ANSWERS_PER_S: u64 = 200;
 /// An encoded inventory: labels and attributes at their limits, and what stands around them.
 pub const INVENTORY_MAX_BYTES: usize =
     (LABELS_MAX + ATTRIBUTES_MAX) * 2 * (TEXT_MAX_BYTES + 3) + 256;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobRef;
+use crate::filter::Filter;
 use crate::ids::{FleetId, Hash, SiteId};
 use crate::limits::{
     ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, INDEX_MAX_BYTES, STEPS_MAX,
@@ -26,6 +27,10 @@ pub struct ReleaseManifest {
     pub release_counter: u64,
     /// The vendor's severity.
     pub vendor_severity: Severity,
+    /// Which nodes it is for, by what they say of themselves (a site is the topology's word and has no
+    /// place here); none: all for which it has contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applicability: Option<Filter>,
     /// The contents, one for each platform.
     pub artifacts: Vec<Artifact>,
     /// How it is installed.

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::Envelope;
 use crate::ids::{FleetId, Hash, NodeId, RolloutId, Seq};
-use crate::limits::{COHORTS_MAX, ROLLOUTS_MAX, TEXT_MAX_BYTES};
+use crate::limits::{ASSESSMENTS_MAX, COHORTS_MAX, ROLLOUTS_MAX, TEXT_MAX_BYTES};
 use crate::status::NodeStatus;
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::trust::{Statement, header};
 use crate::wire::Contact;
 
@@ -86,6 +86,9 @@ pub struct Bulletin {
     pub revocations: Option<Hash>,
     /// Rollouts that are alive, with the number of the last order about each.
     pub rollouts: Vec<RolloutHead>,
+    /// Releases of which nodes shall say whether they need them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assess: Vec<Assessment>,
     /// Head of the coordinator's ledger.
     pub ledger_head: Hash,
     /// Entries of the ledger up to that head, if the coordinator knows. Never falls: who remembers more,
@@ -109,6 +112,15 @@ pub struct RolloutHead {
     pub release: Hash,
     /// The last order about it: a node that has not seen it starts nothing.
     pub last_order: Seq,
+}
+
+/// A release whose signed rules nodes shall answer; its content is not fetched for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Assessment {
+    /// Digest of the release.
+    pub release: Hash,
+    /// Answers are spread over so long, because every node tells its own.
+    pub within: Span,
 }
 
 /// What an order is about: the newest order about a subject replaces the older ones.
@@ -161,6 +173,9 @@ impl Statement for Order {
             }
             OrderBody::Bulletin(b) if b.rollouts.len() > ROLLOUTS_MAX => {
                 Err("the bulletin has too many rollouts".into())
+            }
+            OrderBody::Bulletin(b) if b.assess.len() > ASSESSMENTS_MAX => {
+                Err("the bulletin has too many releases to assess".into())
             }
             OrderBody::Bulletin(b) if b.origins.len() + b.coordinators.len() > 64 => {
                 Err("the bulletin has too many contacts".into())

@@ -264,6 +264,12 @@ pub fn install_id(node: &NodeId, release: &Hash, rollout: &RolloutId) -> Hash {
     Hash::of(text.as_bytes())
 }
 
+/// `H(node, release)`: given to the detect rule of a release that is assessed.
+pub fn assess_id(node: &NodeId, release: &Hash) -> Hash {
+    let text = format!("tidegate assess v1 {node} {release}");
+    Hash::of(text.as_bytes())
+}
+
 /// A status with its node's signature. Nothing in it has been checked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SignedStatus {

@@ -67,6 +67,7 @@ impl Content {
             version: spec.version.parse()?,
             release_counter: number as u64 + 1,
             vendor_severity: Severity::Moderate,
+            applicability: None,
             artifacts: vec![Artifact {
                 os: "any".into(),
                 arch: "any".into(),

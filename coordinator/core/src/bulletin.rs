@@ -25,6 +25,7 @@ impl Conductor {
             topology: self.fleet.topology.as_ref().map(|t| t.digest),
             revocations: self.revocations,
             rollouts: self.announced().map(head).collect(),
+            assess: self.assessments.open(self.now.wall).collect(),
             ledger_head: self.ledger_head,
             ledger_entries: self.ledger_entries,
             origins: self.config.origins.clone(),
@@ -61,6 +62,7 @@ impl Conductor {
             && held.root_version == self.config.root_version
             && held.topology == self.fleet.topology.as_ref().map(|t| t.digest)
             && held.revocations == self.revocations
+            && (held.assess.iter().copied()).eq(self.assessments.open(self.now.wall))
             && held.origins == self.config.origins
             && held.coordinators == self.config.coordinators;
         !same_news || self.now.wall + self.half_life() >= held.expires

@@ -52,6 +52,8 @@ impl Conductor {
                 node,
                 what,
             } => self.report_problem(rollout, node, &what),
+            Command::Assess(release) => self.begin_assessment(release),
+            Command::EndAssessment(release) => self.end_assessment(release),
             Command::RecordInstall(note) => self.record_install(note),
             Command::Revoke { node, reason } => self.revoke(node, reason),
         };

@@ -15,6 +15,7 @@ use protocol::trust::Statement;
 use protocol::wire::Presence;
 use protocol::{Hash, NodeId, Now, RolloutId, Seq, SiteId, Span, Time};
 
+use crate::assess::Assessments;
 use crate::by_hand::Notes;
 use crate::contract::{
     Action, Config, Event, LedgerEvent, NodeView, ReleaseView, RolloutState, RolloutView, SiteView,
@@ -45,6 +46,8 @@ pub struct Conductor {
     pub(crate) orders: OrderBook,
     /// What people did at machines.
     pub(crate) by_hand: Notes,
+    /// What nodes are asked about.
+    pub(crate) assessments: Assessments,
     /// Everything is halted.
     pub(crate) stopped: Option<Stop>,
     pub(crate) feeds: Feeds,
@@ -71,6 +74,7 @@ impl Conductor {
             rollouts: BTreeMap::new(),
             orders: OrderBook::default(),
             by_hand: Notes::new(),
+            assessments: Assessments::default(),
             stopped: None,
             feeds: Feeds::default(),
             regain: None,
@@ -190,6 +194,7 @@ impl Conductor {
             .filter_map(|r| r.wakes_at(self.now))
             .chain(renewal)
             .chain(self.fleet.expires_at())
+            .chain(self.assessments.ends_at(self.now))
             .min()
     }
 

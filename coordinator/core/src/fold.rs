@@ -85,6 +85,12 @@ impl Conductor {
                 let why = why.clone();
                 self.stopped = Some(Stop { why, at: *at });
             }
+            LedgerEvent::Assessing {
+                release,
+                until,
+                within,
+                at,
+            } => self.assessments.fold(*release, *until, *within, *at),
             LedgerEvent::InstalledByHand(note) => self.fold_by_hand(note),
             // The halt of a rollout ends with the state that it gets after this.
             LedgerEvent::Lifted { envelope } => {

@@ -5,6 +5,7 @@
 //! calls back when [`Conductor::poll_timeout`] says so. Everything that it knows it can rebuild from
 //! the [`LedgerEvent`]s that it asked to be appended.
 
+mod assess;
 mod bulletin;
 mod by_hand;
 mod closure;

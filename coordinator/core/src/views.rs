@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::feed::StageCounts;
 use protocol::manifest::ReleaseManifest;
 use protocol::status::{Bucket, State};
-use protocol::{Hash, NodeId, RolloutId, Seq, SiteId, Time};
+use protocol::{Hash, NodeId, RolloutId, Seq, SiteId, Span, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{ByHand, RolloutState};
@@ -163,4 +163,34 @@ pub struct StatusView {
     pub exit_code: Option<i32>,
     /// End of its output.
     pub output_tail: String,
+}
+
+/// What the fleet answered about a release.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AssessmentView {
+    /// Digest of the release.
+    pub release: Hash,
+    /// Since when nodes are asked, wall time.
+    pub since: Time,
+    /// Until when; what has ended is not shown.
+    pub until: Time,
+    /// Answers are spread over so long.
+    pub within: Span,
+    /// The answers.
+    pub counts: NeedCounts,
+    /// The same by site; none: nodes without one.
+    pub sites: Vec<(Option<SiteId>, NeedCounts)>,
+}
+
+/// Answers of nodes; every enrolled node that was not revoked is in one count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NeedCounts {
+    /// It is for them, and not installed.
+    pub needs: u32,
+    /// It is installed, or a newer one of its product is.
+    pub already_installed: u32,
+    /// It is not for them.
+    pub not_applicable: u32,
+    /// They did not say.
+    pub no_answer: u32,
 }

@@ -18,7 +18,7 @@ use tidegate_coordinator_core::contract::{ByHand, Enrolled, LedgerEvent, Rollout
 golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
-    CohortReleased, HaltedAll, Lifted, InstalledByHand);
+    CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Preempted, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -324,6 +324,24 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 rollout: id.clone(),
                 node: node(1),
                 what: "no sound any more".into(),
+                at: CREATED,
+            },
+        ),
+        (
+            "assessing",
+            LedgerEvent::Assessing {
+                release: Hash::of(b"release"),
+                until: Some(EXPIRES),
+                within: Span::from_secs(500),
+                at: CREATED,
+            },
+        ),
+        (
+            "assessing.ended",
+            LedgerEvent::Assessing {
+                release: Hash::of(b"release"),
+                until: None,
+                within: Span::ZERO,
                 at: CREATED,
             },
         ),

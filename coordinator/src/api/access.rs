@@ -154,7 +154,9 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
         | (true, ["releases" | "rollouts", _] | ["blobs", _, _])
         | (true, ["rollouts", _, "recall" | "halt"] | ["halt"]) => (Power::Look, About::Nothing),
         (true, ["rollouts", id, "review"]) => (Power::Look, of_rollout(id)),
-        (true, ["nodes" | "sites" | "unmanaged"]) => (Power::Look, About::Its),
+        (true, ["nodes" | "sites" | "unmanaged"] | ["releases", _, "assess"]) => {
+            (Power::Look, About::Its)
+        }
         // The ledger and the live view tell of all sites.
         (true, ["events"] | ["audit", _]) => (Power::Look, About::Fleet),
         // A forecast tells of every site that it is about.
@@ -165,6 +167,7 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
             (Power::Report, id.parse().map_or(About::Fleet, About::Node))
         }
         (false, ["blobs", _, _] | ["releases"]) => (Power::Publish, About::Fleet),
+        (false, ["releases", _, "assess"]) => (Power::Propose, About::Fleet),
         (false, ["rollouts"]) => (Power::Propose, About::Its),
         (false, ["rollouts", id, "approve" | "recall"]) => (Power::Approve, of_rollout(id)),
         (
@@ -208,6 +211,9 @@ mod tests {
             ("POST", "/v1/rollouts/r/forecast", "taxo"),
             ("PUT", "/v1/blobs/ab/12", "a"),
             ("POST", "/v1/releases", "a"),
+            ("GET", "/v1/releases/ab/assess", "vhtaxo"),
+            ("POST", "/v1/releases/ab/assess", "a"),
+            ("DELETE", "/v1/releases/ab/assess", "a"),
             ("POST", "/v1/rollouts", "a"),
             ("POST", "/v1/rollouts/r/approve", "x"),
             ("POST", "/v1/rollouts/r/recall", "x"),

@@ -230,6 +230,20 @@ impl Client {
     pub async fn release(&self, digest: Hash) -> Result<ReleaseView, ApiError> {
         self.get(&format!("/v1/releases/{digest}")).await
     }
+    /// Asks nodes whether they need a release.
+    pub async fn assess(&self, digest: Hash) -> Result<(), ApiError> {
+        let path = format!("/v1/releases/{digest}/assess");
+        self.send(Method::POST, &path, None::<&()>).await
+    }
+    /// Asks them no more.
+    pub async fn end_assessment(&self, digest: Hash) -> Result<(), ApiError> {
+        let path = format!("/v1/releases/{digest}/assess");
+        self.send(Method::DELETE, &path, None::<&()>).await
+    }
+    /// What they answered so far; none if they are not asked.
+    pub async fn assessment(&self, digest: Hash) -> Result<Option<AssessmentView>, ApiError> {
+        self.get(&format!("/v1/releases/{digest}/assess")).await
+    }
     /// Proposes a rollout; the answer holds the plan that it was resolved to.
     pub async fn propose(&self, envelope: &Envelope) -> Result<RolloutDetail, ApiError> {
         self.send(Method::POST, "/v1/rollouts", Some(envelope))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Role;
 
 pub use coordinator_core::contract::{
-    Counts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
+    AssessmentView, Counts, NeedCounts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
 };
 pub use coordinator_core::forecast::{Forecast, Question};
 pub use coordinator_core::review::Review;

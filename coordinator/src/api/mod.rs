@@ -15,6 +15,7 @@
 //! | `PUT /v1/blobs/{root}/{length}` | the bytes | nothing |
 //! | `POST /v1/releases` | an envelope; answers once the origin holds every blob | [`messages::ReleaseView`] |
 //! | `GET /v1/releases`, `/v1/releases/{digest}` | | [`messages::ReleaseView`]s, with the envelope |
+//! | `GET`, `POST`, `DELETE /v1/releases/{digest}/assess` | | [`messages::AssessmentView`] or `null`; nothing |
 //! | `POST /v1/rollouts` | the proposal's envelope | [`messages::RolloutDetail`] |
 //! | `GET /v1/rollouts`, `/v1/rollouts/{id}` | | views; [`messages::RolloutDetail`] |
 //! | `POST /v1/rollouts/{id}/approve` | the plan's envelope with a signature | [`messages::Progress`] |

@@ -190,6 +190,8 @@ pub enum Release {
         /// The directory that `release build` wrote
         out: PathBuf,
     },
+    /// Ask the fleet who needs a published release, by its signed rules alone; no content moves
+    Assess(ReleaseAssess),
     /// List published releases
     List {
         /// Where.
@@ -232,6 +234,9 @@ pub struct ReleaseBuild {
     /// Only for this architecture (x86_64, aarch64)
     #[arg(long, default_value = "any")]
     pub arch: String,
+    /// Only for nodes of which this filter is true, such as 'os.name=debian and model=t480'
+    #[arg(long, value_name = "FILTER")]
+    pub applies_to: Option<Filter>,
     /// Shell command, run in the installed tree; exit code 0 is health
     #[arg(long)]
     pub health_check: Option<String>,
@@ -264,6 +269,25 @@ pub enum Severity {
     Moderate,
     /// Hard to exploit
     Low,
+}
+
+/// `tidegate release assess`
+#[derive(Args, Debug)]
+pub struct ReleaseAssess {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// PRODUCT@VERSION
+    pub release: String,
+    /// Wait for the answers of all nodes, but no longer than this
+    #[arg(long, value_parser = units::span)]
+    pub wait: Option<Span>,
+    /// Ask no more
+    #[arg(long, conflicts_with = "wait")]
+    pub end: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tidegate release sign`

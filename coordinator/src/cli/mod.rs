@@ -1,12 +1,13 @@
 //! The operator command line.
 //!
 //! [`args`] is what can be written; each other room carries one family of commands out:
-//! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`rollout`]
+//! [`setup`] makes and runs a coordinator, [`release`] builds, signs and publishes, [`mod@assess`] asks who needs it, [`rollout`]
 //! proposes, approves and steers, [`root`] changes the fleet's keys, [`access`] gives out tokens for the API, [`audit`] checks and proves the ledger, [`mod@backup`] copies it and brings it back, [`simulate`] tells what a proposal would come to, [`fleet`] looks at nodes and sites, [`report`] says
 //! what came of a rollout, [`demo`] shows it all.
 
 pub mod access;
 pub mod args;
+pub mod assess;
 pub mod audit;
 pub mod backup;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! `release build|sign|publish|list|show`.
+//! `release build|sign|publish|list|show`; what the fleet says to a release is asked in [`super::assess`].
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use node::config::write_durably;
 use node::content::build::{BuildOptions, Built, build};
 use protocol::envelope::Envelope;
+use protocol::filter::Filter;
 use protocol::limits::{GROUP_LOG2, STEP_TIMEOUT};
 use protocol::manifest::{
     Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity, release_name,
@@ -32,6 +33,9 @@ pub struct Draft {
     pub version: SiteId,
     /// The vendor's severity.
     pub vendor_severity: Severity,
+    /// Which nodes it is for; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applicability: Option<Filter>,
     /// The contents.
     pub artifact: Artifact,
     /// How it is installed.
@@ -138,6 +142,7 @@ pub async fn run(command: Release) -> anyhow::Result<()> {
             }
             output::line(&table.to_string())
         }
+        Release::Assess(ask) => super::assess::assess(ask).await,
         Release::Show { at, release } => {
             let view = find(&setup::client(&at.dir)?, &release).await?;
             let manifest: ReleaseManifest = serde_json::from_slice(&view.envelope.payload)?;
@@ -177,6 +182,7 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
             SeverityArg::Moderate => Severity::Moderate,
             SeverityArg::Low => Severity::Low,
         },
+        applicability: ask.applies_to.clone(),
         artifact: Artifact {
             os: ask.os.clone(),
             arch: ask.arch.clone(),
@@ -301,6 +307,7 @@ fn fresh_manifest(
         version: draft.version,
         release_counter: counter.unwrap_or(now.as_millis()),
         vendor_severity: draft.vendor_severity,
+        applicability: draft.applicability,
         artifacts: vec![draft.artifact],
         install: draft.install,
         health_check: draft.health_check,

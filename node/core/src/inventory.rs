@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use protocol::constraints::Machine;
 use protocol::inventory::{NodeInventory, SignedInventory, Subject};
-use protocol::limits::{ATTRIBUTES_MAX, INVENTORY_INTERVAL, INVENTORY_PATIENCE};
+use protocol::limits::{ASSESSMENTS_MAX, ATTRIBUTES_MAX, INVENTORY_INTERVAL, INVENTORY_PATIENCE};
 use protocol::wire::{Contact, ControlReply, ControlRequest};
 use protocol::{NodeId, Now, SiteId, Span, Time};
 use rand_chacha::ChaCha8Rng;
@@ -25,7 +25,8 @@ const SPREAD_AGAIN: Span = Span::from_secs(300);
 /// A stream of its own, so that a draw here changes nothing elsewhere.
 const STREAM: u64 = 0x1417;
 
-type Attributes = BTreeMap<String, String>;
+/// By name.
+pub(crate) type Attributes = BTreeMap<String, String>;
 
 /// What this node says of itself.
 pub(crate) struct Inventory {
@@ -36,6 +37,10 @@ pub(crate) struct Inventory {
     found: Option<Attributes>,
     /// As it was signed last, or would be if nothing was.
     said: Attributes,
+    /// What it answers about releases that are assessed.
+    answers: Attributes,
+    /// There is something to tell that does not wait for the interval's end.
+    soon: Option<Time>,
     told: bool,
     asked: Option<(Ticket, NodeId)>,
     next: Time,
@@ -47,12 +52,15 @@ impl Inventory {
     /// Of the node of `config`; an origin says nothing.
     pub(crate) fn new(config: &Config) -> Inventory {
         // four are the machine's
-        let fixed = config.attributes.iter().take(ATTRIBUTES_MAX - 4);
+        let room = ATTRIBUTES_MAX - 4 - ASSESSMENTS_MAX;
+        let fixed = config.attributes.iter().take(room);
         Inventory {
             fixed: fixed.map(|(k, v)| (k.clone(), v.clone())).collect(),
             labels: config.labels.clone(),
             found: None,
             said: config.attributes.clone(),
+            answers: Attributes::new(),
+            soon: None,
             told: config.role == NodeRole::Origin,
             asked: None,
             next: Time(0),
@@ -63,12 +71,40 @@ impl Inventory {
 
     /// The machine is like this now.
     pub(crate) fn set_machine(&mut self, machine: &Machine, now: Now) {
-        let found = attributes(&self.fixed, machine);
+        let mut found = attributes(&self.fixed, machine);
+        found.extend(self.answers.clone());
         if self.found.is_none() {
             self.said.clone_from(&found);
             self.next = now.boot + self.spread(SPREAD);
         }
         self.found = Some(found);
+    }
+
+    /// Whether the body told what the machine is like.
+    pub(crate) fn is_known(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// It answers this about releases that are assessed. What is new is told within so long.
+    pub(crate) fn set_answers(&mut self, answers: Attributes, within: Span, now: Now) {
+        if answers == self.answers {
+            return;
+        }
+        let gone = std::mem::replace(&mut self.answers, answers);
+        if let Some(found) = &mut self.found {
+            found.retain(|name, _| !gone.contains_key(name));
+            found.extend(self.answers.clone());
+        }
+        let new = |(name, value): (&String, &String)| gone.get(name) != Some(value);
+        if !self.answers.iter().any(new) {
+            // What ended is told with the rest.
+            return;
+        }
+        let soon = now.boot + self.spread(within);
+        match self.asked {
+            Some(_) => self.soon = Some(soon),
+            None => self.next = self.next.min(soon),
+        }
     }
 
     /// The coordinator may have lost it.
@@ -140,7 +176,8 @@ impl Inventory {
         self.next = match self.told {
             true => {
                 self.failures = 0;
-                now.boot + INVENTORY_INTERVAL
+                let next = now.boot + INVENTORY_INTERVAL;
+                self.soon.take().map_or(next, |soon| soon.max(now.boot))
             }
             false => {
                 self.failures += 1;

@@ -4,6 +4,7 @@
 //! hands in [`Event`]s with [`protocol::Now`], carries out each [`Action`] in the order in which it
 //! comes, and calls back when [`Brain::poll_timeout`] says so.
 
+mod assess;
 mod brain;
 mod budget;
 pub mod congestion;

@@ -173,7 +173,11 @@ impl Library {
         out: &mut Outbox,
     ) -> bool {
         let digest = release.digest();
-        let named = bulletin.is_some_and(|b| b.rollouts.iter().any(|h| h.release == digest));
+        let named = bulletin.is_some_and(|b| {
+            let mut assessed = b.assess.iter().map(|a| a.release);
+            let mut brought = b.rollouts.iter().map(|h| h.release);
+            brought.any(|r| r == digest) || assessed.any(|r| r == digest)
+        });
         if !named || self.releases.contains_key(&digest) {
             return false;
         }
@@ -193,10 +197,9 @@ impl Library {
             .revocations
             .filter(|d| self.revocations != Some(*d));
         // An origin installs nothing.
-        let heads = if role == NodeRole::Origin {
-            &[]
-        } else {
-            &bulletin.rollouts[..]
+        let (heads, assess) = match role {
+            NodeRole::Origin => (&[][..], &[][..]),
+            NodeRole::Endpoint => (&bulletin.rollouts[..], &bulletin.assess[..]),
         };
         let plans = heads
             .iter()
@@ -205,6 +208,7 @@ impl Library {
         let releases = heads
             .iter()
             .map(|h| h.release)
+            .chain(assess.iter().map(|a| a.release))
             .filter(|d| !self.releases.contains_key(d));
         let all = topology
             .into_iter()

@@ -247,6 +247,12 @@ impl Rollout {
                 format!("the release has nothing for {os} on {arch}"),
             ));
         }
+        if let Some(rule) = release.applicability.as_ref()
+            && !rule.matches(&rooms.inventory.subject(None))
+        {
+            let why = format!("the release is for nodes with {rule}");
+            return Some((State::NotApplicable, why));
+        }
         if rooms.installed.release(&release.product) == Some(release.digest()) {
             return Some((State::AlreadyInstalled, "it was installed before".into()));
         }

@@ -410,6 +410,8 @@ impl Rollouts {
             .flatten();
         let releases = heads.iter().map(|h| h.release).chain(journals);
         let releases = releases.chain(self.all().flat_map(Rollout::releases));
+        let assessed = rooms.orders.bulletin().map_or(&[][..], |b| &b.assess[..]);
+        let releases = releases.chain(assessed.iter().map(|a| a.release));
         (plans, releases.chain(rooms.installed.all()).collect())
     }
 

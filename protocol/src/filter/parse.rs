@@ -221,7 +221,7 @@ impl Parser<'_> {
         if !is_name(&name) {
             let known = NAMES.join(", ");
             let why = format!(
-                "there is no attribute {name:?}; there are {known}, label.KEY, driver.NAME"
+                "there is no attribute {name:?}; there are {known}, label.KEY, driver.NAME, assess.RELEASE"
             );
             return self.fail(&why);
         }

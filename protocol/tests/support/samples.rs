@@ -20,7 +20,7 @@ use protocol::lift::Lift;
 use protocol::limits::{ENVELOPE_MAX_BYTES, UPLINK_STATUSES_MAX};
 use protocol::manifest::{Carrier, CarrierKind, Install, ReleaseManifest, Severity};
 use protocol::merkle::{self, AuditProof, LedgerHead};
-use protocol::orders::{Mark, OrderBody, Receipt};
+use protocol::orders::{Assessment, Mark, OrderBody, Receipt};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{
     Gate, Members, Priority, Proposal, RolloutPlan, Selector, SequentialTest, Targets, WaveDraft,
@@ -274,6 +274,10 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         },
         ..plan.clone()
     };
+    let meant = ReleaseManifest {
+        applicability: Some("os.name=debian and not label.kiosk".parse().unwrap()),
+        ..tree.clone()
+    };
     let requirements = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect();
     let related = ReleaseManifest {
         relations: Relations {
@@ -347,6 +351,11 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
     let bulletin = fleet.bulletin(Some(&fleet.verified(&topology)), &[(&verified, 4)]);
     let mut counted = bulletin.clone();
     counted.ledger_entries = Some(9);
+    let mut assessing = bulletin.clone();
+    assessing.assess = vec![Assessment {
+        release: Hash::of(b"release"),
+        within: Span::from_secs(500),
+    }];
     let receipt = Receipt {
         spec_version: 1,
         fleet: fleet.id(),
@@ -366,6 +375,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".tree", &tree),
         statement(fleet, ".command", &command),
         statement(fleet, ".relations", &related),
+        statement(fleet, ".applicability", &meant),
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),
         statement(fleet, ".constraints", &constrained),
@@ -391,6 +401,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         order(".recall", recall_order),
         order(".bulletin", OrderBody::Bulletin(bulletin)),
         order(".bulletin-counted", OrderBody::Bulletin(counted)),
+        order(".bulletin-assess", OrderBody::Bulletin(assessing)),
     ]
 }
 

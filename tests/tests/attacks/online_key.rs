@@ -238,6 +238,7 @@ fn attack_15_online_coordinator_key_stolen() {
         revocations: None,
         rollouts,
         ledger_head: Hash::of(b"his"),
+        assess: Vec::new(),
         ledger_entries: None,
         origins: vec![settings.origin_contact()],
         coordinators: vec![settings.coordinator_contact()],

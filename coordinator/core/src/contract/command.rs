@@ -64,6 +64,10 @@ pub enum Command {
         /// What, for people.
         what: String,
     },
+    /// Ask nodes whether they need a release.
+    Assess(Hash),
+    /// Ask them no more.
+    EndAssessment(Hash),
     /// A release was installed on a node by hand; its time is filled in here.
     RecordInstall(ByHand),
     /// Revoke a node's certificate; the body makes the new list once this is answered.

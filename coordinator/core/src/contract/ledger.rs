@@ -4,7 +4,7 @@ use protocol::envelope::Envelope;
 use protocol::orders::Order;
 use protocol::plan::RolloutPlan;
 use protocol::status::SignedStatus;
-use protocol::{Hash, NodeId, PublicKey, RolloutId, SiteId, Time};
+use protocol::{Hash, NodeId, PublicKey, RolloutId, SiteId, Span, Time};
 use serde::{Deserialize, Serialize};
 
 use super::Enrolled;
@@ -193,6 +193,17 @@ pub enum LedgerEvent {
         /// What, for people.
         what: String,
         /// When.
+        at: Time,
+    },
+    /// Nodes are asked whether they need a release, or are asked no more.
+    Assessing {
+        /// Digest of the release.
+        release: Hash,
+        /// The question ends by itself then; none: it ends now.
+        until: Option<Time>,
+        /// Answers are spread over so long.
+        within: Span,
+        /// When it was asked.
         at: Time,
     },
     /// Someone says to have installed a release on a node by hand.

@@ -30,7 +30,8 @@ pub use self::command::{Answer, Command, CommandError};
 pub use self::ledger::{ByHand, LedgerEvent, RolloutState, Verdict};
 pub use self::testimony::Testimony;
 pub use crate::views::{
-    Counts, NodeView, ReleaseView, RolloutView, SiteView, StatusView, WaveView,
+    AssessmentView, Counts, NeedCounts, NodeView, ReleaseView, RolloutView, SiteView, StatusView,
+    WaveView,
 };
 
 /// Ties an answer to its command or uplink.

@@ -121,6 +121,12 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         )
         .route("/v1/releases", get(releases::list).post(releases::publish))
         .route("/v1/releases/{digest}", get(releases::show))
+        .route(
+            "/v1/releases/{digest}/assess",
+            get(releases::assessment)
+                .post(releases::assess)
+                .delete(releases::end_assessment),
+        )
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::propose))
         .route("/v1/rollouts/{id}", get(rollouts::show))
         .route("/v1/forecasts", post(rollouts::simulate))

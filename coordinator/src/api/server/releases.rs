@@ -1,23 +1,23 @@
 //! Endpoints about releases and their blobs.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use coordinator_core::Conductor;
-use coordinator_core::contract::Command;
+use coordinator_core::contract::{Command, NeedCounts};
 use protocol::envelope::Envelope;
 use protocol::manifest::ReleaseManifest;
 use protocol::{BlobRef, Hash};
 
+use super::access::Asker;
 use super::failure::{Answer, Failure, Json};
 use super::{Shared, fleet};
-use crate::api::messages::{BlobPresence, ReleaseView};
+use crate::api::messages::{AssessmentView, BlobPresence, ReleaseView};
 use crate::serve;
 
 fn blob_of(root: &str, length: &str) -> Result<BlobRef, Failure> {
-    let root: Hash = root
-        .parse()
-        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
+    let root = digest_of(root)?;
     let length = length
         .parse()
         .map_err(|_| Failure::bad_request(format!("{length:?} is not a length in bytes")))?;
@@ -60,10 +60,35 @@ pub(super) async fn list(State(house): Shared) -> Answer<Vec<ReleaseView>> {
 }
 
 pub(super) async fn show(State(house): Shared, Path(digest): Path<String>) -> Answer<ReleaseView> {
-    let digest = digest
-        .parse()
-        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
-    view(&house, digest).await
+    view(&house, digest_of(&digest)?).await
+}
+
+fn digest_of(text: &str) -> Result<Hash, Failure> {
+    text.parse()
+        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))
+}
+
+pub(super) async fn assess(State(house): Shared, Path(digest): Path<String>) -> Answer<()> {
+    fleet::command(&house, Command::Assess(digest_of(&digest)?)).await
+}
+
+pub(super) async fn end_assessment(State(house): Shared, Path(digest): Path<String>) -> Answer<()> {
+    fleet::command(&house, Command::EndAssessment(digest_of(&digest)?)).await
+}
+
+pub(super) async fn assessment(
+    State(house): Shared,
+    Extension(asker): Asker,
+    Path(digest): Path<String>,
+) -> Answer<Option<AssessmentView>> {
+    let digest = digest_of(&digest)?;
+    let found = house.desk.view(move |i| i.conductor.assessment(&digest));
+    let mut found = found.await?;
+    if let Some(view) = &mut found {
+        view.sites.retain(|(site, _)| asker.reaches(site.as_ref()));
+        view.counts = NeedCounts::sum(view.sites.iter().map(|(_, counts)| counts));
+    }
+    Ok(Json(found))
 }
 
 async fn view(house: &serve::House, digest: Hash) -> Answer<ReleaseView> {

@@ -48,6 +48,7 @@ pub async fn carry_out(
     std::fs::create_dir_all(fleet.builds())?;
     live.say(&format!("building demo@{version}"));
     let ask = ReleaseBuild {
+        applies_to: None,
         path: tree.path.clone(),
         product: "demo".parse()?,
         version: version.parse()?,

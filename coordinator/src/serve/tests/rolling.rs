@@ -30,6 +30,7 @@ fn manifest(town: &Town, version: &str, counter: u64) -> (ReleaseManifest, [Vec<
         version: version.parse().unwrap(),
         release_counter: counter,
         vendor_severity: Severity::Moderate,
+        applicability: None,
         artifacts: vec![artifact],
         install: Install::Tree,
         health_check: None,

@@ -13,6 +13,7 @@ use protocol::trust::Role;
 use protocol::wire::{Contact, SiteMessage};
 use protocol::{NodeId, Now, Seq, Time, Verified};
 
+use crate::assess::Assessments;
 use crate::budget::Budgets;
 use crate::contract::{Action, Config, Door, Event, Memory, NodeRole, Record, Snapshot};
 use crate::counters::Counters;
@@ -52,6 +53,7 @@ pub struct Brain {
     reports: Reports,
     rollouts: Rollouts,
     inventory: Inventory,
+    assessments: Assessments,
     offers: Offers,
     membership: Membership,
     pulls: Pulls,
@@ -110,6 +112,7 @@ impl Brain {
             reports,
             rollouts: Rollouts::default(),
             inventory: Inventory::new(&config),
+            assessments: Assessments::default(),
             offers: Offers::default(),
             membership: Membership::new(&config, peers),
             pulls: Pulls::new(config.seed),
@@ -276,6 +279,11 @@ impl Brain {
                 from,
                 request,
             } => self.asked(ticket, from, *request, now),
+            Event::StepEnded { ticket, outcome }
+                if self.assessments.step_ended(ticket, &outcome, now) =>
+            {
+                self.news.rollouts = true;
+            }
             Event::StepEnded { ticket, outcome } => {
                 self.with_rooms(now, |rollouts, _, rooms| {
                     rollouts.step_ended(ticket, &outcome, rooms)

@@ -9,6 +9,7 @@ use protocol::wire::Contact;
 use protocol::{Hash, NodeId, Now, RolloutId, Seq, SiteId, Time};
 
 use super::Brain;
+use crate::assess;
 use crate::contract::{Action, Config, NodeRole};
 use crate::membership::{Member, Surroundings};
 use crate::orders::Orders;
@@ -66,6 +67,7 @@ impl Brain {
             self.speak_with_coordinator(now);
             self.pull(now);
             self.tell_inventory(now);
+            self.assess(now);
             self.roll_out(now);
             if self.reports.timeout().is_some_and(|at| at <= now.boot) {
                 self.reports.tick(now, &mut self.counters, &mut self.out);
@@ -106,6 +108,7 @@ impl Brain {
             self.rollouts.timeout(),
             self.reports.timeout(),
             self.inventory.timeout(),
+            self.assessments.timeout(),
             uplink,
         ];
         due.into_iter().flatten().min()
@@ -252,6 +255,24 @@ impl Brain {
         self.inventory.tell(me, &coordinators, counters, now, out);
         // Who a rollout concerns may have changed.
         self.news.rollouts = true;
+    }
+
+    /// Answers what is assessed, if what it depends on may have changed.
+    fn assess(&mut self, now: Now) {
+        let due = self.assessments.timeout().is_some_and(|at| at <= now.boot);
+        if self.config.role == NodeRole::Origin || !(self.news.rollouts || due) {
+            return;
+        }
+        let around = assess::Around {
+            now,
+            config: &self.config,
+            bulletin: self.orders.bulletin(),
+            library: &self.library,
+            installed: &self.installed,
+            counters: &self.counters,
+            out: &mut self.out,
+        };
+        self.assessments.look(around, &mut self.inventory);
     }
 
     /// Says anew what is wanted, if that may have changed, and asks what is due.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
+use protocol::status::assess_id;
 use protocol::trust::{Role, RoleKeys};
 use protocol::wire::SiteMessage;
 use protocol::{Hash, Now, RolloutId, Seq, Time, Verified};
@@ -121,6 +122,13 @@ impl Checker {
         now: Now,
     ) {
         match action {
+            // Whether a release is needed is no installation.
+            Action::Step {
+                install_id,
+                release,
+                step: Step::Detect,
+                ..
+            } if *install_id == assess_id(&config.node, &release.digest()) => {}
             Action::Step {
                 install_id, step, ..
             } => {

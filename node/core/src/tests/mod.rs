@@ -2,6 +2,7 @@
 //! will, and check at every single action what must always hold.
 
 mod agents;
+mod assess;
 mod checker;
 mod constraints;
 mod crashes;

@@ -7,11 +7,13 @@ use protocol::envelope::Envelope;
 use protocol::feed::Seal;
 use protocol::fixtures::{self, CREATED, Fleet, contact, node, seq};
 use protocol::index::Index;
+use protocol::inventory::NodeInventory;
 use protocol::manifest::{ReleaseManifest, release_name};
 use protocol::orders::{Bulletin, Mark, Order, OrderBody};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{Recall, RolloutPlan};
 use protocol::status::{NodeStatus, State};
+use protocol::versioned::Versioned;
 use protocol::wire::{ControlReply, ControlRequest};
 use protocol::{BlobRef, Hash, Now, RolloutId, Seq, Span, Time, Verified};
 
@@ -68,6 +70,8 @@ pub(crate) struct World {
     /// Whether the coordinator renews the lease while time passes.
     pub(crate) renewing: bool,
     pub(crate) statuses: BTreeMap<RolloutId, NodeStatus>,
+    /// What the node said of itself last.
+    pub(crate) inventory: Option<NodeInventory>,
     pub(crate) states: Vec<State>,
     pub(crate) old: Verified<ReleaseManifest>,
     pub(crate) new: Verified<ReleaseManifest>,
@@ -174,6 +178,7 @@ impl World {
             pushed: None,
             renewing: true,
             statuses: BTreeMap::new(),
+            inventory: None,
             states: Vec::new(),
             fleet,
             config,
@@ -397,6 +402,11 @@ impl World {
                         ticket,
                         reply: Some(Box::new(reply)),
                     });
+                }
+                ControlRequest::Inventory(signed) if self.reachable => {
+                    self.inventory = NodeInventory::from_bytes(&signed.body).ok();
+                    let reply = Some(Box::new(ControlReply::Done));
+                    self.answers.push_back(Event::Answered { ticket, reply });
                 }
                 _ => self.answers.push_back(Event::Answered {
                     ticket,
