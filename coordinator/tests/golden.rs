@@ -109,6 +109,7 @@ fn a_release_draft_is_read_and_written_as_ever() {
         product: "app".parse().unwrap(),
         version: "1.2.3".parse().unwrap(),
         vendor_severity,
+        applicability: None,
         artifact: Artifact {
             os: "linux".into(),
             arch: "any".into(),
@@ -143,6 +144,10 @@ fn a_release_draft_is_read_and_written_as_ever() {
         release(Severity::Important, command, Some(check)),
         release(Severity::Moderate, Install::Tree, None),
         release(Severity::Low, Install::Tree, None),
+        Release {
+            applicability: Some("os.name=debian and not label.kiosk".parse().unwrap()),
+            ..release(Severity::Low, Install::Tree, None)
+        },
     ];
     every_install_of(releases.iter().map(|r| &r.install));
     every_severity_of(releases.iter().map(|r| &r.vendor_severity));
@@ -152,6 +157,7 @@ fn a_release_draft_is_read_and_written_as_ever() {
         "1.command.json",
         "1.moderate.json",
         "1.low.json",
+        "1.applicability.json",
     ];
     let samples: Vec<_> = names
         .iter()
