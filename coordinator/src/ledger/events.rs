@@ -108,6 +108,9 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::Lifted { envelope } => {
             (signers(envelope), "lift", envelope.digest().to_string())
         }
+        LedgerEvent::Assessing { release, .. } => {
+            ("operator".into(), "assess", release.to_string())
+        }
         LedgerEvent::InstalledByHand(note) => {
             let object = format!("{} {}", note.node, note.release);
             (note.noted_by.clone(), "installed_by_hand", object)
