@@ -186,6 +186,10 @@ impl Rollout {
                 Stage::Installing(Install::take_back(&self.task, &recall.reason, rooms))
             };
         }
+        if self.task.release.applicability.is_some() && !rooms.inventory.is_known() {
+            // What the machine is like is not known yet, and an answer would be for good.
+            return Stage::Waiting;
+        }
         if let Some((state, why)) = self.unneeded(rooms) {
             self.task.say(state, &why, 1, rooms);
             return Stage::Ended;

@@ -5,6 +5,7 @@ use protocol::constraints::Machine;
 use protocol::inventory::Need;
 use protocol::manifest::{Install, ReleaseManifest};
 use protocol::orders::Assessment;
+use protocol::status::State;
 
 use super::{World, failure};
 use crate::contract::{Event, Step, StepOutcome};
@@ -144,4 +145,25 @@ fn nothing_is_answered_once_the_release_or_the_bulletin_has_expired() {
     other.tell(Event::Machine(Machine::default()));
     other.run_for(Span::from_secs(600));
     assert!(other.inventory.is_some() && said(&other).is_none());
+}
+
+/// A rule about the machine is not answered before the machine is known: the answer would be for good.
+#[test]
+fn a_rollout_concerns_whom_the_release_is_for_once_the_machine_is_known() {
+    for (zone, expected) in [
+        ("Europe/Berlin", State::Succeeded),
+        ("Asia/Tokyo", State::NotApplicable),
+    ] {
+        let rule = "zone=Europe/Berlin".parse().expect("a filter");
+        let mut world = World::with(|r| r.applicability = Some(rule), |_| {});
+        world.open();
+        world.run_for(Span::from_secs(60));
+        assert_eq!(world.reported(), None, "nobody knows yet");
+        let zone = Some(zone.to_owned());
+        world.tell(Event::Machine(Machine {
+            zone,
+            ..Machine::default()
+        }));
+        world.run(|w| w.reported() == Some(expected));
+    }
 }
