@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::hours::{Hours, Phase, any_at};
 use crate::limits::{FREEZES_MAX, HOURS_MAX, TEXT_MAX_BYTES};
 use crate::plan::Priority;
+use crate::slots::SlotRules;
 use crate::status::WaitingFor;
 use crate::time::{Span, Time};
 use crate::zones::{Civil, Clock, Reading, Zone};
@@ -55,6 +56,9 @@ pub struct Constraints {
     pub user: Option<UserRules>,
     /// What the machine must have.
     pub needs: Needs,
+    /// How many nodes may be unavailable at a time; none: as many as there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<SlotRules>,
     /// The starts of each wave that is not named node by node are spread evenly over so long. The
     /// coordinator's leases see to it.
     #[serde(skip_serializing_if = "Span::is_zero")]
@@ -483,7 +487,7 @@ impl Constraints {
                 return Err(format!("the freeze {} ends before it begins", freeze.name));
             }
         }
-        Ok(())
+        self.slots.as_ref().map_or(Ok(()), SlotRules::check)
     }
 
     /// The zones that it names and this program does not know.

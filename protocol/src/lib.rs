@@ -31,6 +31,7 @@ pub mod plan;
 pub mod positions;
 pub mod relations;
 pub mod schedule;
+pub mod slots;
 pub mod status;
 pub mod terse;
 pub mod time;

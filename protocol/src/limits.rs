@@ -457,6 +457,14 @@ const _: () = assert!(ASSESSMENTS_MAX * 2 < ATTRIBUTES_MAX);
 pub const ASSESSMENT_LIFE: Span = Span::from_secs(30 * 86_400);
 /// Answers to an assessment that the coordinator takes in a second, over all nodes.
 pub const ASSESSMENT_ANSWERS_PER_S: u64 = 200;
+/// The least lease of a restart slot: a holder says four times in it that it lives.
+pub const SLOT_LEASE_MIN: Span = Span::from_secs(60);
+/// The longest lease of a restart slot that a plan may ask for, and that a word of a peer has.
+pub const SLOT_LEASE_MAX: Span = Span::from_secs(86_400);
+/// Groups of restart slots of which a node keeps what it heard; of more it hears nothing.
+pub const SLOT_GROUPS_MAX: usize = 32;
+/// Holders and claims of one group that a node keeps; more are not heard.
+pub const SLOT_NODES_MAX: usize = 256;
 /// An encoded inventory: labels and attributes at their limits, and what stands around them.
 pub const INVENTORY_MAX_BYTES: usize =
     (LABELS_MAX + ATTRIBUTES_MAX) * 2 * (TEXT_MAX_BYTES + 3) + 256;

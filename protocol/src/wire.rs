@@ -16,6 +16,7 @@ use crate::limits::{
     CONTROL_MAX_BYTES, GOSSIP_MAX_BYTES, NOTICE_MAX_BYTES, REFERRAL_MAX_BYTES, REQUEST_MAX_BYTES,
 };
 use crate::pieces::PieceSet;
+use crate::slots::SlotWord;
 use crate::status::SignedStatus;
 use crate::versioned::Versioned;
 
@@ -111,6 +112,8 @@ pub enum SiteMessage {
     },
     /// This is where I stand.
     Beat(Beat),
+    /// What I do with a restart slot.
+    Slot(SlotWord),
 }
 
 impl Versioned for SiteMessage {

@@ -87,6 +87,7 @@ impl Island {
         match message {
             SiteMessage::Presence(p) => (p.contact.node == sender).then_some(Event::Presence(p)),
             SiteMessage::Claim(c) => (c.node == sender).then_some(Event::Claim(c)),
+            SiteMessage::Slot(word) => (word.node == sender).then_some(Event::Slot(word)),
             SiteMessage::Status(signed) => fleet.status(&signed).map(Event::Status),
             SiteMessage::Order(envelope) => fleet.order(&envelope),
             SiteMessage::Receipt(envelope) => fleet.receipt(&envelope),

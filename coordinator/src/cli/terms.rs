@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use protocol::Time;
 use protocol::constraints::{Constraints, Freeze, Needs, PastDeadline, UserRules};
 use protocol::hours::Hours;
+use protocol::slots::SlotRules;
 use protocol::zones::{Civil, Clock, Zone};
 use protocol::{Span, plan::Priority};
 
@@ -52,6 +53,15 @@ pub struct Terms {
     /// Spread the starts of each wave evenly over so long
     #[arg(long, value_parser = units::span, value_name = "TIME")]
     pub spread: Option<Span>,
+    /// So many nodes of a site may be unavailable at a time
+    #[arg(long, value_name = "NODES")]
+    pub max_unavailable: Option<u32>,
+    /// So many of those with the same value of this attribute, such as label.role
+    #[arg(long, value_name = "NAME", requires = "max_unavailable")]
+    pub slots_per: Option<String>,
+    /// A node that is not heard of for so long is not counted as unavailable any more
+    #[arg(long, value_parser = units::span, value_name = "TIME", default_value = "10m", requires = "max_unavailable")]
+    pub slot_lease: Span,
     /// Start only with so many bytes free on the node's disk
     #[arg(long, value_name = "BYTES")]
     pub need_disk: Option<u64>,
@@ -106,6 +116,11 @@ impl Terms {
                 mains: self.need_mains,
                 unmetered: self.need_unmetered,
             },
+            slots: self.max_unavailable.map(|max_unavailable| SlotRules {
+                per: self.slots_per,
+                max_unavailable,
+                lease: self.slot_lease,
+            }),
             spread: self.spread.unwrap_or(Span::ZERO),
         }
     }
@@ -186,6 +201,14 @@ pub fn described(constraints: &Constraints) -> Vec<String> {
             (false, n) => format!("they may put it off {n} times within {hours} hours"),
         };
         lines.push(format!("users have notice {minutes} minutes before; {may}"));
+    }
+    if let Some(slots) = &c.slots {
+        let per = slots.per.as_deref();
+        let per = per.map_or(String::new(), |name| format!(" and {name}"));
+        let (most, minutes) = (slots.max_unavailable, slots.lease.0 / 60_000);
+        lines.push(format!(
+            "at most {most} unavailable per site{per}; one that is silent for {minutes} minutes counts no more"
+        ));
     }
     if !c.spread.is_zero() {
         let minutes = c.spread.0 / 60_000;

@@ -28,6 +28,7 @@ mod relay;
 mod report;
 mod rollout;
 mod rollouts;
+mod slots;
 pub mod swarm;
 mod task;
 #[cfg(test)]

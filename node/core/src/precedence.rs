@@ -12,7 +12,8 @@
 //! 7. other releases: a barrier, a dependency, a conflict, infrastructure ([`crate::relations`]);
 //! 8. what the plan lays down about times, user and machine, in the order of
 //!    [`protocol::constraints`]: freeze, blackout, window, quiet hours, user, space, power, link ([`times`]);
-//! 9. another installation on this machine.
+//! 9. a restart slot of the site ([`crate::slots`]);
+//! 10. another installation on this machine.
 //!
 //! The same question is asked when an installation starts and again right before its switch.
 
@@ -189,6 +190,11 @@ pub(crate) fn times(
             until: held.until.map(|until| boot_of(until, now)),
         }),
     }
+}
+
+/// Whether a restart slot is held, or why it is not.
+pub(crate) fn slot(held: Result<(), String>) -> Result<(), Wait> {
+    held.map_err(|why| Wait::new(WaitingFor::Lock, why))
 }
 
 /// The wall time at which the first of the documents expires, if none has.

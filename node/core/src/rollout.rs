@@ -78,6 +78,12 @@ impl Rollout {
         self.is_waiting() && self.task.staged && self.task.permission(rooms).is_ok()
     }
 
+    /// Whether it could begin or switch at once, were every restart slot free.
+    pub(crate) fn lacks_but_a_slot(&self, rooms: &Rooms<'_>) -> bool {
+        let stands = self.is_waiting() && self.task.staged || self.awaits_leave();
+        stands && self.task.permission_but_slot(rooms).is_ok()
+    }
+
     /// Gives way to a newer release of its product.
     pub(crate) fn give_way(&mut self, rooms: &mut Rooms<'_>) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {

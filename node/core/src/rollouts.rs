@@ -15,6 +15,7 @@ use crate::orders::Orders;
 use crate::relations::{Other, in_force};
 use crate::report::Reports;
 use crate::rollout::Rollout;
+use crate::slots::Ask;
 use crate::swarm::Swarm;
 use crate::task::{Rooms, Task};
 
@@ -211,6 +212,32 @@ impl Rollouts {
                 rollout.give_way(rooms);
             }
         }
+    }
+
+    /// The restart slots that rollouts need to begin, or hold while they are at it.
+    pub(crate) fn wanted_slots(&self, rooms: &Rooms<'_>) -> BTreeMap<Hash, Ask> {
+        let mut wanted: BTreeMap<Hash, Ask> = BTreeMap::new();
+        for rollout in self.all() {
+            let task = &rollout.task;
+            let Some(rules) = &task.plan.constraints.slots else {
+                continue;
+            };
+            let busy = rollout.is_busy();
+            if !busy && !rollout.lacks_but_a_slot(rooms) {
+                continue;
+            }
+            let ask = Ask {
+                max: rules.max_unavailable,
+                lease: rules.lease,
+                busy,
+            };
+            let held = wanted.entry(task.slots_group(rules, rooms)).or_insert(ask);
+            // Where rollouts disagree the stricter one counts.
+            held.max = held.max.min(ask.max);
+            held.lease = held.lease.max(ask.lease);
+            held.busy |= ask.busy;
+        }
+        wanted
     }
 
     /// Does what the machine's user wishes, and says what came of it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::manifest::{Artifact, ReleaseManifest, release_name};
 use protocol::plan::RolloutPlan;
+use protocol::slots::SlotRules;
 use protocol::status::{NodeStatus, State, install_id};
 use protocol::{Hash, Now, RolloutId, Seq, Time, Verified};
 
@@ -16,9 +17,10 @@ use crate::library::Library;
 use crate::offers::Offers;
 use crate::orders::Orders;
 use crate::outbox::Outbox;
-use crate::precedence::{Leave, Wait, permission, times, turn, unread};
+use crate::precedence::{Leave, Wait, permission, slot, times, turn, unread};
 use crate::relations::{Other, first};
 use crate::report::Reports;
+use crate::slots::Slots;
 use crate::swarm::Swarm;
 
 /// The rooms of the brain that a rollout enters.
@@ -29,6 +31,8 @@ pub(crate) struct Rooms<'a> {
     pub(crate) leases: &'a Leases,
     pub(crate) library: &'a Library,
     pub(crate) installed: &'a mut Installed,
+    /// Restart slots of the site.
+    pub(crate) slots: &'a Slots,
     /// What this node says of itself.
     pub(crate) inventory: &'a Inventory,
     pub(crate) offers: &'a mut Offers,
@@ -109,6 +113,21 @@ impl Task {
 
     /// Whether an install may start or switch now.
     pub(crate) fn permission(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
+        let leave = self.permission_but_slot(rooms)?;
+        if let Some(rules) = &self.plan.constraints.slots {
+            let group = self.slots_group(rules, rooms);
+            slot(rooms.slots.leave(rules, &group, rooms.now.boot))?;
+        }
+        Ok(leave)
+    }
+
+    /// The group of this node under a plan's rules.
+    pub(crate) fn slots_group(&self, rules: &SlotRules, rooms: &Rooms<'_>) -> Hash {
+        rules.group(&rooms.inventory.subject(None))
+    }
+
+    /// The same as [`Task::permission`], were every restart slot free.
+    pub(crate) fn permission_but_slot(&self, rooms: &Rooms<'_>) -> Result<Leave, Wait> {
         let leave = self.ordered(rooms)?;
         first(self, rooms)?;
         let until = times(&self.plan, rooms.offers, rooms.now)?;

@@ -96,10 +96,15 @@ impl Intake {
                 self.events.push(Event::Presence(p));
             }
             Ok(SiteMessage::Claim(c)) if c.node == from => self.events.push(Event::Claim(c)),
-            Ok(SiteMessage::Presence(_) | SiteMessage::Claim(_)) => self.notes.say(
-                "scope",
-                format!("{from} spoke for another node: message dropped"),
-            ),
+            Ok(SiteMessage::Slot(word)) if word.node == from => {
+                self.events.push(Event::Slot(word));
+            }
+            Ok(SiteMessage::Presence(_) | SiteMessage::Claim(_) | SiteMessage::Slot(_)) => {
+                self.notes.say(
+                    "scope",
+                    format!("{from} spoke for another node: message dropped"),
+                )
+            }
             Ok(SiteMessage::Missing { node, seq }) => {
                 self.events.push(Event::Missing { from, node, seq });
             }

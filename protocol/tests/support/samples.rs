@@ -27,6 +27,7 @@ use protocol::plan::{
 };
 use protocol::relations::{Closure, Pick, Relations};
 use protocol::schedule::{RateHours, Schedule};
+use protocol::slots::{SlotRules, SlotStage, SlotWord};
 use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
 use protocol::topology::Topology;
 use protocol::trust::{Root, Statement, Trust};
@@ -263,6 +264,17 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         constraints: constraints(),
         ..plan.clone()
     };
+    let slotted = RolloutPlan {
+        constraints: Constraints {
+            slots: Some(SlotRules {
+                per: Some("label.role".into()),
+                max_unavailable: 2,
+                lease: Span::from_secs(600),
+            }),
+            ..Constraints::default()
+        },
+        ..plan.clone()
+    };
     let filtered = RolloutPlan {
         targets: Targets {
             filter: Some(
@@ -379,6 +391,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),
         statement(fleet, ".constraints", &constrained),
+        statement(fleet, ".slots", &slotted),
         statement(fleet, ".closure", &standing),
         statement(fleet, ".filter", &filtered),
         statement(fleet, "", &proposal),
@@ -464,6 +477,7 @@ fn constraints() -> Constraints {
             mains: true,
             unmetered: true,
         },
+        slots: None,
         spread: Span::from_secs(7200),
     }
 }

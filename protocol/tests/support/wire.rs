@@ -139,6 +139,16 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
                 count: 3,
             }),
         ),
+        binary(
+            ".slot",
+            &SiteMessage::Slot(SlotWord {
+                node: node(2),
+                group: Hash::of(b"group"),
+                stage: SlotStage::Holds,
+                lease: Span::from_secs(600),
+                seq: seq(9),
+            }),
+        ),
         binary(".orders", &ControlRequest::PullOrders { after: seq(4) }),
         binary(
             ".document",

@@ -30,6 +30,7 @@ use crate::pulls::{Pulls, Wanted};
 use crate::referrals::Referrals;
 use crate::report::Reports;
 use crate::rollouts::Rollouts;
+use crate::slots::Slots;
 use crate::swarm::{self, Swarm};
 use crate::uplink::Uplink;
 use settle::{News, Rest};
@@ -52,6 +53,7 @@ pub struct Brain {
     installed: Installed,
     reports: Reports,
     rollouts: Rollouts,
+    slots: Slots,
     inventory: Inventory,
     assessments: Assessments,
     offers: Offers,
@@ -111,6 +113,7 @@ impl Brain {
             installed: Installed::default(),
             reports,
             rollouts: Rollouts::default(),
+            slots: Slots::default(),
             inventory: Inventory::new(&config),
             assessments: Assessments::default(),
             offers: Offers::default(),
@@ -265,6 +268,12 @@ impl Brain {
             Event::Beat { from, beat } => {
                 let head = self.orders.head();
                 self.news.lacks |= self.membership.beat(from, beat, head, now);
+            }
+            Event::Slot(word) => {
+                let Some(changed) = self.slots.hear(&word, self.config.node, now.boot) else {
+                    return;
+                };
+                self.news.rollouts |= changed;
             }
             Event::Connected(node) => self.membership.connected(node, now),
             Event::Disconnected(node) => {

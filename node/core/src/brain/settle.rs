@@ -2,7 +2,7 @@
 //! when its time has come, and is left alone otherwise: most of what a node hears concerns one room
 //! or none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::orders::Bulletin;
 use protocol::wire::Contact;
@@ -15,6 +15,7 @@ use crate::membership::{Member, Surroundings};
 use crate::orders::Orders;
 use crate::pulls::{Sources, Wanted};
 use crate::rollouts::Rollouts;
+use crate::slots::{self, Ask};
 use crate::swarm;
 use crate::task::Rooms;
 use crate::uplink::Call;
@@ -69,6 +70,7 @@ impl Brain {
             self.tell_inventory(now);
             self.assess(now);
             self.roll_out(now);
+            self.tend_slots(now);
             if self.reports.timeout().is_some_and(|at| at <= now.boot) {
                 self.reports.tick(now, &mut self.counters, &mut self.out);
             }
@@ -109,6 +111,7 @@ impl Brain {
             self.reports.timeout(),
             self.inventory.timeout(),
             self.assessments.timeout(),
+            self.slots.timeout(),
             uplink,
         ];
         due.into_iter().flatten().min()
@@ -365,10 +368,13 @@ impl Brain {
             return;
         }
         let before = self.rollouts.shape();
-        let over = self.with_rooms(now, |rollouts, site, rooms| {
+        self.slots.set_site(self.membership.site(), now.boot);
+        let (over, wanted) = self.with_rooms(now, |rollouts, site, rooms| {
             rollouts.advance(site, rooms);
-            std::mem::take(&mut rooms.over)
+            let wanted = rollouts.wanted_slots(rooms);
+            (std::mem::take(&mut rooms.over), wanted)
         });
+        self.want_slots(&wanted, now);
         // One rollout may have waited for another.
         self.news.rollouts = self.rollouts.shape() != before;
         for rollout in over {
@@ -379,6 +385,32 @@ impl Brain {
             self.news.lacks = true;
         }
         self.tidy(now);
+    }
+
+    /// Asks for the restart slots that rollouts want, and gives back what they want no more.
+    fn want_slots(&mut self, wanted: &BTreeMap<Hash, Ask>, now: Now) {
+        let mut here = slots::Here {
+            me: self.config.node,
+            boot: now.boot,
+            settled: self.membership.knows_its_site(),
+            counters: &mut self.counters,
+            out: &mut self.out,
+        };
+        self.slots.want(wanted, &mut here);
+    }
+
+    fn tend_slots(&mut self, now: Now) {
+        if self.slots.timeout().is_none_or(|at| at > now.boot) {
+            return;
+        }
+        let here = slots::Here {
+            me: self.config.node,
+            boot: now.boot,
+            settled: self.membership.knows_its_site(),
+            counters: &mut self.counters,
+            out: &mut self.out,
+        };
+        self.news.rollouts |= self.slots.tick(here);
     }
 
     /// Drops the documents that nothing needs any more.
@@ -412,6 +444,7 @@ impl Brain {
             leases: &self.leases,
             library: &self.library,
             installed: &mut self.installed,
+            slots: &self.slots,
             inventory: &self.inventory,
             offers: &mut self.offers,
             counters: &mut self.counters,

@@ -19,6 +19,7 @@ use protocol::orders::Receipt;
 use protocol::pieces::PieceSet;
 use protocol::plan::Recall;
 use protocol::plan::RolloutPlan;
+use protocol::slots::SlotWord;
 use protocol::status::NodeStatus;
 use protocol::topology::Topology;
 use protocol::trust::Root;
@@ -102,6 +103,8 @@ pub enum Event {
         /// What it told.
         beat: Beat,
     },
+    /// A member said what it does with a restart slot.
+    Slot(SlotWord),
     /// A control connection to a node stands.
     Connected(NodeId),
     /// The control connection to a node is gone.

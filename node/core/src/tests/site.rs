@@ -15,9 +15,10 @@ use protocol::{Hash, NodeId, Now, Span, Time, Verified};
 
 use crate::Brain;
 use crate::contract::{
-    Action, Config, Event, Memory, NodeRole, Record, RecordKey, StepOutcome, Tempo, Ticket,
+    Action, Config, Event, Memory, NodeRole, Record, RecordKey, Step, StepOutcome, Tempo, Ticket,
 };
 
+mod slots;
 mod stories;
 
 struct Member {
@@ -48,14 +49,29 @@ struct Site {
     /// Questions between nodes: who asked, and with which ticket.
     questions: BTreeMap<Ticket, (NodeId, Ticket)>,
     next: u64,
+    /// A step takes so long.
+    step_takes: Span,
+    /// Steps that are under way: when they end, and whose they are.
+    steps: Vec<(Time, NodeId, Ticket)>,
+    /// Who has begun an installation and not ended it.
+    at_work: BTreeSet<NodeId>,
+    /// The most that were at work at a time.
+    most_at_work: usize,
 }
 
 impl Site {
     fn new(count: u64) -> Site {
+        Site::with(count, |_| {})
+    }
+
+    /// The same, with the plan changed before it is signed.
+    fn with(count: u64, on_plan: impl FnOnce(&mut RolloutPlan)) -> Site {
         let fleet = Fleet::new(1);
         let release = fleet.verified(&fleet.release("app", "1", 1));
         let nodes = (1..=count).map(node).collect();
-        let plan = fleet.verified(&fleet.plan("r", &release, nodes));
+        let mut plan = fleet.plan("r", &release, nodes);
+        on_plan(&mut plan);
+        let plan = fleet.verified(&plan);
         let topology = fleet.verified(&fleet.topology(1, 2));
         let bulletin = fleet.bulletin(Some(&topology), &[(&plan, 1)]);
         let orders = vec![
@@ -79,6 +95,10 @@ impl Site {
             uplinks: BTreeSet::new(),
             questions: BTreeMap::new(),
             next: 0,
+            step_takes: Span::ZERO,
+            steps: Vec::new(),
+            at_work: BTreeSet::new(),
+            most_at_work: 0,
             fleet,
             orders,
             documents,
@@ -315,6 +335,7 @@ impl Site {
                     },
                 );
             }
+            Action::Gossip(SiteMessage::Slot(word)) => self.gossip(id, &Event::Slot(word)),
             Action::Gossip(SiteMessage::Beat(beat)) => {
                 self.gossip(id, &Event::Beat { from: id, beat });
             }
@@ -360,17 +381,29 @@ impl Site {
                 let (asker, question) = self.questions.remove(&ticket).expect("a question");
                 self.answer(asker, question, Some(*reply));
             }
-            Action::Step { ticket, .. } => {
-                self.send(
-                    id,
-                    Event::StepEnded {
-                        ticket,
-                        outcome: StepOutcome::Done,
-                    },
-                );
+            Action::Step { ticket, step, .. } => {
+                if step == Step::CleanUp {
+                    self.at_work.remove(&id);
+                } else {
+                    self.at_work.insert(id);
+                }
+                self.most_at_work = self.most_at_work.max(self.at_work.len());
+                self.steps
+                    .push((self.now.boot + self.step_takes, id, ticket));
+                self.end_steps();
             }
             Action::Pace { .. } => member.paced.push(action),
             _ => {}
+        }
+    }
+
+    fn end_steps(&mut self) {
+        let now = self.now.boot;
+        let (over, open): (Vec<_>, Vec<_>) = self.steps.drain(..).partition(|(at, ..)| *at <= now);
+        self.steps = open;
+        for (_, id, ticket) in over {
+            let outcome = StepOutcome::Done;
+            self.send(id, Event::StepEnded { ticket, outcome });
         }
     }
 
@@ -398,6 +431,7 @@ impl Site {
     /// The process dies; its connections break.
     fn die(&mut self, id: NodeId) {
         self.members.get_mut(&id).expect("a member").up = false;
+        self.at_work.remove(&id);
         for peer in self.links(id).clone() {
             self.unlink(id, peer);
         }
@@ -406,6 +440,7 @@ impl Site {
     /// Runs until `done` holds or panics after much time.
     fn run(&mut self, done: impl Fn(&Site) -> bool) {
         for _ in 0..6_000 {
+            self.end_steps();
             self.work();
             if done(self) {
                 return;
