@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use coordinator_core::timeframes::{Frame, TimeFrames};
 use protocol::plan::Priority;
 use protocol::wire::Contact;
-use protocol::{FleetId, Hash, NodeId};
+use protocol::{FleetId, Hash, NodeId, Span};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::units::span;
+
+/// See [`Settings::certificate_life`].
+const CERTIFICATE_LIFE: Span = Span::from_secs(365 * 86_400);
 
 /// Why a directory is not a coordinator's. Messages are one line.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,9 @@ pub struct Settings {
     pub origin_data: SocketAddr,
     /// BLAKE3 of the DER of the API's certificate.
     pub server_pin: Hash,
+    /// Certificates of nodes hold for so long; a year if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_life: Option<Span>,
     /// By when rollouts are to be through, where that is not as usual.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub time_frames: BTreeMap<Priority, FrameText>,
@@ -246,6 +252,11 @@ impl Settings {
             frames.set(*priority, frame);
         }
         Ok(frames)
+    }
+
+    /// Certificates of nodes hold for so long.
+    pub fn certificate_life(&self) -> Span {
+        self.certificate_life.unwrap_or(CERTIFICATE_LIFE)
     }
 
     /// Where delegates report.

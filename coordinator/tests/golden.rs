@@ -37,6 +37,7 @@ fn settings_are_read_and_written_as_ever() {
         origin_data: at(7446),
         server_pin: Hash::of(b"certificate"),
         time_frames: Default::default(),
+        certificate_life: None,
     };
     let public = Settings {
         public: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),

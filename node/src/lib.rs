@@ -2,7 +2,8 @@
 //!
 //! [`content`] cuts and unpacks releases, [`store`] keeps blobs and records, [`net`] talks to peers,
 //! [`install`] takes the steps of an installation, [`driver`] ties them to the brain, [`run`] brings
-//! a node up and down, [`enroll`] makes a machine a node.
+//! a node up and down, [`enroll`] makes a machine a node, [`renew`] keeps its
+//! certificate alive.
 
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod install;
 pub mod inventory;
 pub mod net;
 pub mod reach;
+pub mod renew;
 pub mod run;
 pub mod store;
 

@@ -20,6 +20,7 @@ use crate::net::control::{Control, ControlConfig, StartError};
 use crate::net::data::{DataConfig, DataError, DataPlane};
 use crate::net::identity::{Admission, Identity, IdentityError, RulesError};
 use crate::reach::Reach;
+use crate::renew;
 use crate::store::blobs::{Blobs, StoreError};
 use crate::store::records::{Records, RecordsError};
 
@@ -219,6 +220,7 @@ async fn run_agent_until(
     let agent = agent
         .and_then(|product| Agent::of(dir, product))
         .map(Arc::new);
+    let showing = identity.clone();
     let parts = Parts {
         identity,
         config: brain,
@@ -272,6 +274,10 @@ async fn run_agent_until(
         // The receiver would take a dropped sender for nothing to wait for.
         stop.closed().await;
     }));
+    if config.role == Role::Endpoint {
+        let kept = renew::keep(dir.to_owned(), config.fleet, showing);
+        helpers.0.push(tokio::spawn(kept));
+    }
     drop(blobs);
     let driven = Driver::new(parts, stopped).drive(questions).await;
     drop(helpers);

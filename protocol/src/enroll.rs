@@ -119,3 +119,54 @@ pub struct EnrollReply {
     /// The order counter's epoch that the node's own register starts in.
     pub epoch: u32,
 }
+
+/// A node asks for the next certificate: `POST /v1/renew`. The old one proves who it is, also when its
+/// time is over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Who asks.
+    pub node: NodeId,
+    /// Its newest certificate, DER, hex.
+    pub certificate: String,
+    /// ed25519 signature by the node's key over [`RenewRequest::signing_bytes`], hex.
+    pub proof: String,
+}
+
+impl RenewRequest {
+    /// What the proof signs: everything else.
+    pub fn signing_bytes(&self) -> Vec<u8> {
+        let bare = RenewRequest {
+            proof: String::new(),
+            ..self.clone()
+        };
+        let mut out = b"tidegate renew v1\0".to_vec();
+        out.extend(serde_json::to_vec(&bare).expect("a request is plain data"));
+        out
+    }
+
+    /// Sets the proof.
+    pub fn prove(&mut self, key: &SigningKey) {
+        let sig = key.sign(&self.signing_bytes());
+        self.proof = data_encoding::HEXLOWER.encode(&sig.to_bytes());
+    }
+
+    /// Whether the asker holds the key that it names.
+    pub fn proven(&self) -> bool {
+        data_encoding::HEXLOWER
+            .decode(self.proof.as_bytes())
+            .is_ok_and(|sig| verify(self.node.into(), &self.signing_bytes(), &sig))
+    }
+}
+
+/// What it gets.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RenewReply {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The node's certificate and the issuing CA's, DER, hex, leaf first.
+    pub certificates: Vec<String>,
+}

@@ -484,6 +484,10 @@ pub const REGAIN_MAX: Span = Span::from_secs(600);
 pub const WITNESSES_MAX: usize = 16;
 /// Answers with orders that a restored coordinator takes from one node in a row.
 pub const TESTIMONY_PAGES_MAX: usize = 64;
+/// Certificates hold from so long before they were issued, for machines whose clocks are behind.
+pub const CERTIFICATE_SKEW: Span = Span::from_secs(86_400);
+/// Renewals of one node that the coordinator counts; it gives no more within half a certificate's life.
+pub const RENEWALS_MAX: usize = 8;
 /// Orders that wait to be pushed; more are left to the delegates' keepalives.
 pub const PUSHES_WAITING_MAX: usize = 256;
 /// Control requests that the coordinator answers at the same time; one more is dropped, and asked again.

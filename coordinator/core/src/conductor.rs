@@ -135,6 +135,10 @@ impl Conductor {
         match event {
             Event::Command(ticket, command) => self.command(ticket, command),
             Event::Enrolled(enrolled) => self.enrol(enrolled),
+            Event::TokenMade(token) => self.record(LedgerEvent::TokenMade(token)),
+            Event::Renewed { node, serial } => {
+                self.record(LedgerEvent::Renewed { node, serial });
+            }
             Event::Uplink(uplink) => self.uplink(&uplink),
             Event::Inventory(inventory) => self.described(&inventory),
             Event::Located(me) => self.introduced(&me),

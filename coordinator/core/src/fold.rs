@@ -35,7 +35,9 @@ impl Conductor {
                 }
             }
             // The body holds the certificates.
-            LedgerEvent::Barred { .. } => {}
+            LedgerEvent::Barred { .. }
+            | LedgerEvent::Renewed { .. }
+            | LedgerEvent::TokenMade(_) => {}
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
             LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),
             LedgerEvent::Moved { node, site } => self.fleet.place(node, site.as_ref()),

@@ -13,9 +13,11 @@ use protocol::plan::{Gate, Priority, Proposal, Selector, Targets, WaveDraft};
 use protocol::status::{NodeStatus, State};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, PublicKey, Span};
-use tidegate_coordinator_core::contract::{ByHand, Enrolled, LedgerEvent, RolloutState, Verdict};
+use tidegate_coordinator_core::contract::{
+    ByHand, Enrolled, LedgerEvent, RolloutState, TokenMade, Verdict,
+};
 
-golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Enrolled, Revoked, Moved, Rooted, Topology, Released,
+golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
     CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing);
@@ -182,6 +184,23 @@ fn events() -> Vec<(String, LedgerEvent)> {
             "regained",
             LedgerEvent::Regained {
                 plan: plan.envelope().clone(),
+            },
+        ),
+        (
+            "token_made",
+            LedgerEvent::TokenMade(TokenMade {
+                id: "t0k3n".into(),
+                by: "nora".into(),
+                uses: 200,
+                expires: CREATED,
+                site: Some(site("s1")),
+            }),
+        ),
+        (
+            "renewed",
+            LedgerEvent::Renewed {
+                node: node(1),
+                serial: "0a1c".into(),
             },
         ),
         (

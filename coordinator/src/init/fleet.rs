@@ -22,7 +22,7 @@ use crate::ledger::{Ledger, events};
 /// The issuing CA outlives the roots that name it.
 const CA_LIFE: Span = Span::from_secs(10 * 365 * 86_400);
 /// Certificates hold from a day before, for machines whose clocks are behind.
-pub(crate) const SKEW: Span = Span::from_secs(86_400);
+pub(crate) const SKEW: Span = protocol::limits::CERTIFICATE_SKEW;
 /// Epoch of orders and of node registers in a new fleet.
 pub(crate) const FIRST_EPOCH: u32 = 1;
 
@@ -107,6 +107,7 @@ pub(super) fn make(
         origin_data: ports.origin_data,
         server_pin,
         time_frames: Default::default(),
+        certificate_life: None,
     };
     make_origin(dir, &settings, &origin_key, &ca, roots, for_ever)?;
     write_file(

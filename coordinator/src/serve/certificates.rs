@@ -3,12 +3,13 @@
 //! The list is a function of the ledger alone (its number counts the revocations, its date is that of
 //! the last one), so a restarted coordinator makes the same bytes again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use coordinator_core::contract::LedgerEvent;
 use node::net::identity::Admission;
 use node::net::identity::issue::{IssuingCa, Validity};
+use protocol::limits::RENEWALS_MAX;
 use protocol::{Hash, NodeId, Span, Time};
 use rustls::pki_types::CertificateDer;
 
@@ -23,6 +24,9 @@ pub struct List {
     /// DER.
     pub der: Arc<Vec<u8>>,
 }
+
+/// Stands where a token's id stands for certificates that no token gave.
+const RENEWAL: &str = "renewal";
 
 /// What a revocation list says that the ledger does not.
 pub struct ListNews {
@@ -43,6 +47,8 @@ pub struct Certificates {
     revoked: BTreeSet<NodeId>,
     /// Serials that were revoked in a time that this ledger lost.
     barred: BTreeSet<u64>,
+    /// When nodes were given their last certificates.
+    renewals: BTreeMap<NodeId, VecDeque<Time>>,
     restored: bool,
     revocations: u64,
     last: Time,
@@ -58,6 +64,7 @@ impl Certificates {
             serials: BTreeMap::new(),
             revoked: BTreeSet::new(),
             barred: BTreeSet::new(),
+            renewals: BTreeMap::new(),
             restored: false,
             revocations: 0,
             last: Time(0),
@@ -74,6 +81,16 @@ impl Certificates {
                     .entry(enrolled.node)
                     .or_default()
                     .extend(serial.ok().map(|serial| (serial, enrolled.token.clone())));
+            }
+            LedgerEvent::Renewed { node, serial } => {
+                let serial = u64::from_str_radix(serial, 16);
+                let by = serial.ok().map(|serial| (serial, RENEWAL.to_owned()));
+                self.serials.entry(*node).or_default().extend(by);
+                let renewals = self.renewals.entry(*node).or_default();
+                renewals.push_back(time);
+                while renewals.len() > RENEWALS_MAX {
+                    renewals.pop_front();
+                }
             }
             LedgerEvent::Revoked { node, .. } => {
                 self.revoked.insert(*node);
@@ -116,12 +133,42 @@ impl Certificates {
         }))
     }
 
-    /// The serial of a node that was admitted though the ledger does not know it: it was enrolled in a
-    /// time that was lost.
+    /// The serial that a node was admitted by though the ledger does not know it: the node was enrolled,
+    /// or its certificate renewed, in a time that was lost.
     pub fn lost(&self, node: &NodeId) -> Option<u64> {
-        let unknown = self.restored && !self.serials.contains_key(node);
-        let serial = unknown.then(|| self.admission.serial_of(node)).flatten()?;
-        (!self.barred.contains(&serial)).then_some(serial)
+        if !self.restored || self.is_revoked(node) {
+            return None;
+        }
+        let serial = self.admission.serial_of(node)?;
+        (!self.barred.contains(&serial) && !self.was_given(node, serial)).then_some(serial)
+    }
+
+    fn was_given(&self, node: &NodeId, serial: u64) -> bool {
+        let mut given = self.serials.get(node).into_iter().flatten();
+        given.any(|(held, _)| *held == serial)
+    }
+
+    /// Whose key a certificate proves, if it was given here and not taken back; its time may be over. Its
+    /// serial number, too, if it was given in a time that the ledger lost.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn proves(&self, leaf: &CertificateDer<'_>) -> Result<(NodeId, Option<u64>), String> {
+        let (node, serial) = self.admission.proves(leaf).map_err(|e| e.to_string())?;
+        let lost = self.restored && !self.barred.contains(&serial);
+        match (self.may_leave(&node, serial), lost) {
+            (true, _) => Ok((node, None)),
+            (_, true) if !self.is_revoked(&node) => Ok((node, Some(serial))),
+            _ => Err("its certificate was never given here, or was taken back".into()),
+        }
+    }
+
+    /// Whether a node was renewed too often within so long before `now`.
+    pub fn renewed_too_often(&self, node: &NodeId, within: Span, now: Time) -> bool {
+        let given = self.renewals.get(node);
+        let full = given.filter(|given| given.len() >= RENEWALS_MAX);
+        full.and_then(VecDeque::front)
+            .is_some_and(|first| now.since(*first) < within)
     }
 
     /// From now on certificates of these CAs are honoured here.
@@ -195,8 +242,7 @@ impl Certificates {
     /// Whether a certificate may leave: the ledger has it, so that a list can, and its node was not
     /// revoked.
     pub fn may_leave(&self, node: &NodeId, serial: u64) -> bool {
-        let mut known = self.serials.get(node).into_iter().flatten();
-        !self.is_revoked(node) && known.any(|(held, _)| *held == serial)
+        !self.is_revoked(node) && self.was_given(node, serial)
     }
 
     /// How often a token enrolled a node.

@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 
-use coordinator_core::contract::{Enrolled, Event};
+use coordinator_core::contract::{self, Enrolled, Event};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use node::net::identity::issue::Validity;
-use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::enroll::{EnrollReply, EnrollRequest, RenewReply, RenewRequest, Token};
 use protocol::limits;
 use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
 use protocol::{Hash, NodeId, Span};
+use rustls::pki_types::CertificateDer;
 
-use super::House;
 use super::desk::{DeskError, Insight};
 use super::store::{TokenError, TokenRow};
+use super::{House, witnesses};
 use crate::api::messages::{NewToken, TokenMade};
 use crate::init::{FIRST_EPOCH, SKEW, serial};
 use crate::keys::random_32;
-
-/// A node's certificate holds for so long.
-const CERTIFICATE_LIFE: Span = Span::from_secs(365 * 86_400);
 
 /// Why a machine was not enrolled, or a token not made. Messages are one line.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +38,12 @@ pub enum EnrolmentError {
     /// The ledger did not take it in.
     #[error("node {0} is not taken in: the fleet is full")]
     Full(NodeId),
+    /// What should prove the key does not.
+    #[error("the certificate is not renewed: {0}; enrol the machine anew in an empty directory")]
+    Certificate(String),
+    /// Something asks again and again.
+    #[error("node {0} was renewed too often lately; ask again later")]
+    TooOften(NodeId),
     /// The token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -55,7 +59,11 @@ pub enum EnrolmentError {
 ///
 /// # Errors
 /// When the wishes are out of range, too many tokens are open, or the disk fails.
-pub async fn new_token(house: &Arc<House>, ask: NewToken) -> Result<TokenMade, EnrolmentError> {
+pub async fn new_token(
+    house: &Arc<House>,
+    by: &str,
+    ask: NewToken,
+) -> Result<TokenMade, EnrolmentError> {
     if ask.uses == 0 || ask.uses as usize > NODES_MAX {
         return Err(EnrolmentError::Malformed(format!(
             "a token serves 1 to {NODES_MAX} nodes"
@@ -82,8 +90,17 @@ pub async fn new_token(house: &Arc<House>, ask: NewToken) -> Result<TokenMade, E
         server_pin: house.settings.server_pin,
         expires: row.expires,
     };
+    let made = Event::TokenMade(contract::TokenMade {
+        id: id.clone(),
+        by: by.to_owned(),
+        uses: row.uses,
+        expires: row.expires,
+        site: row.site.clone(),
+    });
     let store = house.store.clone();
     off_thread(move || store.add_token(&id, &row, now)).await?;
+    // It leaves once the ledger says who made it.
+    house.desk.tell(made).await?;
     Ok(TokenMade {
         token,
         root: house.settings.fleet,
@@ -125,7 +142,7 @@ pub async fn enroll(
     let serial = serial();
     let validity = Validity {
         not_before: now - SKEW,
-        not_after: now + CERTIFICATE_LIFE,
+        not_after: now + house.settings.certificate_life(),
     };
     let leaf = house
         .ca
@@ -165,6 +182,73 @@ pub async fn enroll(
         coordinators: vec![house.settings.coordinator_contact()],
         origins: vec![house.settings.origin_contact()],
         epoch: FIRST_EPOCH + before,
+    })
+}
+
+/// Gives a node its next certificate, by the proof of its key and its newest certificate, over or not.
+///
+/// # Errors
+/// When the proof does not hold, the certificate was taken back, or it was renewed too often.
+pub async fn renew(
+    house: &Arc<House>,
+    request: RenewRequest,
+) -> Result<RenewReply, EnrolmentError> {
+    let malformed = |why: &str| EnrolmentError::Malformed(why.to_owned());
+    if request.spec_version != 1 || request.fleet != house.settings.fleet {
+        return Err(malformed("the request is of another version or fleet"));
+    }
+    if request.certificate.len() > 2 * limits::CREDENTIALS_MAX_BYTES {
+        return Err(malformed("the certificate is too long"));
+    }
+    if !request.proven() {
+        return Err(EnrolmentError::Proof(request.node));
+    }
+    let leaf = HEXLOWER.decode(request.certificate.as_bytes());
+    let leaf = CertificateDer::from(leaf.map_err(|_| malformed("the certificate is not hex"))?);
+    let (node, now) = (request.node, house.clock.now().wall);
+    let life = house.settings.certificate_life();
+    let look = move |i: &Insight<'_>| {
+        let often = i
+            .certificates
+            .renewed_too_often(&node, Span(life.0 / 2), now);
+        (
+            i.certificates.is_revoked(&node),
+            i.certificates.proves(&leaf),
+            often,
+        )
+    };
+    match house.desk.view(look).await? {
+        (true, ..) => return Err(EnrolmentError::Revoked(node)),
+        (_, Err(why), _) => return Err(EnrolmentError::Certificate(why)),
+        (_, Ok((found, _)), _) if found != node => return Err(EnrolmentError::Proof(node)),
+        (.., true) => return Err(EnrolmentError::TooOften(node)),
+        // The ledger has to know the old one, so that a list can have it.
+        (_, Ok((_, Some(lost))), _) => witnesses::take_in(house, node, lost).await?,
+        _ => {}
+    }
+    let serial = serial();
+    let validity = Validity {
+        not_before: now - SKEW,
+        not_after: now + life,
+    };
+    let leaf = house.ca.node(node, serial, validity);
+    let leaf = leaf.map_err(|e| EnrolmentError::Issue(e.to_string()))?;
+    let renewed = Event::Renewed {
+        node,
+        serial: format!("{serial:016x}"),
+    };
+    // As with enrolments: it leaves once the ledger has it.
+    house.desk.tell(renewed).await?;
+    let look = move |i: &Insight<'_>| i.certificates.may_leave(&node, serial);
+    if !house.desk.view(look).await? {
+        return Err(EnrolmentError::Revoked(node));
+    }
+    Ok(RenewReply {
+        spec_version: 1,
+        certificates: vec![
+            HEXLOWER.encode(&leaf),
+            HEXLOWER.encode(house.ca.certificate()),
+        ],
     })
 }
 

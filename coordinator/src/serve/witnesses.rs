@@ -49,9 +49,18 @@ pub(super) async fn ask(
 /// the door to it, is proof. What else it is, it tells with its inventory.
 pub(super) async fn readmit(house: &House, node: NodeId) {
     let lost = house.desk.view(move |i| i.certificates.lost(&node)).await;
-    let Some(serial) = lost.ok().flatten().filter(|_| !is_own(house, node)) else {
-        return;
-    };
+    if let Some(serial) = lost.ok().flatten().filter(|_| !is_own(house, node)) {
+        let _ = take_in(house, node, serial).await;
+    }
+}
+
+/// Puts a certificate of the lost time on record, so that a revocation list can have it.
+pub(super) async fn take_in(house: &House, node: NodeId, serial: u64) -> Result<(), DeskError> {
+    let look = move |i: &Insight<'_>| i.certificates.enrolments(&node) > 0;
+    let serial = format!("{serial:016x}");
+    if house.desk.view(look).await? {
+        return house.desk.tell(Event::Renewed { node, serial }).await;
+    }
     let enrolled = Enrolled {
         node,
         hostname: node.short().to_string(),
@@ -59,12 +68,12 @@ pub(super) async fn readmit(house: &House, node: NodeId) {
         arch: String::new(),
         labels: Default::default(),
         site: None,
-        serial: format!("{serial:016x}"),
+        serial,
         token: "restored".into(),
     };
     let line = format!("{node} was enrolled before the restore, and is taken in again");
     house.log.note(house.clock.now().wall, "regained", &line);
-    let _ = house.desk.tell(Event::Enrolled(enrolled)).await;
+    house.desk.tell(Event::Enrolled(enrolled)).await
 }
 
 fn is_own(house: &House, node: NodeId) -> bool {

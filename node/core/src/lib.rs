@@ -25,6 +25,7 @@ mod pulls;
 mod referrals;
 mod relations;
 mod relay;
+pub mod renewal;
 mod report;
 mod rollout;
 mod rollouts;

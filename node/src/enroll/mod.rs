@@ -19,6 +19,7 @@ use protocol::limits::API_BODY_MAX_BYTES;
 use protocol::trust::TrustError;
 use protocol::{FleetId, NodeId, Time};
 use rustls::pki_types::CertificateDer;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, ListenAsked, NodeConfig, Role};
@@ -27,6 +28,7 @@ use crate::inventory::hostname;
 use crate::net::identity::{
     Admission, AdmissionError, Identity, IdentityError, KEY_FILE, RulesError, load_key, save_key,
 };
+use crate::renew::Api;
 use crate::run::chain;
 use crate::store::records::{Change, Records, RecordsError};
 
@@ -156,7 +158,10 @@ pub async fn enroll(dir: &Path, options: EnrollOptions) -> Result<NodeConfig, En
         proof: String::new(),
     };
     request.prove(&key);
-    let reply = ask(&options.coordinator, &options.token, &request).await?;
+    let api = Api::at(&options.coordinator, options.token.server_pin);
+    let reply = ask(&api, "/v1/enroll", &request).await?;
+    // Before `node.json`, which makes the directory a node's.
+    api.store(dir)?;
     let EnrollOptions {
         root_digest,
         labels,
@@ -199,7 +204,7 @@ pub fn adopt(
         .ok_or_else(|| EnrollError::Reply("it holds no root".into()))?;
     let trust = chain(first, roots, pinned)?;
     let admission = Arc::new(Admission::new(issuing_cas(trust.root()))?);
-    let certificates = certificates(reply)?;
+    let certificates = certificates(&reply.certificates)?;
     if let Some(own) = certificates.first() {
         admission.own_issued(issued_at(own));
     }
@@ -255,18 +260,20 @@ pub fn adopt(
     Ok(config)
 }
 
-async fn ask(
-    coordinator: &str,
-    token: &Token,
-    request: &EnrollRequest,
-) -> Result<EnrollReply, EnrollError> {
+/// Puts a question to the coordinator's API, and to no other server.
+pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
+    api: &Api,
+    path: &str,
+    request: &Q,
+) -> Result<A, EnrollError> {
+    let coordinator = api.address.as_str();
     let address = || EnrollError::Address(coordinator.to_owned());
     let base = reqwest::Url::parse(coordinator).map_err(|_| address())?;
     if base.scheme() != "https" {
         return Err(address());
     }
-    let url = base.join("/v1/enroll").map_err(|_| address())?;
-    let (tls, other_server) = pin::client_config(token.server_pin);
+    let url = base.join(path).map_err(|_| address())?;
+    let (tls, other_server) = pin::client_config(api.server_pin);
     let unreachable = |e: reqwest::Error| {
         if other_server.load(Ordering::Relaxed) {
             EnrollError::Pin(coordinator.to_owned())
@@ -315,9 +322,9 @@ async fn ask(
     serde_json::from_slice(&body).map_err(|e| EnrollError::Reply(e.to_string()))
 }
 
-fn certificates(reply: &EnrollReply) -> Result<Vec<CertificateDer<'static>>, EnrollError> {
+pub(crate) fn certificates(hex: &[String]) -> Result<Vec<CertificateDer<'static>>, EnrollError> {
     let decode = |hex: &String| data_encoding::HEXLOWER.decode(hex.as_bytes());
-    let ders: Result<Vec<_>, _> = reply.certificates.iter().map(decode).collect();
+    let ders: Result<Vec<_>, _> = hex.iter().map(decode).collect();
     let ders = ders.map_err(|_| EnrollError::Reply("a certificate is not hex".into()))?;
     Ok(ders.into_iter().map(CertificateDer::from).collect())
 }

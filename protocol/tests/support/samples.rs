@@ -9,7 +9,7 @@ use tidegate_protocol as protocol;
 use protocol::audit::AuditEntry;
 use protocol::carrier::{Coding, FrameTable};
 use protocol::constraints::{Constraints, Freeze, Needs, PastDeadline, UserRules};
-use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::enroll::{EnrollReply, EnrollRequest, RenewReply, RenewRequest, Token};
 use protocol::envelope::Envelope;
 use protocol::feed::{Batch, Roster, Seal, SignedStages, StageCounts, Stages};
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
@@ -549,6 +549,19 @@ fn enrolment(fleet: &Fleet) -> Vec<Sample> {
         origins: vec![contact(9001)],
         epoch: 1,
     };
+    let mut renew = RenewRequest {
+        spec_version: 1,
+        fleet: fleet.id(),
+        node: node(1),
+        certificate: "30820100".into(),
+        proof: String::new(),
+    };
+    renew.prove(&node_key(1));
+    assert!(renew.proven());
+    let renewed = RenewReply {
+        spec_version: 1,
+        certificates: vec!["30820100".into()],
+    };
     let text = Sample {
         file: "Token.txt".into(),
         bytes: token.to_string().into_bytes(),
@@ -558,5 +571,11 @@ fn enrolment(fleet: &Fleet) -> Vec<Sample> {
         }),
         limit: None,
     };
-    vec![text, json("", &request), json("", &reply)]
+    vec![
+        text,
+        json("", &request),
+        json("", &reply),
+        json("", &renew),
+        json("", &renewed),
+    ]
 }

@@ -7,7 +7,7 @@ use protocol::status::SignedStatus;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, SiteId, Span, Time};
 use serde::{Deserialize, Serialize};
 
-use super::Enrolled;
+use super::{Enrolled, TokenMade};
 
 /// What is appended to the ledger, as JSON in [`protocol::audit::AuditEntry::body`]. A view is the
 /// fold of these and of nothing else.
@@ -41,6 +41,15 @@ pub enum LedgerEvent {
     },
     /// A node was given a certificate.
     Enrolled(Enrolled),
+    /// An enrolment token was made.
+    TokenMade(TokenMade),
+    /// A node was given its next certificate.
+    Renewed {
+        /// The node.
+        node: NodeId,
+        /// Serial number of the certificate, hex.
+        serial: String,
+    },
     /// A node's certificate was revoked.
     Revoked {
         /// The node.

@@ -17,7 +17,7 @@ use protocol::inventory::NodeInventory;
 use protocol::orders::{Mark, Order, OrderBody};
 use protocol::status::NodeStatus;
 use protocol::wire::{Contact, Presence};
-use protocol::{FleetId, Hash, NodeId, SiteId, Span, Verified};
+use protocol::{FleetId, Hash, NodeId, SiteId, Span, Time, Verified};
 use serde::{Deserialize, Serialize};
 
 mod command;
@@ -66,6 +66,15 @@ pub enum Event {
     Command(Ticket, Command),
     /// A node was given a certificate.
     Enrolled(Enrolled),
+    /// An enrolment token was made.
+    TokenMade(TokenMade),
+    /// A node was given its next certificate.
+    Renewed {
+        /// The node.
+        node: NodeId,
+        /// Serial number of the certificate, hex.
+        serial: String,
+    },
     /// A delegate (or a node without a site) reported. Answered by [`Action::Acknowledge`] once
     /// durable.
     Uplink(Uplink),
@@ -138,6 +147,21 @@ pub struct Enrolled {
     pub serial: String,
     /// The token that was used.
     pub token: String,
+}
+
+/// An enrolment token was made; its secret is nowhere but with whoever asked for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TokenMade {
+    /// Names it in enrolments.
+    pub id: String,
+    /// Who made it, by the name of the API token that he showed.
+    pub by: String,
+    /// How many nodes it serves.
+    pub uses: u32,
+    /// Until when.
+    pub expires: Time,
+    /// The site that it is meant for.
+    pub site: Option<SiteId>,
 }
 
 /// What the body does for the brain.

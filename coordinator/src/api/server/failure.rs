@@ -138,9 +138,11 @@ impl From<EnrolmentError> for Failure {
     fn from(e: EnrolmentError) -> Failure {
         let status = match &e {
             EnrolmentError::Malformed(_) => StatusCode::BAD_REQUEST,
-            EnrolmentError::Proof(_) | EnrolmentError::Revoked(_) | EnrolmentError::Again(_) => {
-                StatusCode::FORBIDDEN
-            }
+            EnrolmentError::Proof(_)
+            | EnrolmentError::Revoked(_)
+            | EnrolmentError::Again(_)
+            | EnrolmentError::Certificate(_) => StatusCode::FORBIDDEN,
+            EnrolmentError::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             EnrolmentError::Full(_) => StatusCode::CONFLICT,
             EnrolmentError::Token(TokenError::Store(_)) | EnrolmentError::Issue(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR

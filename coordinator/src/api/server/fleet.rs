@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, ByHand, Command};
-use protocol::enroll::{EnrollReply, EnrollRequest};
+use protocol::enroll::{EnrollReply, EnrollRequest, RenewReply, RenewRequest};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::limits::TEXT_MAX_BYTES;
@@ -30,6 +30,13 @@ pub(super) async fn enroll(
     Ok(Json(serve::enroll(&house, request).await?))
 }
 
+pub(super) async fn renew(
+    State(house): Shared,
+    Json(request): Json<RenewRequest>,
+) -> Answer<RenewReply> {
+    Ok(Json(serve::renew(&house, request).await?))
+}
+
 pub(super) async fn new_token(
     State(house): Shared,
     Extension(asker): Asker,
@@ -38,7 +45,7 @@ pub(super) async fn new_token(
     if !asker.reaches(ask.site.as_ref()) {
         return Err(elsewhere(&asker));
     }
-    Ok(Json(serve::new_token(&house, ask).await?))
+    Ok(Json(serve::new_token(&house, &asker.name, ask).await?))
 }
 
 pub(super) async fn topology(State(house): Shared) -> Answer<Option<Envelope>> {

@@ -74,6 +74,7 @@ pub(crate) async fn serve(
 fn router(house: Arc<House>) -> Router {
     Router::new()
         .route("/v1/enroll", post(fleet::enroll))
+        .route("/v1/renew", post(fleet::renew))
         .merge(authorised(house.clone()))
         .fallback(async || {
             Failure::new(

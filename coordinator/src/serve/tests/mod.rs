@@ -5,6 +5,7 @@ mod enrolling;
 mod forecasting;
 mod lifting;
 mod mistakes;
+mod renewing;
 mod reporting;
 mod rolling;
 

@@ -28,7 +28,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::{Duration, timeout};
 
 use super::peers;
-use crate::net::identity::{Admission, AdmissionError, Identity};
+use crate::net::identity::{Admission, AdmissionError, Chain, Identity};
 
 /// Certificates in credentials; only the leaf decides.
 const CERTIFICATES_MAX: usize = 8;
@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What the gate needs of an identity.
 #[derive(Clone)]
 pub(super) struct Gate {
-    credentials: Arc<[u8]>,
+    chain: Arc<Chain>,
     admission: Arc<Admission>,
     patience: Duration,
 }
@@ -151,7 +151,7 @@ impl GateError {
 impl Gate {
     pub(super) fn new(identity: &Identity) -> Gate {
         Gate {
-            credentials: encode(identity.chain()).into(),
+            chain: identity.live_chain(),
             admission: identity.admission().clone(),
             patience: ADMISSION_TIMEOUT.as_duration(),
         }
@@ -218,7 +218,8 @@ impl Gate {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let broken = |source| GateError::Broken { peer, source };
-        send(stream, &self.credentials).await.map_err(broken)?;
+        let credentials = encode(&self.chain.load());
+        send(stream, &credentials).await.map_err(broken)?;
         let theirs = receive(stream).await.map_err(broken)?;
         let ours = match decode(&theirs) {
             Some(chain) => self.admission.admit_as(peer, &chain),
@@ -397,7 +398,7 @@ mod tests {
     #[tokio::test]
     async fn the_conversation_admits_refuses_and_hears_refusals() {
         let fleet = TestFleet::new("a");
-        let good = encode(fleet.identity(2).chain());
+        let good = encode(&fleet.identity(2).chain());
         against(spoken(&good, &[0])).await.unwrap();
         let refused = against(spoken(&good, &[6])).await.unwrap_err();
         assert!(
@@ -410,7 +411,7 @@ mod tests {
             ),
             "{refused}"
         );
-        let other = against(spoken(&encode(fleet.identity(3).chain()), &[0]))
+        let other = against(spoken(&encode(&fleet.identity(3).chain()), &[0]))
             .await
             .unwrap_err();
         let expected = AdmissionError::WrongNode {

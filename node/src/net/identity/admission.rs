@@ -293,13 +293,31 @@ impl Admission {
         self.readmit(node) == Some(Err(AdmissionError::Revoked))
     }
 
+    /// Whose key a certificate proves, with its serial number, though its time may be over: good for
+    /// asking for the next one, and for nothing else.
+    ///
+    /// # Errors
+    /// When no issuing CA signed it, or it was revoked.
+    pub fn proves(&self, leaf: &CertificateDer<'_>) -> Result<(NodeId, u64), AdmissionError> {
+        let malformed = || AdmissionError::Malformed("not a certificate".to_owned());
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| malformed())?;
+        let end = parsed.validity().not_after.timestamp();
+        let end = Time::from_secs(u64::try_from(end).map_err(|_| malformed())?);
+        let node = self.judge_at(leaf, end.min(self.now()))?;
+        Ok((node, small(&parsed.serial).ok_or_else(malformed)?))
+    }
+
     fn judge(&self, leaf: &CertificateDer<'_>) -> Result<NodeId, AdmissionError> {
+        self.judge_at(leaf, self.now())
+    }
+
+    fn judge_at(&self, leaf: &CertificateDer<'_>, at: Time) -> Result<NodeId, AdmissionError> {
         if leaf.len() > CREDENTIALS_MAX_BYTES {
             return Err(AdmissionError::Malformed("too long".to_owned()));
         }
         let certificate = EndEntityCert::try_from(leaf).map_err(verdict)?;
         let issuers = self.issuers.load();
-        let now = UnixTime::since_unix_epoch(Duration::from_millis(self.now().as_millis()));
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(at.as_millis()));
         let mut refusal = AdmissionError::NoIssuers;
         let mut signer = None;
         for issuer in issuers.iter() {

@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ed25519_dalek::SigningKey;
 use protocol::NodeId;
 use rustls::pki_types::CertificateDer;
@@ -33,11 +34,15 @@ pub const KEY_FILE: &str = "node.key";
 /// A node's certificates inside its directory: PEM, leaf first.
 pub const CERTIFICATES_FILE: &str = "certificates.pem";
 
+/// Certificates, leaf first, that may be replaced while connections live: what is opened from then on
+/// shows the new ones.
+pub type Chain = ArcSwap<Vec<CertificateDer<'static>>>;
+
 /// A node's key, the certificates that speak for it, and whom it admits.
 #[derive(Debug)]
 pub struct Identity {
     key: SigningKey,
-    chain: Vec<CertificateDer<'static>>,
+    chain: Arc<Chain>,
     admission: Arc<Admission>,
 }
 
@@ -89,7 +94,7 @@ impl Identity {
     ) -> Identity {
         Identity {
             key,
-            chain,
+            chain: Arc::new(Chain::from_pointee(chain)),
             admission,
         }
     }
@@ -104,7 +109,7 @@ impl Identity {
     /// Writes key and certificates to `dir`: atomically, durable on return.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
         save_key(&dir.join(KEY_FILE), &self.key)?;
-        key::save_chain(&dir.join(CERTIFICATES_FILE), &self.chain)
+        key::save_chain(&dir.join(CERTIFICATES_FILE), &self.chain())
     }
 
     /// Who this is.
@@ -118,8 +123,36 @@ impl Identity {
     }
 
     /// The certificates, leaf first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
+    pub fn chain(&self) -> Arc<Vec<CertificateDer<'static>>> {
+        self.chain.load_full()
+    }
+
+    /// The certificates as they are from now on, for those who show them again and again.
+    pub fn live_chain(&self) -> Arc<Chain> {
+        self.chain.clone()
+    }
+
+    /// Takes certificates of a later issue: written to `dir` first, then shown to whoever is met next.
+    ///
+    /// # Errors
+    /// When they are for another key, or cannot be written.
+    pub fn renew(
+        &self,
+        dir: &Path,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Result<(), IdentityError> {
+        let path = dir.join(CERTIFICATES_FILE);
+        let found = chain.first().and_then(node_of_certificate);
+        if found != Some(self.node()) {
+            return Err(IdentityError::WrongKey {
+                path,
+                found: found.map_or_else(|| "nobody".into(), |node| node.to_string()),
+                key: self.node(),
+            });
+        }
+        key::save_chain(&path, &chain)?;
+        self.chain.store(Arc::new(chain));
+        Ok(())
     }
 
     /// Whom this node admits; shared by both planes and changed at run time.

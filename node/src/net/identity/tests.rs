@@ -15,7 +15,7 @@ fn the_fleets_nodes_are_admitted_and_named_by_their_key() {
     let fleet = TestFleet::new("a");
     let rules = fleet.admission();
     assert_eq!(rules.admit(&[fleet.certificate(7, LONG)]), Ok(node(7)));
-    assert_eq!(rules.admit(fleet.identity(3).chain()), Ok(node(3)));
+    assert_eq!(rules.admit(&fleet.identity(3).chain()), Ok(node(3)));
     assert_eq!(
         node_of_certificate(&fleet.certificate(7, LONG)),
         Some(node(7))

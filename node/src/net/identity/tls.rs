@@ -7,22 +7,22 @@
 use std::sync::{Arc, OnceLock};
 
 use protocol::NodeId;
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     PeerIncompatible, ServerConfig, SignatureScheme,
 };
 
 use super::admission::{Admission, AdmissionError};
-use super::{Identity, issue};
+use super::{Chain, Identity, issue};
 
 /// aws-lc-rs with the TLS 1.3 suites in our order of preference.
 pub fn crypto_provider() -> Arc<CryptoProvider> {
@@ -47,7 +47,7 @@ pub(super) fn server(identity: &Identity, alpn: &[u8]) -> Arc<ServerConfig> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(Arc::new(Door::new(identity, None)))
-        .with_cert_resolver(Arc::new(credentials(identity)));
+        .with_cert_resolver(Arc::new(Credentials::of(identity)));
     config.alpn_protocols = vec![alpn.to_vec()];
     config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -62,19 +62,52 @@ pub(super) fn client(identity: &Identity, expected: NodeId, alpn: &[u8]) -> Arc<
         .expect("the provider has TLS 1.3 suites")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Door::new(identity, Some(expected))))
-        .with_client_cert_resolver(Arc::new(credentials(identity)));
+        .with_client_cert_resolver(Arc::new(Credentials::of(identity)));
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Arc::new(config)
 }
 
-fn credentials(identity: &Identity) -> SingleCertAndKey {
-    let key = crypto_provider()
-        .key_provider
-        .load_private_key(issue::private_key_der(identity.key()))
-        .expect("an ed25519 key in PKCS#8 is known to every provider");
-    CertifiedKey::new(identity.chain().to_vec(), key).into()
+/// Shows the certificates that are in force when a handshake asks for them.
+#[derive(Debug)]
+struct Credentials {
+    chain: Arc<Chain>,
+    key: Arc<dyn SigningKey>,
+}
+
+impl Credentials {
+    fn of(identity: &Identity) -> Credentials {
+        let key = crypto_provider()
+            .key_provider
+            .load_private_key(issue::private_key_der(identity.key()))
+            .expect("an ed25519 key in PKCS#8 is known to every provider");
+        Credentials {
+            chain: identity.live_chain(),
+            key,
+        }
+    }
+
+    fn now(&self) -> Arc<CertifiedKey> {
+        let chain = self.chain.load().to_vec();
+        Arc::new(CertifiedKey::new(chain, self.key.clone()))
+    }
+}
+
+impl ResolvesServerCert for Credentials {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.now())
+    }
+}
+
+impl ResolvesClientCert for Credentials {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.now())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Asks [`Admission`] about whoever comes, and the provider about the handshake's signature.
