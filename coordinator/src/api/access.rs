@@ -150,11 +150,13 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
     let get = method == Method::GET;
     let of_rollout = |id: &str| id.parse().map_or(About::Fleet, About::Rollout);
     match (get, &parts[..]) {
-        (true, ["status" | "root" | "topology" | "releases" | "rollouts"])
-        | (true, ["releases" | "rollouts", _] | ["blobs", _, _])
-        | (true, ["rollouts", _, "recall" | "halt"] | ["halt"]) => (Power::Look, About::Nothing),
-        (true, ["rollouts", id, "review"]) => (Power::Look, of_rollout(id)),
-        (true, ["nodes" | "sites" | "unmanaged"] | ["releases", _, "assess"]) => {
+        (true, ["status" | "root" | "topology" | "releases" | "halt"])
+        | (true, ["releases", _] | ["blobs", _, _]) => (Power::Look, About::Nothing),
+        // Plans name nodes, and counts tell of every site that they are of.
+        (true, ["rollouts", id] | ["rollouts", id, "review" | "recall" | "halt"]) => {
+            (Power::Look, of_rollout(id))
+        }
+        (true, ["nodes" | "sites" | "unmanaged" | "rollouts"] | ["releases", _, "assess"]) => {
             (Power::Look, About::Its)
         }
         // The ledger and the live view tell of all sites.
@@ -278,6 +280,12 @@ mod tests {
         let id = |text: &str| needed(&Method::POST, text).1;
         let rollout = "r".parse().expect("an id");
         assert_eq!(id("/v1/rollouts/r/halt"), About::Rollout(rollout));
+        let read = |text: &str| needed(&Method::GET, text).1;
+        for path in ["", "/review", "/recall", "/halt"] {
+            let rollout = "r".parse().expect("an id");
+            let path = format!("/v1/rollouts/r{path}");
+            assert_eq!(read(&path), About::Rollout(rollout), "{path}");
+        }
         assert_eq!(id("/v1/rollouts/%20/halt"), About::Fleet);
         assert_eq!(id("/v1/nodes/nobody/revoke"), About::Fleet);
     }

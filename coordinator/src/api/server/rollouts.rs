@@ -24,8 +24,19 @@ fn id_of(id: &str) -> Result<RolloutId, Failure> {
         .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))
 }
 
-pub(super) async fn list(State(house): Shared) -> Answer<Vec<RolloutView>> {
-    Ok(Json(house.desk.view(|i| i.conductor.rollouts()).await?))
+pub(super) async fn list(
+    State(house): Shared,
+    Extension(asker): Asker,
+) -> Answer<Vec<RolloutView>> {
+    let look = move |i: &serve::Insight<'_>| {
+        let mut all = i.conductor.rollouts();
+        all.retain(|view| {
+            let plan = i.conductor.plan(&view.rollout);
+            plan.is_some_and(|plan| asker.reaches_all(&plan.targets.sites))
+        });
+        all
+    };
+    Ok(Json(house.desk.view(look).await?))
 }
 
 pub(super) async fn show(State(house): Shared, Path(id): Path<String>) -> Answer<RolloutDetail> {

@@ -1,5 +1,6 @@
 //! Tokens for the API: each opens what its role may, where it may, until it is revoked.
 
+use super::rolling::published;
 use super::*;
 use crate::api::access::Role;
 use crate::api::messages::{AccessMade, NewAccess};
@@ -121,6 +122,38 @@ async fn a_token_for_some_sites_sees_and_moves_nothing_elsewhere() {
     assert_eq!(refused(north.halt(&nowhere, "stop").await).0, 403);
     assert_eq!(refused(north.ledger_head().await).0, 403);
     town.client.revoke(node, "lost").await.unwrap();
+    town.close().await;
+}
+
+/// Plans name nodes and counts tell of all their sites: only rollouts whose targets are all hers are shown.
+#[tokio::test]
+async fn a_token_for_some_sites_reads_no_rollout_of_others() {
+    let mut town = Town::new().await;
+    let topology = town.signed(&town.topology(1), &["alice"]);
+    town.client.set_topology(&topology).await.unwrap();
+    let release = published(&town, "1.0", 1).await;
+    let mut proposal = town.proposal("everywhere", release, "alice");
+    let everywhere = town.signed(&proposal, &["alice"]);
+    town.client.propose(&everywhere).await.unwrap();
+    proposal.rollout = "north-only".parse().unwrap();
+    proposal.targets.sites = vec!["north".parse().unwrap()];
+    let north_only = town.signed(&proposal, &["alice"]);
+    town.client.propose(&north_only).await.unwrap();
+
+    let (_, north) = town.access("nora", Role::Viewer, &["north"]).await;
+    let (_, south) = town.access("sam", Role::Viewer, &["south"]).await;
+    let ids = |views: Vec<crate::api::messages::RolloutView>| -> Vec<String> {
+        views.iter().map(|view| view.rollout.to_string()).collect()
+    };
+    assert_eq!(ids(town.client.rollouts().await.unwrap()).len(), 2);
+    assert_eq!(ids(north.rollouts().await.unwrap()), ["north-only"]);
+    assert!(south.rollouts().await.unwrap().is_empty());
+    for (id, hers) in [("north-only", true), ("everywhere", false)] {
+        let id = id.parse().unwrap();
+        assert_eq!(north.rollout(&id).await.is_ok(), hers, "{id}");
+        assert_eq!(refused(south.rollout(&id).await).0, 403, "{id}");
+        assert_eq!(refused(south.review(&id).await).0, 403, "{id}");
+    }
     town.close().await;
 }
 
