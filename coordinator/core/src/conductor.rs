@@ -58,6 +58,8 @@ pub struct Conductor {
     pub(crate) ledger_entries: Option<u64>,
     pub(crate) revocations: Option<Hash>,
     pub(crate) now: Now,
+    /// How often nodes began a new epoch since this process did; only those that did.
+    pub(crate) begun: BTreeMap<NodeId, u32>,
     actions: VecDeque<Action>,
 }
 
@@ -83,6 +85,7 @@ impl Conductor {
             ledger_entries: None,
             revocations: None,
             now: Now::default(),
+            begun: BTreeMap::new(),
             actions: VecDeque::new(),
         }
     }

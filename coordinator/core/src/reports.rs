@@ -1,10 +1,10 @@
 //! What comes up from the fleet: enrolments, presence, statuses. Only enrolled nodes that are not
 //! revoked are heard, and only what is stored or already superseded is acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::inventory::NodeInventory;
-use protocol::limits::UPLINK_STATUSES_MAX;
+use protocol::limits::{NODES_MAX, UPLINK_STATUSES_MAX};
 use protocol::orders::Mark;
 use protocol::status::{NodeStatus, SignedStatus};
 use protocol::wire::Presence;
@@ -14,6 +14,9 @@ use crate::conductor::Conductor;
 use crate::contract::{Action, Enrolled, LedgerEvent, Uplink};
 use crate::fold::{is_out, last_state};
 use crate::register::Register;
+
+/// New epochs of one node from which on two machines are suspected.
+const EPOCHS_ALARM: u32 = 3;
 
 /// Joiners and leavers of one rollout.
 type Change = (Vec<(NodeId, u32)>, Vec<(NodeId, String)>);
@@ -154,6 +157,9 @@ impl Conductor {
                             status.node, status.seq
                         );
                         equivocations.push(line);
+                        // Past its own number: an honest node whose disk was put back begins anew by this.
+                        marks.entry(key).or_insert(status.seq.next());
+                        continue;
                     }
                     marks.entry(key).or_insert(held.unwrap_or_default());
                 }
@@ -174,6 +180,14 @@ impl Conductor {
         }
         for line in equivocations {
             self.note("equivocation", line);
+        }
+        let begun: BTreeSet<(NodeId, u32)> = newest
+            .values()
+            .filter(|status| self.begins_anew(status))
+            .map(|status| (status.node, status.seq.epoch))
+            .collect();
+        for (node, epoch) in begun {
+            self.begun_anew(node, epoch);
         }
         self.change_targets(newest.values().copied());
         if !newest.is_empty() {
@@ -215,6 +229,39 @@ impl Conductor {
         let held = node.and_then(|n| n.statuses.get(&status.rollout));
         let same = |held: &Register| *held == Register::of(held.rollout.clone(), status);
         held.is_some_and(|held| held.seq == status.seq && !same(held))
+    }
+
+    /// Whether a status is of a later epoch than what is held of its register.
+    fn begins_anew(&self, status: &NodeStatus) -> bool {
+        let node = self.fleet.nodes.get(&status.node);
+        let held = node.and_then(|n| n.statuses.get(&status.rollout));
+        held.is_some_and(|held| held.seq.epoch < status.seq.epoch)
+    }
+
+    /// A node that was put back to an earlier time goes on in a new epoch, once. Two machines with one key
+    /// outdo each other in epochs, and neither can hide it.
+    fn begun_anew(&mut self, node: NodeId, epoch: u32) {
+        if self.begun.len() >= NODES_MAX && !self.begun.contains_key(&node) {
+            return;
+        }
+        let times = self.begun.entry(node).or_default();
+        *times = times.saturating_add(1);
+        let (event, line) = match *times {
+            ..EPOCHS_ALARM => (
+                "reverted",
+                format!(
+                    "{node} goes on in epoch {epoch}: its disk was put back to an earlier time"
+                ),
+            ),
+            times => (
+                "cloned",
+                format!(
+                    "{node} began {times} epochs, the last is {epoch}: two machines may have its key; \
+                     `tidegate nodes --revoke {node}` and enrol both"
+                ),
+            ),
+        };
+        self.note(event, line);
     }
 
     /// Ledgers who leaves the targets by what it reports, and who comes back, before the statuses

@@ -344,12 +344,30 @@ async fn uplink(
         .await?;
     witnesses::ask(house, contact, after).await?;
     let orders = orders_after(house, after).await?;
+    if marks
+        .iter()
+        .flatten()
+        .any(|mark| is_behind(mark, &done.marks))
+    {
+        // A seal can only name the numbers that came. Whoever said more than it remembers has to see the
+        // higher one; the orders come with its next call.
+        return Ok(ControlReply::Receipt(house.signer.receipt(done.marks)));
+    }
     let receipt = (!batch.is_empty()).then(|| seal(house, batch.len(), marks, &done.marks));
     Ok(ControlReply::Uplink {
         orders,
         receipt,
         known: known && done.known,
     })
+}
+
+/// Whether a register is held at a higher number than the one that was brought.
+fn is_behind(brought: &Mark, durable: &[Mark]) -> bool {
+    let same = |d: &&Mark| d.node == brought.node && d.rollout == brought.rollout;
+    durable
+        .iter()
+        .find(same)
+        .is_some_and(|d| d.seq > brought.seq)
 }
 
 /// Signs for what is durable of a batch: of these registers, those that are durable at their number or

@@ -10,6 +10,9 @@ use crate::outbox::Outbox;
 /// repeats a number, and what a node says costs next to no writes.
 const RESERVE: u64 = 1024;
 
+/// Epochs that a node may have forgotten at once.
+const EPOCHS_LOST_MAX: u32 = 16;
+
 /// The counters of this node. What is durable is always at or ahead of what was used.
 pub(crate) struct Counters {
     record: CountersRecord,
@@ -33,6 +36,16 @@ impl Counters {
             next,
             dirty: false,
         }
+    }
+
+    /// Goes on in an epoch past `seen`, a number of this node that it does not remember to have used. Only
+    /// the next [`EPOCHS_LOST_MAX`] epochs are believed at a time: nobody brings a node to the end of all
+    /// numbers by one receipt.
+    pub(crate) fn begin_anew(&mut self, seen: Seq) {
+        let epoch = self.next.epoch;
+        let most = epoch.saturating_add(EPOCHS_LOST_MAX);
+        let epoch = seen.epoch.clamp(epoch, most).saturating_add(1);
+        self.next = Seq { epoch, n: 1 };
     }
 
     /// A number of this node that was never used before.
@@ -141,6 +154,24 @@ mod tests {
         }
         let mut renewed = Counters::new(record, None, 2);
         assert_eq!(renewed.draw(&mut out), Seq { epoch: 2, n: 1 });
+    }
+
+    #[test]
+    fn a_node_that_forgot_goes_on_past_what_it_said_and_no_receipt_takes_it_far() {
+        let mut out = Outbox::default();
+        let mut counters = Counters::new(None, None, 1);
+        counters.draw(&mut out);
+        counters.begin_anew(Seq { epoch: 1, n: 900 });
+        assert_eq!(counters.draw(&mut out), Seq { epoch: 2, n: 1 });
+        let record = remembered(&mut out);
+        let mut again = Counters::new(record, None, 1);
+        assert!(again.draw(&mut out) > Seq { epoch: 2, n: 1 }, "durable");
+        counters.begin_anew(Seq {
+            epoch: u32::MAX,
+            n: u64::MAX,
+        });
+        let drawn = counters.draw(&mut out);
+        assert_eq!(drawn.epoch, 2 + EPOCHS_LOST_MAX + 1);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Reports {
     first: bool,
     /// Something changed since [`Reports::tick`] was called last.
     fresh: bool,
+    /// A number that this node has a receipt for and does not remember.
+    forgotten: Option<Seq>,
 }
 
 struct Own {
@@ -393,8 +395,11 @@ impl Reports {
             let Some(own) = self.own.get_mut(&mark.rollout) else {
                 continue;
             };
-            // No register runs ahead of its own node: such a mark is from before a loss of memory.
+            // No register runs ahead of its own node, unless the node's disk was put back.
             let ahead = mark.seq > own.record.status.seq;
+            if ahead {
+                self.forgotten = self.forgotten.max(Some(mark.seq));
+            }
             if !ahead && own.record.acknowledged.is_none_or(|seq| seq < mark.seq) {
                 own.record.acknowledged = Some(mark.seq);
                 out.remember(Record::Status(own.record.clone()));
@@ -402,6 +407,12 @@ impl Reports {
             }
         }
         new
+    }
+
+    /// The highest number that the coordinator has of this node and that the node itself does not know:
+    /// its disk was put back to an earlier time. Told once.
+    pub(crate) fn forgotten(&mut self) -> Option<Seq> {
+        self.forgotten.take()
     }
 
     /// Own rollouts that have a status.

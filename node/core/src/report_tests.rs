@@ -167,6 +167,8 @@ fn without_a_receipt_it_is_said_again_and_by_gossip() {
         n: second.n + 1,
     };
     assert!(!bench.receive(ahead), "no register runs ahead of its node");
+    assert_eq!(bench.reports.forgotten(), Some(ahead));
+    assert_eq!(bench.reports.forgotten(), None, "told once");
     assert!(bench.receive(first), "the state is the same since then");
     assert!(bench.reports.acknowledged(&rollout("r")));
     bench.tick(99);

@@ -11,7 +11,7 @@ use protocol::limits::GOSSIP_MAX_BYTES;
 use protocol::orders::{Order, Receipt};
 use protocol::trust::Role;
 use protocol::wire::{Contact, SiteMessage};
-use protocol::{NodeId, Now, Seq, Time, Verified};
+use protocol::{NodeId, Now, Seq, Span, Time, Verified};
 
 use crate::assess::Assessments;
 use crate::budget::Budgets;
@@ -88,7 +88,12 @@ pub struct Brain {
     /// When a room beside the swarm has something to do, as long as nothing but the swarm was told
     /// anything since that was looked at.
     rest: Option<Rest>,
+    /// When it last began a new epoch, because its disk was put back.
+    anew_at: Option<Time>,
 }
+
+/// A node begins no two epochs within this.
+const ANEW_PAUSE: Span = Span::from_secs(20);
 
 impl Brain {
     /// A brain that remembers `memory`; empty for a node that was just enrolled.
@@ -142,6 +147,7 @@ impl Brain {
             doubts_root: false,
             news: News::ALL,
             rest: None,
+            anew_at: None,
             counters,
             config,
         };
@@ -204,7 +210,8 @@ impl Brain {
                 self.news.orders = true;
             }
             Event::Receipt(receipt) => {
-                if !self.receipt_came(&receipt) {
+                let new = self.receipt_came(&receipt);
+                if !(self.came_to_itself(now) || new) {
                     return;
                 }
             }
@@ -391,6 +398,26 @@ impl Brain {
         let (counters, out) = (&mut self.counters, &mut self.out);
         self.reports.begin_anew(now, counters, out);
         self.inventory.say_again(now);
+    }
+
+    /// True if this node's disk was put back to an earlier time: what it says from then on has numbers of a
+    /// new epoch, or it would count as said before and never be heard.
+    fn came_to_itself(&mut self, now: Now) -> bool {
+        let Some(seen) = self.reports.forgotten() else {
+            return false;
+        };
+        if self.anew_at.is_some_and(|at| now.boot < at + ANEW_PAUSE) {
+            return false;
+        }
+        self.anew_at = Some(now.boot);
+        self.counters.begin_anew(seen);
+        self.out.note(
+            "reverted",
+            format!("this node said {seen} and does not remember: its disk was put back; it begins a new epoch"),
+        );
+        self.say_again(now);
+        self.uplink.begin();
+        true
     }
 
     fn find_site(&mut self, now: Now, topology_changed: bool) {
