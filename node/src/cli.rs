@@ -10,6 +10,7 @@ use protocol::{RolloutId, Span};
 use serde_json::Value;
 
 use crate::config::ListenAsked;
+use crate::copies::{self, SealedImage};
 use crate::driver::{status, wishes};
 use crate::enroll::{self, InstallerFile};
 use crate::install::agent::keeper::{Keeper, RESTART};
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Make this machine a node of a fleet.
     Enroll(EnrollArgs),
+    /// Take this node's key out of its directory, so that the machine can become an image.
+    Seal(SealArgs),
     /// Run the node until SIGTERM or Ctrl-C.
     Run {
         /// The node's directory.
@@ -84,6 +87,45 @@ struct Asked {
 }
 
 #[derive(Args)]
+struct SealArgs {
+    /// The node's directory.
+    #[arg(long)]
+    dir: PathBuf,
+    /// A JSON file with coordinator, token and root_digest: copies enrol with it at their first start.
+    #[arg(long)]
+    installer: Option<PathBuf>,
+    /// A label of the copies, as key=value; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label, requires = "installer")]
+    labels: Vec<(String, String)>,
+    /// Where the copies listen.
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+#[derive(Args)]
+struct ListenArgs {
+    /// Address to listen on, with the control port if it should be a certain one; all addresses otherwise.
+    #[arg(long, value_name = "IP[:PORT]", value_parser = listen)]
+    listen: Option<SocketAddr>,
+    /// UDP port for data; a free one otherwise.
+    #[arg(long, default_value_t = 0)]
+    data_port: u16,
+}
+
+impl From<ListenArgs> for ListenAsked {
+    fn from(args: ListenArgs) -> ListenAsked {
+        let mut asked = ListenAsked {
+            data_port: args.data_port,
+            ..ListenAsked::default()
+        };
+        if let Some(at) = args.listen {
+            (asked.address, asked.control_port) = (at.ip(), at.port());
+        }
+        asked
+    }
+}
+
+#[derive(Args)]
 struct EnrollArgs {
     /// The directory to make.
     #[arg(long)]
@@ -108,12 +150,9 @@ struct EnrollArgs {
     /// A label, as key=value; may be given again.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Address to listen on, with the control port if it should be a certain one; all addresses otherwise.
-    #[arg(long, value_name = "IP[:PORT]", value_parser = listen)]
-    listen: Option<SocketAddr>,
-    /// UDP port for data; a free one otherwise.
-    #[arg(long, default_value_t = 0)]
-    data_port: u16,
+    /// Where it listens.
+    #[command(flatten)]
+    listen: ListenArgs,
 }
 
 /// Runs the command line; exit code 1 for a failure (one line on standard error), 2 for wrong usage.
@@ -169,6 +208,7 @@ async fn perform(command: Command) -> (&'static str, Result<ExitCode, String>) {
             };
             ("run", run_or_keep(&dir, options).await)
         }
+        Command::Seal(args) => ("seal", done(seal(args))),
         Command::Status(asked) => ("read the status", done(show_status(&asked).await)),
         Command::Why(asked) => ("say why", done(show_why(&asked).await)),
         Command::Inventory(asked) => ("take the inventory", done(show_inventory(&asked))),
@@ -181,6 +221,7 @@ async fn perform(command: Command) -> (&'static str, Result<ExitCode, String>) {
 
 /// Runs the node, or keeps the agent's versions running if it is kept up to date by itself.
 async fn run_or_keep(dir: &Path, options: RunOptions) -> Result<ExitCode, String> {
+    copies::enroll_sealed(dir).await.map_err(line)?;
     let config = crate::config::NodeConfig::load(dir).map_err(line)?;
     if under_keeper() {
         end_with_keeper().map_err(line)?;
@@ -211,14 +252,7 @@ async fn enroll(args: EnrollArgs) -> Result<(), String> {
         },
         _ => return Err("coordinator, token and root digest are needed".into()),
     };
-    let mut listen = ListenAsked {
-        data_port: args.data_port,
-        ..ListenAsked::default()
-    };
-    if let Some(at) = args.listen {
-        (listen.address, listen.control_port) = (at.ip(), at.port());
-    }
-    let options = asked.options(args.labels, listen)?;
+    let options = asked.options(args.labels, args.listen.into())?;
     let config = enroll::enroll(&args.dir, options).await.map_err(line)?;
     println!(
         "enrolled as {} in fleet {}; start it with 'tidegate-node run --dir {}'",
@@ -226,6 +260,25 @@ async fn enroll(args: EnrollArgs) -> Result<(), String> {
         config.fleet.short(),
         args.dir.display()
     );
+    Ok(())
+}
+
+fn seal(args: SealArgs) -> Result<(), String> {
+    let sealed = match &args.installer {
+        Some(path) => Some(SealedImage {
+            spec_version: 1,
+            installer: InstallerFile::read(path)?,
+            labels: args.labels,
+            listen: args.listen.into(),
+        }),
+        None => None,
+    };
+    copies::seal(&args.dir, sealed.as_ref()).map_err(line)?;
+    let next = match sealed {
+        Some(_) => "each copy enrols itself at its first start",
+        None => "each copy is to be enrolled with 'tidegate-node enroll'",
+    };
+    println!("{} holds no key any more; {next}", args.dir.display());
     Ok(())
 }
 

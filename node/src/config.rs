@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use node_core::contract::NodeRole;
 use protocol::wire::Contact;
-use protocol::{FleetId, NodeId, SiteId, Time};
+use protocol::{FleetId, Hash, NodeId, SiteId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::net::data::Dscp;
@@ -67,6 +67,9 @@ pub struct NodeConfig {
     /// How its data packets are marked, by class.
     #[serde(default, skip_serializing_if = "Dscp::is_empty")]
     pub dscp: Dscp,
+    /// The machine that the directory belongs to, as a digest, if anything names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Hash>,
 }
 
 /// What it would mean if a machine failed.
@@ -124,7 +127,7 @@ pub struct Listen {
 }
 
 /// Where a node should listen, as asked for; ports that are 0 are picked from what is free.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ListenAsked {
     /// The address; unspecified means all of the machine's.
     pub address: IpAddr,
@@ -336,6 +339,7 @@ pub(crate) mod tests {
             notify: Vec::new(),
             agent: None,
             dscp: Dscp::default(),
+            machine: None,
         };
         config.store(dir).unwrap();
         config
@@ -393,7 +397,12 @@ pub(crate) mod tests {
             config.store(dir.path()).unwrap();
             fs::read(NodeConfig::path(dir.path())).unwrap()
         };
+        let bound = NodeConfig {
+            machine: Some(Hash::of(b"machine")),
+            ..least.clone()
+        };
         let samples = [
+            ("bound.json".into(), write(&bound)),
             ("endpoint.json".into(), write(&least)),
             ("laptop.json".into(), write(&laptop)),
             ("marked.json".into(), write(&marked)),

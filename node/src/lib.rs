@@ -3,11 +3,12 @@
 //! [`content`] cuts and unpacks releases, [`store`] keeps blobs and records, [`net`] talks to peers,
 //! [`install`] takes the steps of an installation, [`driver`] ties them to the brain, [`run`] brings
 //! a node up and down, [`enroll`] makes a machine a node, [`renew`] keeps its
-//! certificate alive.
+//! certificate alive, [`copies`] tells a directory that was copied from the node that it was.
 
 pub mod cli;
 pub mod config;
 pub mod content;
+pub mod copies;
 #[cfg(test)]
 mod crashes;
 mod disk;
@@ -16,6 +17,7 @@ pub mod enroll;
 pub mod facts;
 pub mod install;
 pub mod inventory;
+mod machine;
 pub mod net;
 pub mod reach;
 pub mod renew;

@@ -56,6 +56,17 @@ impl Api {
         write_durably(&dir.join("api.json"), &json, 0o644)
     }
 
+    /// Reads it, where nothing can be done without.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not understood, or is not there.
+    pub(crate) fn needed(dir: &Path) -> Result<Api, ConfigError> {
+        Api::load(dir)?.ok_or_else(|| ConfigError::Malformed {
+            path: dir.join("api.json"),
+            why: "it is missing".into(),
+        })
+    }
+
     /// Reads it; `None` if the node was enrolled before there was one.
     ///
     /// # Errors
@@ -130,8 +141,7 @@ async fn renew(
     identity: &Identity,
     leaf: &CertificateDer<'_>,
 ) -> Result<(), EnrollError> {
-    let why = "api.json is missing: enrol the machine again before its certificate ends";
-    let api = Api::load(dir)?.ok_or_else(|| EnrollError::Address(why.into()))?;
+    let api = Api::needed(dir)?;
     let mut request = RenewRequest {
         spec_version: 1,
         fleet,

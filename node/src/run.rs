@@ -11,8 +11,10 @@ use protocol::trust::{Trust, TrustError};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{ConfigError, NodeConfig, Role};
+use crate::copies;
 use crate::driver::status::{self, StatusError};
 use crate::driver::{self, Clock, Driver, Intake, Parts, Shelf};
+use crate::enroll::EnrollError;
 use crate::facts::Facts;
 use crate::install::Installer;
 use crate::install::agent::{Agent, under_keeper};
@@ -61,6 +63,9 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// The directory is another machine's, and this one could not be enrolled.
+    #[error(transparent)]
+    Copied(#[from] EnrollError),
     /// The database refused.
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -143,6 +148,7 @@ async fn run_agent_until(
     } else {
         lock(dir)?
     };
+    let config = copies::settle(dir, config).await?;
     let records = Arc::new(Records::open(dir)?);
     let trust = trust(dir, &config, &records)?;
     let clock = Arc::new(Clock::new(records.floor()?));
@@ -321,7 +327,7 @@ async fn patient_lock(dir: &Path) -> Result<fs::File, RunError> {
 }
 
 /// Holds the directory for this process; released by the system at its end, however it comes.
-fn lock(dir: &Path) -> Result<fs::File, RunError> {
+pub(crate) fn lock(dir: &Path) -> Result<fs::File, RunError> {
     let run = dir.join("run");
     let path = run.join("lock");
     let refuse = |source| RunError::Directory {

@@ -162,6 +162,51 @@ impl RenewRequest {
     }
 }
 
+/// A directory that was copied to another machine asks to be a node of its own: `POST /v1/rejoin`.
+/// Answered with an [`EnrollReply`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RejoinRequest {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The node whose directory was copied.
+    pub copy_of: NodeId,
+    /// Its newest certificate, DER, hex.
+    pub certificate: String,
+    /// The new node, proven by its own key; it names no token.
+    pub enroll: EnrollRequest,
+    /// ed25519 signature by the copied key over [`RejoinRequest::signing_bytes`], hex.
+    pub proof: String,
+}
+
+impl RejoinRequest {
+    /// What the proof signs: everything else.
+    pub fn signing_bytes(&self) -> Vec<u8> {
+        let bare = RejoinRequest {
+            proof: String::new(),
+            ..self.clone()
+        };
+        let mut out = b"tidegate rejoin v1\0".to_vec();
+        out.extend(serde_json::to_vec(&bare).expect("a request is plain data"));
+        out
+    }
+
+    /// Sets the proof.
+    pub fn prove(&mut self, key: &SigningKey) {
+        let sig = key.sign(&self.signing_bytes());
+        self.proof = data_encoding::HEXLOWER.encode(&sig.to_bytes());
+    }
+
+    /// Whether both keys signed it, and are two.
+    pub fn proven(&self) -> bool {
+        let copied = data_encoding::HEXLOWER
+            .decode(self.proof.as_bytes())
+            .is_ok_and(|sig| verify(self.copy_of.into(), &self.signing_bytes(), &sig));
+        copied && self.enroll.node != self.copy_of && self.enroll.proven()
+    }
+}
+
 /// What it gets.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RenewReply {

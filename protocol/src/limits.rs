@@ -488,6 +488,8 @@ pub const TESTIMONY_PAGES_MAX: usize = 64;
 pub const CERTIFICATE_SKEW: Span = Span::from_secs(86_400);
 /// Renewals of one node that the coordinator counts; it gives no more within half a certificate's life.
 pub const RENEWALS_MAX: usize = 8;
+/// Machines that one enrolment and its copies may become; more come from a sealed image, with a token.
+pub const COPIES_MAX: usize = 16;
 /// Orders that wait to be pushed; more are left to the delegates' keepalives.
 pub const PUSHES_WAITING_MAX: usize = 256;
 /// Control requests that the coordinator answers at the same time; one more is dropped, and asked again.
@@ -524,6 +526,16 @@ pub const DESK_WAITING_MAX: usize = 1024;
 pub const DESK_BATCH_MAX: usize = 64;
 /// API connections at the same time; more wait in the system's queue.
 pub const API_CONNECTIONS_MAX: usize = 1024;
+/// Requests that one address may put to the API in one go.
+pub const API_BURST: u32 = 4000;
+/// And how many more with every second.
+pub const API_PER_SECOND: u32 = 200;
+/// Of these, such as ask for a certificate: a site may stand behind one address, and be started at once.
+pub const CERTIFICATES_BURST: u32 = 2000;
+/// And how many more with every second.
+pub const CERTIFICATES_PER_SECOND: u32 = 50;
+/// Addresses whose rates are told apart; more share one.
+pub const API_ADDRESSES_MAX: usize = 16_384;
 /// A client that waits for events is answered by then.
 pub const API_WAIT_MAX: Span = Span::from_secs(30);
 /// A damaged ledger up to so long is searched for its first bad entry.

@@ -50,13 +50,24 @@ pub fn program(name: &str) -> PathBuf {
     folder.join(name)
 }
 
+/// Tells a node which machine it is on; see `node::machine`.
+pub const MACHINE: &str = "TIDEGATE_MACHINE_ID";
+/// The machine that tests play on, whatever the real one is called.
+pub const THIS_MACHINE: &str = "this machine";
+
+/// A program with its arguments, on this machine.
+pub fn command(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program(name));
+    command.args(arguments).env(MACHINE, THIS_MACHINE);
+    command
+}
+
 /// Runs a program to its end.
 ///
 /// # Panics
 /// When it cannot be started.
 pub fn run(name: &str, arguments: &[&str]) -> Output {
-    Command::new(program(name))
-        .args(arguments)
+    command(name, arguments)
         .output()
         .expect("the program starts")
 }

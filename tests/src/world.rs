@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use coordinator::api::Client;
 use coordinator::api::messages::{NodeView, RolloutView};
 use protocol::{NodeId, RolloutId};
 
-use crate::programs::{program, run, success};
+use crate::programs::{MACHINE, THIS_MACHINE, command, run, success};
 
 /// Whatever a test waits for has come by then; on a busy machine things take long.
 pub const PATIENCE: Duration = Duration::from_secs(240);
@@ -212,6 +212,20 @@ impl World {
         });
     }
 
+    /// Sets one of the coordinator's settings while it is down.
+    ///
+    /// # Panics
+    /// When the file cannot be read or written, or the coordinator does not come up.
+    pub fn configure(&mut self, name: &str, value: serde_json::Value) {
+        self.stop_coordinator();
+        let path = self.home().join("coordinator.json");
+        let settings = std::fs::read(&path).expect("settings");
+        let mut settings: serde_json::Value = serde_json::from_slice(&settings).expect("JSON");
+        settings[name] = value;
+        std::fs::write(&path, settings.to_string()).expect("written");
+        self.start_coordinator();
+    }
+
     /// Kills the coordinator with SIGKILL. Its origin lives on.
     ///
     /// # Panics
@@ -236,12 +250,23 @@ impl World {
     /// # Panics
     /// When its process cannot be started.
     pub fn start_node(&mut self, number: usize) {
+        self.start_node_on(number, THIS_MACHINE);
+    }
+
+    /// Starts a node on a machine of this name.
+    ///
+    /// # Panics
+    /// When its process cannot be started.
+    pub fn start_node_on(&mut self, number: usize, machine: &str) {
         let dir = self.nodes[number].dir.clone();
-        let process = self.spawn(
-            "tidegate-node",
-            &["run", "--dir", text(&dir)],
-            &format!("node-{number}"),
-        );
+        let log = self.log(&format!("node-{number}"));
+        let process = command("tidegate-node", &["run", "--dir", text(&dir)])
+            .env(MACHINE, machine)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
         self.nodes[number].process = Some(process);
     }
 
@@ -271,6 +296,16 @@ impl World {
     /// # Panics
     /// When it is no node's directory.
     pub fn adopt_node(&mut self, dir: PathBuf) -> usize {
+        let number = self.take_node(dir);
+        self.start_node(number);
+        number
+    }
+
+    /// The same, but its node is not started.
+    ///
+    /// # Panics
+    /// When it is no node's directory.
+    pub fn take_node(&mut self, dir: PathBuf) -> usize {
         let id = node::config::NodeConfig::load(&dir)
             .expect("an enrolled node")
             .node;
@@ -279,7 +314,6 @@ impl World {
             id,
             process: None,
         });
-        self.start_node(self.nodes.len() - 1);
         self.nodes.len() - 1
     }
 
@@ -301,19 +335,28 @@ impl World {
     }
 
     fn spawn(&self, name: &str, arguments: &[&str], log: &str) -> Child {
-        std::fs::create_dir_all(self.path("logs")).expect("made");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("logs").join(format!("{log}.log")))
-            .expect("a log");
-        Command::new(program(name))
-            .args(arguments)
+        let log = self.log(log);
+        command(name, arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
             .expect("the program starts")
+    }
+
+    fn log(&self, name: &str) -> File {
+        std::fs::create_dir_all(self.path("logs")).expect("made");
+        File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("logs").join(format!("{name}.log")))
+            .expect("a log")
+    }
+
+    /// Whether a program's log has a line with this in it.
+    pub fn logged(&self, name: &str, what: &str) -> bool {
+        let log = std::fs::read_to_string(self.path("logs").join(format!("{name}.log")));
+        log.is_ok_and(|log| log.contains(what))
     }
 
     /// Builds, signs and publishes `tree` as `app@version`.

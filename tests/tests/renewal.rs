@@ -31,13 +31,7 @@ fn nodes_renew_their_certificates_also_when_they_are_over() {
         nodes_per_site: 0,
         wan: "200mbit",
     });
-    world.stop_coordinator();
-    let settings = world.home().join("coordinator.json");
-    let text = std::fs::read(&settings).expect("settings");
-    let mut json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-    json["certificate_life"] = (LIFE.as_millis() as u64).into();
-    std::fs::write(&settings, json.to_string()).expect("written");
-    world.start_coordinator();
+    world.configure("certificate_life", (LIFE.as_millis() as u64).into());
     for place in 1..=3 {
         world.add_node("site-1", &format!("127.1.0.{place}"));
     }
@@ -79,8 +73,7 @@ fn nodes_renew_their_certificates_also_when_they_are_over() {
     });
     trees::assert_same(&tree, &world.current(1).join("."));
     world.wait_for("the revoked one is told so", |w| {
-        let log = std::fs::read_to_string(w.path("logs/node-2.log"));
-        log.is_ok_and(|log| log.contains("was revoked"))
+        w.logged("node-2", "was revoked")
     });
     assert_eq!(certificate(&world, 2), revoked);
     assert_eq!(world.installed_version(2), None);

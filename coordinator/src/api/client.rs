@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::{Bytes, HttpBody};
 use axum::http::Method;
 use node::enroll::pin;
-use protocol::enroll::{EnrollReply, EnrollRequest, RenewReply, RenewRequest};
+use protocol::enroll::{EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::plan::Cohort;
@@ -138,6 +138,10 @@ impl Client {
     /// Renews a node's certificate; takes no API token. Nodes themselves ask by `node::renew`.
     pub async fn renew(&self, request: &RenewRequest) -> Result<RenewReply, ApiError> {
         self.send(Method::POST, "/v1/renew", Some(request)).await
+    }
+    /// Enrols the copy of a node's directory; takes no API token. Nodes themselves ask by `node::copies`.
+    pub async fn rejoin(&self, request: &RejoinRequest) -> Result<EnrollReply, ApiError> {
+        self.send(Method::POST, "/v1/rejoin", Some(request)).await
     }
     /// Makes an enrolment token.
     pub async fn new_token(&self, ask: &NewToken) -> Result<TokenMade, ApiError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use coordinator_core::contract::LedgerEvent;
 use node::net::identity::Admission;
 use node::net::identity::issue::{IssuingCa, Validity};
-use protocol::limits::RENEWALS_MAX;
+use protocol::limits::{COPIES_MAX, RENEWALS_MAX};
 use protocol::{Hash, NodeId, Span, Time};
 use rustls::pki_types::CertificateDer;
 
@@ -27,6 +27,8 @@ pub struct List {
 
 /// Stands where a token's id stands for certificates that no token gave.
 const RENEWAL: &str = "renewal";
+/// Stands before the node that another one was copied from; no token's id has a space.
+const COPY: &str = "copy of ";
 
 /// What a revocation list says that the ledger does not.
 pub struct ListNews {
@@ -47,6 +49,8 @@ pub struct Certificates {
     revoked: BTreeSet<NodeId>,
     /// Serials that were revoked in a time that this ledger lost.
     barred: BTreeSet<u64>,
+    /// Nodes that were enrolled as copies of one, or of its copies.
+    copies: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// When nodes were given their last certificates.
     renewals: BTreeMap<NodeId, VecDeque<Time>>,
     restored: bool,
@@ -64,6 +68,7 @@ impl Certificates {
             serials: BTreeMap::new(),
             revoked: BTreeSet::new(),
             barred: BTreeSet::new(),
+            copies: BTreeMap::new(),
             renewals: BTreeMap::new(),
             restored: false,
             revocations: 0,
@@ -77,6 +82,10 @@ impl Certificates {
         match event {
             LedgerEvent::Enrolled(enrolled) => {
                 let serial = u64::from_str_radix(&enrolled.serial, 16);
+                let first = enrolled.token.strip_prefix(COPY);
+                if let Some(first) = first.and_then(|first| first.parse().ok()) {
+                    self.copies.entry(first).or_default().insert(enrolled.node);
+                }
                 self.serials
                     .entry(enrolled.node)
                     .or_default()
@@ -146,6 +155,19 @@ impl Certificates {
     fn was_given(&self, node: &NodeId, serial: u64) -> bool {
         let mut given = self.serials.get(node).into_iter().flatten();
         given.any(|(held, _)| *held == serial)
+    }
+
+    /// What stands in the ledger in place of a token for a copy of `node`: it names the first one, which was
+    /// no copy itself. `None` if that one has [`COPIES_MAX`] already.
+    pub fn as_copy_of(&self, node: &NodeId, copy: &NodeId) -> Option<String> {
+        let given = self.serials.get(node).into_iter().flatten();
+        let first = given.filter_map(|(_, by)| by.strip_prefix(COPY)?.parse().ok());
+        let first: NodeId = first.last().unwrap_or(*node);
+        let room = self
+            .copies
+            .get(&first)
+            .is_none_or(|copies| copies.len() < COPIES_MAX || copies.contains(copy));
+        room.then(|| format!("{COPY}{first}"))
     }
 
     /// Whose key a certificate proves, if it was given here and not taken back; its time may be over. Its

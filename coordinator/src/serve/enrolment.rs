@@ -5,10 +5,12 @@ use std::sync::Arc;
 use coordinator_core::contract::{self, Enrolled, Event};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use node::net::identity::issue::Validity;
-use protocol::enroll::{EnrollReply, EnrollRequest, RenewReply, RenewRequest, Token};
+use protocol::enroll::{
+    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, Token,
+};
 use protocol::limits;
 use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
-use protocol::{Hash, NodeId, Span};
+use protocol::{Hash, NodeId, SiteId, Span};
 use rustls::pki_types::CertificateDer;
 
 use super::desk::{DeskError, Insight};
@@ -41,6 +43,11 @@ pub enum EnrolmentError {
     /// What should prove the key does not.
     #[error("the certificate is not renewed: {0}; enrol the machine anew in an empty directory")]
     Certificate(String),
+    /// A copied key is good for so many machines only.
+    #[error(
+        "node {0} was copied to too many machines: revoke it, or make an image with `tidegate-node seal` and a token"
+    )]
+    Copies(NodeId),
     /// Something asks again and again.
     #[error("node {0} was renewed too often lately; ask again later")]
     TooOften(NodeId),
@@ -139,6 +146,18 @@ pub async fn enroll(
     let (id, secret) = (request.token_id.clone(), request.token_secret.clone());
     let token = off_thread(move || store.redeem(&id, &secret, node, now)).await?;
 
+    take_in(house, request, token.site, before).await
+}
+
+/// Issues a certificate to a machine whose right to it was looked at, and puts it on record. `before` of them
+/// were given to its key.
+async fn take_in(
+    house: &Arc<House>,
+    request: EnrollRequest,
+    site: Option<SiteId>,
+    before: u32,
+) -> Result<EnrollReply, EnrolmentError> {
+    let (node, now) = (request.node, house.clock.now().wall);
     let serial = serial();
     let validity = Validity {
         not_before: now - SKEW,
@@ -154,7 +173,7 @@ pub async fn enroll(
         os: request.os,
         arch: request.arch,
         labels: request.labels.into_iter().collect(),
-        site: token.site.clone(),
+        site: site.clone(),
         serial: format!("{serial:016x}"),
         token: request.token_id,
     };
@@ -178,11 +197,71 @@ pub async fn enroll(
             HEXLOWER.encode(&leaf),
             HEXLOWER.encode(house.ca.certificate()),
         ],
-        site: token.site,
+        site,
         coordinators: vec![house.settings.coordinator_contact()],
         origins: vec![house.settings.origin_contact()],
         epoch: FIRST_EPOCH + before,
     })
+}
+
+/// Enrols a machine that a node's directory was copied to as a node of its own, by the proof of the key
+/// that was copied.
+///
+/// # Errors
+/// When a proof does not hold, the key was revoked, or it was copied too often.
+pub async fn rejoin(
+    house: &Arc<House>,
+    request: RejoinRequest,
+) -> Result<EnrollReply, EnrolmentError> {
+    let malformed = |why: &str| EnrolmentError::Malformed(why.to_owned());
+    if request.spec_version != 1 || request.fleet != house.settings.fleet {
+        return Err(malformed("the request is of another version or fleet"));
+    }
+    check(&request.enroll)?;
+    if !request.proven() {
+        return Err(EnrolmentError::Proof(request.copy_of));
+    }
+    let (copied, node) = (request.copy_of, request.enroll.node);
+    let leaf = certificate(&request.certificate)?;
+    let look = move |i: &Insight<'_>| {
+        let certificates = i.certificates;
+        let both = [copied, node];
+        let revoked = both.into_iter().find(|node| certificates.is_revoked(node));
+        let by = certificates.as_copy_of(&copied, &node);
+        let again = by
+            .as_ref()
+            .map_or(0, |by| certificates.enrolments_by(&node, by));
+        let before = certificates.enrolments(&node);
+        (revoked, certificates.proves(&leaf), by, again, before)
+    };
+    let (revoked, proves, by, again, before) = house.desk.view(look).await?;
+    if let Some(revoked) = revoked {
+        return Err(EnrolmentError::Revoked(revoked));
+    }
+    match proves {
+        Err(why) => return Err(EnrolmentError::Certificate(why)),
+        Ok((found, _)) if found != copied => return Err(EnrolmentError::Proof(copied)),
+        Ok(_) => {}
+    }
+    let by = by.ok_or(EnrolmentError::Copies(copied))?;
+    if again >= limits::REISSUES_MAX {
+        return Err(EnrolmentError::Again(node));
+    }
+    let enroll = EnrollRequest {
+        token_id: by,
+        ..request.enroll
+    };
+    take_in(house, enroll, None, before).await
+}
+
+fn certificate(hex: &str) -> Result<CertificateDer<'static>, EnrolmentError> {
+    let malformed = |why: &str| EnrolmentError::Malformed(why.to_owned());
+    if hex.len() > 2 * limits::CREDENTIALS_MAX_BYTES {
+        return Err(malformed("the certificate is too long"));
+    }
+    let leaf = HEXLOWER.decode(hex.as_bytes());
+    let leaf = leaf.map_err(|_| malformed("the certificate is not hex"))?;
+    Ok(CertificateDer::from(leaf))
 }
 
 /// Gives a node its next certificate, by the proof of its key and its newest certificate, over or not.
@@ -197,14 +276,10 @@ pub async fn renew(
     if request.spec_version != 1 || request.fleet != house.settings.fleet {
         return Err(malformed("the request is of another version or fleet"));
     }
-    if request.certificate.len() > 2 * limits::CREDENTIALS_MAX_BYTES {
-        return Err(malformed("the certificate is too long"));
-    }
+    let leaf = certificate(&request.certificate)?;
     if !request.proven() {
         return Err(EnrolmentError::Proof(request.node));
     }
-    let leaf = HEXLOWER.decode(request.certificate.as_bytes());
-    let leaf = CertificateDer::from(leaf.map_err(|_| malformed("the certificate is not hex"))?);
     let (node, now) = (request.node, house.clock.now().wall);
     let life = house.settings.certificate_life();
     let look = move |i: &Insight<'_>| {

@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 pub(crate) use api_tokens::{AccessError, accesses, new_access, revoke_access};
 pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signed_by};
 pub(crate) use desk::{DeskError, DeskHandle, Insight};
-pub(crate) use enrolment::{EnrolmentError, enroll, new_token, renew};
+pub(crate) use enrolment::{EnrolmentError, enroll, new_token, rejoin, renew};
 pub(crate) use events::EventLog;
 pub(crate) use lifts::{halt_in_force, lift};
 pub(crate) use roots::{RootError, Roots, publish as publish_root};

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConfigError, ListenAsked, NodeConfig, Role};
 use crate::driver::{issued_at, issuing_cas, random_bytes};
 use crate::inventory::hostname;
+use crate::machine;
 use crate::net::identity::{
     Admission, AdmissionError, Identity, IdentityError, KEY_FILE, RulesError, load_key, save_key,
 };
@@ -145,17 +146,12 @@ pub async fn enroll(dir: &Path, options: EnrollOptions) -> Result<NodeConfig, En
         let ago_s = now.since(options.token.expires).as_millis() / 1000;
         return Err(EnrollError::TokenExpired { ago_s });
     }
-    let key = own_key(dir)?;
+    make_directory(dir)?;
+    let key = key_at(&dir.join(KEY_FILE))?;
     let mut request = EnrollRequest {
-        spec_version: 1,
         token_id: options.token.id.clone(),
         token_secret: options.token.secret.clone(),
-        node: NodeId(key.verifying_key().to_bytes()),
-        hostname: hostname(),
-        os: std::env::consts::OS.into(),
-        arch: std::env::consts::ARCH.into(),
-        labels: options.labels.clone(),
-        proof: String::new(),
+        ..machine_request(&key, options.labels.clone())
     };
     request.prove(&key);
     let api = Api::at(&options.coordinator, options.token.server_pin);
@@ -194,33 +190,10 @@ pub fn adopt(
     listen: ListenAsked,
 ) -> Result<NodeConfig, EnrollError> {
     not_enrolled(dir)?;
-    if reply.spec_version != 1 {
-        let version = reply.spec_version;
-        return Err(EnrollError::Reply(format!("it has version {version}")));
-    }
-    let mut roots = reply.roots.iter().cloned();
-    let first = roots
-        .next()
-        .ok_or_else(|| EnrollError::Reply("it holds no root".into()))?;
-    let trust = chain(first, roots, pinned)?;
-    let admission = Arc::new(Admission::new(issuing_cas(trust.root()))?);
-    let certificates = certificates(&reply.certificates)?;
-    if let Some(own) = certificates.first() {
-        admission.own_issued(issued_at(own));
-    }
-    let node = NodeId(key.verifying_key().to_bytes());
-    let found = admission.admit(&certificates)?;
-    if found != node {
-        return Err(AdmissionError::WrongNode {
-            expected: node,
-            found,
-        }
-        .into());
-    }
     let config = NodeConfig {
         spec_version: 1,
-        fleet: trust.fleet(),
-        node,
+        fleet: pinned,
+        node: NodeId(key.verifying_key().to_bytes()),
         role,
         hostname: hostname(),
         labels,
@@ -237,9 +210,44 @@ pub fn adopt(
         notify: Vec::new(),
         agent: None,
         dscp: Default::default(),
+        machine: machine::id(&pinned).filter(|_| role == Role::Endpoint),
     };
+    take_over(dir, key, reply, &config)?;
+    Ok(config)
+}
+
+/// Makes `dir` the directory of the node of `config`, whatever node it was before. `node.json` is written
+/// last; until then the same may be done again.
+pub(crate) fn take_over(
+    dir: &Path,
+    key: &SigningKey,
+    reply: &EnrollReply,
+    config: &NodeConfig,
+) -> Result<(), EnrollError> {
+    if reply.spec_version != 1 {
+        let version = reply.spec_version;
+        return Err(EnrollError::Reply(format!("it has version {version}")));
+    }
+    let mut roots = reply.roots.iter().cloned();
+    let first = roots
+        .next()
+        .ok_or_else(|| EnrollError::Reply("it holds no root".into()))?;
+    let trust = chain(first, roots, config.fleet)?;
+    let admission = Arc::new(Admission::new(issuing_cas(trust.root()))?);
+    let certificates = certificates(&reply.certificates)?;
+    if let Some(own) = certificates.first() {
+        admission.own_issued(issued_at(own));
+    }
+    let found = admission.admit(&certificates)?;
+    if found != config.node {
+        return Err(AdmissionError::WrongNode {
+            expected: config.node,
+            found,
+        }
+        .into());
+    }
     make_directory(dir)?;
-    // What an enrolment that was cut short left behind belongs to no node.
+    // What an enrolment that was cut short, or another node, left behind belongs to no node.
     let stale = dir.join("store").join("store.redb");
     match fs::remove_file(&stale) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -257,7 +265,22 @@ pub fn adopt(
     Records::open(dir)?.apply(&changes)?;
     Identity::new(key.clone(), certificates, admission).save(dir)?;
     config.store(dir)?;
-    Ok(config)
+    Ok(())
+}
+
+/// What this machine says of itself to be enrolled with a key; token and proof are still to come.
+pub(crate) fn machine_request(key: &SigningKey, labels: Vec<(String, String)>) -> EnrollRequest {
+    EnrollRequest {
+        spec_version: 1,
+        token_id: String::new(),
+        token_secret: String::new(),
+        node: NodeId(key.verifying_key().to_bytes()),
+        hostname: hostname(),
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        labels,
+        proof: String::new(),
+    }
 }
 
 /// Puts a question to the coordinator's API, and to no other server.
@@ -330,14 +353,12 @@ pub(crate) fn certificates(hex: &[String]) -> Result<Vec<CertificateDer<'static>
 }
 
 /// The key that the machine will be known by. One from an enrolment that was cut short serves again.
-fn own_key(dir: &Path) -> Result<SigningKey, EnrollError> {
-    make_directory(dir)?;
-    let path = dir.join(KEY_FILE);
+pub(crate) fn key_at(path: &Path) -> Result<SigningKey, EnrollError> {
     if path.exists() {
-        return Ok(load_key(&path)?);
+        return Ok(load_key(path)?);
     }
     let key = SigningKey::from_bytes(&random_bytes());
-    save_key(&path, &key)?;
+    save_key(path, &key)?;
     Ok(key)
 }
 

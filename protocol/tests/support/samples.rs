@@ -9,7 +9,9 @@ use tidegate_protocol as protocol;
 use protocol::audit::AuditEntry;
 use protocol::carrier::{Coding, FrameTable};
 use protocol::constraints::{Constraints, Freeze, Needs, PastDeadline, UserRules};
-use protocol::enroll::{EnrollReply, EnrollRequest, RenewReply, RenewRequest, Token};
+use protocol::enroll::{
+    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, Token,
+};
 use protocol::envelope::Envelope;
 use protocol::feed::{Batch, Roster, Seal, SignedStages, StageCounts, Stages};
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
@@ -558,6 +560,16 @@ fn enrolment(fleet: &Fleet) -> Vec<Sample> {
     };
     renew.prove(&node_key(1));
     assert!(renew.proven());
+    let mut rejoin = RejoinRequest {
+        spec_version: 1,
+        fleet: fleet.id(),
+        copy_of: node(2),
+        certificate: "30820100".into(),
+        enroll: request.clone(),
+        proof: String::new(),
+    };
+    rejoin.prove(&node_key(2));
+    assert!(rejoin.proven());
     let renewed = RenewReply {
         spec_version: 1,
         certificates: vec!["30820100".into()],
@@ -576,6 +588,7 @@ fn enrolment(fleet: &Fleet) -> Vec<Sample> {
         json("", &request),
         json("", &reply),
         json("", &renew),
+        json("", &rejoin),
         json("", &renewed),
     ]
 }

@@ -142,7 +142,9 @@ impl From<EnrolmentError> for Failure {
             | EnrolmentError::Revoked(_)
             | EnrolmentError::Again(_)
             | EnrolmentError::Certificate(_) => StatusCode::FORBIDDEN,
-            EnrolmentError::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
+            EnrolmentError::TooOften(_) | EnrolmentError::Copies(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             EnrolmentError::Full(_) => StatusCode::CONFLICT,
             EnrolmentError::Token(TokenError::Store(_)) | EnrolmentError::Issue(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR

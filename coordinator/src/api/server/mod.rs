@@ -4,6 +4,7 @@ mod access;
 mod failure;
 mod fleet;
 mod listener;
+mod pace;
 mod releases;
 mod rollouts;
 
@@ -63,7 +64,8 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let listener = listener::Listener::start(tcp, tls);
-    let served = axum::serve(listener, router(house)).with_graceful_shutdown(async move {
+    let router = router(house).into_make_service_with_connect_info::<pace::Remote>();
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move {
         let _ = stop.wait_for(|stop| *stop).await;
     });
     if let Err(e) = served.await {
@@ -75,6 +77,7 @@ fn router(house: Arc<House>) -> Router {
     Router::new()
         .route("/v1/enroll", post(fleet::enroll))
         .route("/v1/renew", post(fleet::renew))
+        .route("/v1/rejoin", post(fleet::rejoin))
         .merge(authorised(house.clone()))
         .fallback(async || {
             Failure::new(
@@ -89,6 +92,7 @@ fn router(house: Arc<House>) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(API_BODY_MAX_BYTES))
+        .layer(from_fn_with_state(pace::Paces::new(), pace::keep))
         .with_state(house)
 }
 

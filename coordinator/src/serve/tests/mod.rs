@@ -1,6 +1,7 @@
 //! The coordinator as its clients see it: in process, on loopback, over real sockets.
 
 mod accessing;
+mod copying;
 mod enrolling;
 mod forecasting;
 mod lifting;

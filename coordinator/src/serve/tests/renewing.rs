@@ -20,7 +20,7 @@ impl Town {
     }
 
     /// Enrols a key and gives its certificate, hex.
-    async fn certified(&self, key: &SigningKey) -> String {
+    pub(super) async fn certified(&self, key: &SigningKey) -> String {
         let token = self.token(1, HOUR).await;
         let reply = self.client.enroll(&request(&token, key)).await.unwrap();
         reply.certificates[0].clone()

@@ -31,7 +31,7 @@ pub fn save_key(path: &Path, key: &SigningKey) -> Result<(), IdentityError> {
     write(path, pem.as_bytes())
 }
 
-pub(super) fn load_chain(
+pub(crate) fn load_chain(
     path: &Path,
     key: &SigningKey,
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {

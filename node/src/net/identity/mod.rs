@@ -26,6 +26,7 @@ use protocol::NodeId;
 use rustls::pki_types::CertificateDer;
 
 pub use admission::{Admission, AdmissionError, Revocations, RulesError};
+pub(crate) use key::load_chain as certificates_in;
 pub use key::{load_key, node_of_certificate, save_key};
 pub use tls::crypto_provider;
 
