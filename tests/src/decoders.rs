@@ -8,10 +8,13 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
+use coordinator::backup::Backup;
 use node::net::identity::Admission;
 use protocol::audit::AuditEntry;
 use protocol::carrier::FrameTable;
-use protocol::enroll::{EnrollReply, EnrollRequest, Token};
+use protocol::enroll::{
+    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, Token,
+};
 use protocol::envelope::Envelope;
 use protocol::feed::Stages;
 use protocol::filter::Filter;
@@ -102,7 +105,11 @@ pub fn request(bytes: &[u8]) -> bool {
 
 /// A list of certificates that are not to be admitted any more.
 pub fn revocations(bytes: &[u8]) -> bool {
-    AUTHORITY.set_revocations(bytes).is_ok()
+    // A restored coordinator reads the list that a node kept, before it believes any of it.
+    let listed = AUTHORITY.listed(bytes).is_ok();
+    let taken = AUTHORITY.set_revocations(bytes).is_ok();
+    assert!(listed || !taken, "what is taken can be listed");
+    taken
 }
 
 /// A root, which is read before anything is believed.
@@ -124,7 +131,7 @@ pub fn site(bytes: &[u8]) -> bool {
         || versioned::<AuditProof>(bytes)
 }
 
-/// What is signed, as it lies in its envelope, and what enrols.
+/// What is signed, as it lies in its envelope, what enrols and renews, and the list of a backup.
 pub fn statement(bytes: &[u8]) -> bool {
     let payload = Envelope::from_json(bytes).map(|envelope| envelope.payload);
     let bytes = payload.as_deref().unwrap_or(bytes);
@@ -139,6 +146,10 @@ pub fn statement(bytes: &[u8]) -> bool {
         json::<LedgerHead>,
         json::<EnrollRequest>,
         json::<EnrollReply>,
+        json::<RenewRequest>,
+        json::<RenewReply>,
+        json::<RejoinRequest>,
+        json::<Backup>,
     ]
     .iter()
     .any(|read| read(bytes))

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use coordinator_core::contract::RolloutState;
-use protocol::envelope::Envelope;
-use protocol::manifest::ReleaseManifest;
 use protocol::{BlobRef, RolloutId};
 use tidegate_tests::programs::success;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
+
+use crate::member::blobs_of;
 
 fn site_of_two() -> World {
     World::raise(&WorldOptions {
@@ -210,29 +210,12 @@ fn attack_18_one_component_of_a_set_missing() {
     for (version, seed, missing) in [("2.0", 19, "index"), ("3.0", 20, "content")] {
         publish(&world, version, seed, &[]);
         let before = world.installed_version(0);
-        let path = world.path(&format!("build-app-{version}/manifest.json"));
-        let envelope = Envelope::from_json(&std::fs::read(path).expect("signed"));
-        let manifest: ReleaseManifest =
-            serde_json::from_slice(&envelope.expect("an envelope").payload).expect("a release");
-        let artifact = &manifest.artifacts[0];
-        let gone: Vec<BlobRef> = match missing {
-            "index" => vec![artifact.index],
-            _ => {
-                let carriers = artifact.carriers.iter().map(|carrier| carrier.blob);
-                carriers.chain([artifact.pack]).collect()
-            }
+        let all = blobs_of(&world, &format!("build-app-{version}"));
+        let gone = match missing {
+            "index" => &all[..1],
+            _ => &all[1..],
         };
-        // It is lost where everybody would take it from.
-        world.wait_for("the origin has them", |w| {
-            gone.iter().all(|blob| at_origin(w, blob).exists())
-        });
-        world.stop_coordinator();
-        let place = world.path("");
-        let aside = |blob: &BlobRef| place.join(format!("aside-{}", blob.root));
-        for blob in &gone {
-            std::fs::rename(at_origin(&world, blob), aside(blob)).expect("moved");
-        }
-        world.start_coordinator();
+        lose(&mut world, gone);
         let id = world.roll_out(version, &["rest"]);
         let told = |w: &World, state: &[&str]| {
             let said = serde_json::to_value(w.node_views()).expect("plain data");
@@ -255,15 +238,69 @@ fn attack_18_one_component_of_a_set_missing() {
             let place = world.nodes[node].dir.join("install/app/versions");
             assert!(!place.join(version).exists(), "nothing of it: {missing}");
         }
-        let incoming = node::driver::incoming_directory(&world.home().join("origin"));
-        for blob in &gone {
-            let name = node::driver::incoming_name(*blob);
-            std::fs::rename(aside(blob), incoming.join(name)).expect("brought back");
-        }
+        bring_back(&world, gone);
         wait_applied(&world, &id, 2);
         for node in 0..2 {
             trees::assert_same(&world.path(version), &world.current(node).join("."));
         }
+    }
+}
+
+/// Of two products one needs the other, whose content is nowhere to be had: neither is installed, and both
+/// are once it is back.
+#[test]
+fn attack_18_one_product_of_a_set_missing() {
+    let mut world = site_of_two();
+    let tree = world.path("runtime");
+    trees::make(&tree, 21, 1 << 18);
+    world.publish_as("runtime", &tree, "1.0", &[]);
+    publish(&world, "1.0", 22, &["--depends-on", "runtime>=1.0"]);
+    let gone = blobs_of(&world, "build-runtime-1.0");
+    lose(&mut world, &gone[1..]);
+    let runtime = world.approved("runtime", "runtime@1.0", &["rest"], &[]);
+    world.tidegate(&["rollout", "start", runtime.as_str()]);
+    let app = world.roll_out("1.0", &["rest"]);
+    world.wait_for("each waits for what it needs", |w| {
+        (0..2).all(|node| w.why(node).contains("it needs runtime>=1.0"))
+    });
+    for node in 0..2 {
+        assert_eq!(world.installed_version(node), None);
+        assert!(
+            !world.nodes[node]
+                .dir
+                .join("install/runtime/current")
+                .exists()
+        );
+    }
+    bring_back(&world, &gone[1..]);
+    wait_applied(&world, &runtime, 2);
+    wait_applied(&world, &app, 2);
+    for node in 0..2 {
+        trees::assert_same(&world.path("1.0"), &world.current(node).join("."));
+    }
+}
+
+fn aside(world: &World, blob: &BlobRef) -> PathBuf {
+    world.path(&format!("aside-{}", blob.root))
+}
+
+/// Blobs are lost where everybody would take them from.
+fn lose(world: &mut World, blobs: &[BlobRef]) {
+    world.wait_for("the origin has them", |w| {
+        blobs.iter().all(|blob| at_origin(w, blob).exists())
+    });
+    world.stop_coordinator();
+    for blob in blobs {
+        std::fs::rename(at_origin(world, blob), aside(world, blob)).expect("moved");
+    }
+    world.start_coordinator();
+}
+
+fn bring_back(world: &World, blobs: &[BlobRef]) {
+    let incoming = node::driver::incoming_directory(&world.home().join("origin"));
+    for blob in blobs {
+        let name = node::driver::incoming_name(*blob);
+        std::fs::rename(aside(world, blob), incoming.join(name)).expect("brought back");
     }
 }
 

@@ -173,3 +173,54 @@ fn attack_25_a_node_chooses_its_own_wave() {
         chosen.len()
     );
 }
+
+/// A quarter of the fleet says that all is well, whatever comes and before it came. It does not choose who
+/// is first, and the honest ones that are first stop the release.
+#[test]
+fn attack_23_false_success() {
+    const NODES: u64 = 60;
+    const FIRST: usize = 12;
+    let lies = |n: u64| n.is_multiple_of(4);
+    // Under each salt others are first: liars are as often among them as they are in the fleet.
+    let release = Hash::of(b"release");
+    let mut liars_first = 0;
+    for case in 0..CASES as u64 {
+        let salt = Hash::of(&case.to_le_bytes());
+        let mut all: Vec<u64> = (0..NODES).collect();
+        all.sort_by_key(|n| position(&salt, &release, &node(*n)));
+        liars_first += all[..FIRST].iter().filter(|n| lies(**n)).count();
+    }
+    let share = liars_first as f64 / (CASES * FIRST) as f64;
+    assert!((0.22..0.28).contains(&share), "{share} of the first lie");
+
+    let mut bench = Bench::with_nodes(NODES);
+    let waves = vec![
+        draft("first", Selector::Count(FIRST as u32), gate(800_000, 10, 0)),
+        draft("rest", Selector::Rest, gate(0, 1, 0)),
+    ];
+    let plan = bench.start("r", waves);
+    bench.audit = false;
+    let protocol::plan::Members::Nodes(first) = &plan.waves[0].members else {
+        panic!("a handful is a list");
+    };
+    let first = first.clone();
+    for at in 1..=20 {
+        for n in (0..NODES).filter(|n| lies(*n)) {
+            let mut well = status(&bench.fleet, &plan, n, at, State::Succeeded);
+            well.wave = u32::from(!first.contains(&node(n)));
+            let well = well.sign(&node_key(n)).verify(bench.fleet.id());
+            brought(&mut bench, n, vec![well.expect("its own word")]);
+        }
+    }
+    let honest = |n: &u64| !lies(*n) && first.contains(&node(*n));
+    for n in (0..NODES).filter(honest) {
+        let failed = status(&bench.fleet, &plan, n, 1, State::Failed);
+        let failed = failed.sign(&node_key(n)).verify(bench.fleet.id());
+        brought(&mut bench, n, vec![failed.expect("its own word")]);
+    }
+    bench.wait(5);
+    let view = bench.view("r");
+    assert_eq!(view.state, RolloutState::Held, "{:?}", view.counts);
+    let harmed = (0..NODES).filter(honest).count() as u32;
+    assert_eq!(view.counts.failed, harmed, "nobody else was reached");
+}
