@@ -46,7 +46,7 @@ impl Paces {
     }
 }
 
-impl<C: Clock> Paces<C> {
+impl<C: Clock + Clone> Paces<C> {
     fn by(clock: C) -> Paces<C> {
         Paces {
             all: Pace::new(API_PER_SECOND, API_BURST, clock.clone()),
@@ -68,7 +68,7 @@ struct Pace<C: Clock> {
     clock: C,
 }
 
-impl<C: Clock> Pace<C> {
+impl<C: Clock + Clone> Pace<C> {
     fn new(per_second: u32, burst: u32, clock: C) -> Pace<C> {
         let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
