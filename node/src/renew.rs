@@ -153,7 +153,7 @@ async fn renew(
     let reply: RenewReply = ask(&api, "/v1/renew", &request).await?;
     let chain = certificates(&reply.certificates)?;
     let ends = |leaf: &CertificateDer<'_>| life(leaf).map(|life| life.not_after);
-    let later = chain.first().and_then(|new| ends(new)) > ends(leaf);
+    let later = chain.first().and_then(&ends) > ends(leaf);
     if reply.spec_version != 1 || !later {
         return Err(EnrollError::Reply("it brings no later certificate".into()));
     }

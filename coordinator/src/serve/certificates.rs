@@ -161,8 +161,8 @@ impl Certificates {
     /// no copy itself. `None` if that one has [`COPIES_MAX`] already.
     pub fn as_copy_of(&self, node: &NodeId, copy: &NodeId) -> Option<String> {
         let given = self.serials.get(node).into_iter().flatten();
-        let first = given.filter_map(|(_, by)| by.strip_prefix(COPY)?.parse().ok());
-        let first: NodeId = first.last().unwrap_or(*node);
+        let mut first = given.filter_map(|(_, by)| by.strip_prefix(COPY)?.parse().ok());
+        let first: NodeId = first.next_back().unwrap_or(*node);
         let room = self
             .copies
             .get(&first)

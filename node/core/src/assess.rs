@@ -33,7 +33,7 @@ const AGAIN: Span = Span::from_secs(600);
 #[derive(Default)]
 pub(crate) struct Assessments {
     /// In a box: most of the time nothing is assessed.
-    rules: Option<Box<BTreeMap<Hash, Ruling>>>,
+    rules: Option<BTreeMap<Hash, Ruling>>,
 }
 
 /// What is known of a detect rule.

@@ -34,7 +34,7 @@ const ANSWER: Span = Span::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Slots {
     /// In a box: most fleets use none.
-    groups: Option<Box<BTreeMap<Hash, Group>>>,
+    groups: Option<BTreeMap<Hash, Group>>,
     /// Boot time since which the node is in its site.
     joined: Time,
     site: Option<SiteId>,

@@ -28,7 +28,6 @@ struct Node {
     wanted: BTreeSet<u64>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a few at a time")]
 enum Mail {
     Gossip(u64, SiteMessage),
     Connected(u64),
