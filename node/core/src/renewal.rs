@@ -24,8 +24,7 @@ impl Life {
     /// Without the time before it was issued.
     fn span(self) -> Span {
         let whole = self.not_after.since(self.not_before);
-        let skew = CERTIFICATE_SKEW.0.min(whole.0 / 2);
-        Span(whole.0 - skew)
+        Span(whole.0.checked_sub(CERTIFICATE_SKEW.0).unwrap_or(whole.0))
     }
 
     /// When `node` asks for the next one.
