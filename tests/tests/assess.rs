@@ -55,7 +55,7 @@ fn each_node_answers_by_the_signed_rules_and_fetches_nothing() {
     assert_eq!(ids, [world.nodes[1].id.to_string()]);
 
     for node in &world.nodes {
-        let blobs = std::fs::read_dir(node.dir.join("blobs")).expect("its store");
+        let blobs = std::fs::read_dir(node.dir.join("store/blobs")).expect("its store");
         assert_eq!(blobs.count(), 0, "no content came to {}", node.id);
     }
     assert!(world.tidegate(&["why", ids[0]]).lines().count() <= 1);

@@ -291,8 +291,8 @@ mod tests {
         let (ticket, told) = bench.tell();
         assert_eq!(
             told.attributes.len(),
-            ATTRIBUTES_MAX - 2,
-            "within the limit, with room for two more"
+            ATTRIBUTES_MAX - 2 - ASSESSMENTS_MAX,
+            "within the limit, with room for two more and for what is asked in assessments"
         );
         assert_eq!(told.attributes["power"], "battery");
         assert_eq!(bench.inventory.timeout(), None, "one question at a time");

@@ -341,6 +341,14 @@ impl Fleet {
         Ok(all)
     }
 
+    /// Processor seconds of all of them so far.
+    ///
+    /// # Errors
+    /// When one has ended.
+    pub fn cpu_seconds(&self, network: &Network) -> Result<f64> {
+        Ok(self.usage(network)?.iter().map(|p| p.cpu_seconds).sum())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -41,11 +41,14 @@ pub fn run(scenario: &Scenario) -> anyhow::Result<Report> {
     let mut fleet = Fleet::raise(scenario, &network)?;
     let release = fleet.publish(scenario)?;
     let before = network.wan_bytes()?;
+    let prepared = fleet.cpu_seconds(&network)?;
     let story = watch::roll_out(scenario, &network, &mut fleet)?;
     let after = network.wan_bytes()?;
     let crossed = before.iter().zip(after).map(|(b, a)| a - b).collect();
     let handed_out = fleet.handed_out(scenario.sites.len())?;
+    let used = fleet.cpu_seconds(&network)? - prepared;
     let mut report = Report::of(scenario, &release, &story, crossed, fleet.usage(&network)?)?;
+    report.set_cpu(used);
     report.add_sent(&release, &handed_out);
     if scenario.mishaps > 0 {
         watch::wait_for_installs(&fleet)?;

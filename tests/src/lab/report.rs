@@ -27,9 +27,9 @@ pub struct Report {
     pub release_bytes: u64,
     /// The sites.
     pub sites: Vec<SiteReport>,
-    /// Processor seconds of all processes for each GiB that a node took in.
+    /// Processor seconds of all processes for each GiB that a node took in, since the rollout began.
     pub cpu_seconds_per_gib: f64,
-    /// The processes.
+    /// The processes, with what each has used since its own start: the coordinator has published.
     pub processes: Vec<Usage>,
     /// Nodes that were killed.
     pub killed: Vec<String>,
@@ -125,18 +125,23 @@ impl Report {
                 reasons,
             });
         }
-        let cpu: f64 = processes.iter().map(|p| p.cpu_seconds).sum();
-        let taken = bytes as f64 * story.complete_s.len() as f64 / f64::from(1 << 30);
         Ok(Report {
             scenario: scenario.name,
             about: scenario.about,
             release_bytes: bytes,
             sites,
-            cpu_seconds_per_gib: round(cpu / taken),
+            cpu_seconds_per_gib: 0.0,
             processes,
             killed: story.killed.clone(),
             mishaps: story.mishaps.clone(),
         })
+    }
+
+    /// Adds what all processes used of the processor since the rollout began.
+    pub fn set_cpu(&mut self, seconds: f64) {
+        let nodes: usize = self.sites.iter().map(|site| site.nodes).sum();
+        let taken = self.release_bytes as f64 * nodes as f64 / f64::from(1 << 30);
+        self.cpu_seconds_per_gib = round(seconds / taken);
     }
 
     /// Adds what the origin says that it sent to each site.
