@@ -170,6 +170,15 @@ impl Certificates {
         room.then(|| format!("{COPY}{first}"))
     }
 
+    /// Nodes that were enrolled as copies of `node`, or of its copies, and are not revoked.
+    pub fn copies_of(&self, node: &NodeId) -> Vec<NodeId> {
+        let copies = self.copies.get(node).into_iter().flatten();
+        copies
+            .filter(|copy| !self.is_revoked(copy))
+            .copied()
+            .collect()
+    }
+
     /// Whose key a certificate proves, if it was given here and not taken back; its time may be over. Its
     /// serial number, too, if it was given in a time that the ledger lost.
     ///

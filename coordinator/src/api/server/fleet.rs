@@ -132,7 +132,17 @@ pub(super) async fn revoke(
         .parse()
         .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
     let reason = short(why)?;
-    command(&house, Command::Revoke { node, reason }).await
+    let revoke = |node| Command::Revoke {
+        node,
+        reason: reason.clone(),
+    };
+    command(&house, revoke(node)).await?;
+    // Whoever had its key may have enrolled other machines as its copies.
+    let copies = house.desk.view(move |i| i.certificates.copies_of(&node));
+    for copy in copies.await? {
+        command(&house, revoke(copy)).await?;
+    }
+    Ok(Json(()))
 }
 
 pub(super) async fn record_install(

@@ -92,10 +92,16 @@ async fn a_copy_of_what_was_taken_back_or_is_not_proven_is_no_node() {
     foreign.prove(&key);
     assert_eq!(refused(town.client.rejoin(&foreign).await), 400);
 
+    let own = keys::generate();
+    let copy = town.rejoining(&key, &certificate, &own);
+    let copy = town.client.rejoin(&copy).await.unwrap();
     let id = NodeId(keys::public(&key).0);
     town.client.revoke(id, "stolen").await.unwrap();
     let late = town.rejoining(&key, &certificate, &keys::generate());
     assert_eq!(refused(town.client.rejoin(&late).await), 403, "revoked");
-    assert_eq!(town.client.nodes().await.unwrap().len(), 1);
+    let later = town.rejoining(&own, &copy.certificates[0], &keys::generate());
+    let refused = refused(town.client.rejoin(&later).await);
+    assert_eq!(refused, 403, "whoever had the key may have made the copy");
+    assert_eq!(town.client.nodes().await.unwrap().len(), 2);
     town.close().await;
 }
