@@ -171,14 +171,23 @@ impl Conductor {
         let peopled = self.fleet.sites.keys();
         let all = peopled.clone().all(|site| regain.sites.contains(&**site));
         let nobody = self.fleet.all_admitted().next().is_none();
-        let heard = all && (nobody || !regain.sites.is_empty());
+        // Who was asked may not have brought a document in time: it is asked again as long as this listens.
+        let brought = |head: &RolloutHead| {
+            let (plan, release) = self.lacks(head);
+            (!plan || regain.plans.contains_key(&head.plan))
+                && (!release || regain.releases.contains_key(&head.release))
+        };
+        let whole = regain
+            .bulletin()
+            .is_none_or(|bulletin| bulletin.rollouts.iter().all(brought));
+        let heard = all && whole && (nobody || !regain.sites.is_empty());
         if !heard && self.now.boot < regain.until {
             return;
         }
         let line = match heard {
             true => "every site was heard".to_owned(),
             false => format!(
-                "{} of {} sites were heard; the others may bring more when they come",
+                "{} of {} sites were heard; more may be brought later",
                 regain.sites.len(),
                 peopled.count()
             ),

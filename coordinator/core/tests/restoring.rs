@@ -135,6 +135,24 @@ fn a_restored_ledger_orders_nothing_until_every_site_was_heard() {
     assert_eq!(bench.conductor.asks_for(story.since), None);
 }
 
+/// A site's node was asked on a busy machine and told what was ordered, but not the plan in time: the epoch
+/// began without a rollout that the whole fleet knew, and nobody was asked about it again.
+#[test]
+fn a_site_that_has_not_brought_a_plan_yet_is_asked_again() {
+    let mut story = Story::new();
+    let without = [0, 1, 2].map(|from| testimony(&story.bench, from, &story.lost, &[]));
+    let witness = story.heard(0);
+    let given = story.bench.issued.len();
+    story.restore();
+    let bench = &mut story.bench;
+    without.into_iter().for_each(|heard| bench.handle(heard));
+    assert_eq!(bench.issued.len(), given, "it still listens");
+    assert_eq!(bench.conductor.asks_for(story.since), Some(story.since));
+    bench.handle(witness);
+    assert_eq!(bench.kinds(given), ["resume", "halt", "lease 1"]);
+    assert_eq!(bench.state("new"), S::Running);
+}
+
 /// The statuses that the lost time brought were acknowledged, and their nodes say them again in the new
 /// epoch.
 #[test]

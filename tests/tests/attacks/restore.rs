@@ -54,6 +54,14 @@ fn attack_35_restored_from_an_older_backup() {
         &["--soak", "1h"],
     );
     world.tidegate(&["rollout", "start", halted.as_str()]);
+    // A halt is quicker than what it is about: who has not fetched the plan yet cannot bring it back.
+    world.wait_for("all hold the plan", |w| {
+        (0..3).all(|n| {
+            let report = w.node_report(n).unwrap_or_default();
+            let standings = report["snapshot"]["standings"].as_array();
+            standings.is_some_and(|all| all.iter().any(|s| s["rollout"] == halted.as_str()))
+        })
+    });
     world.tidegate(&["rollout", "halt", halted.as_str(), "--reason", "it harms"]);
     let heads = |w: &World| -> Vec<String> {
         let head = |n| Some(w.node_report(n)?["snapshot"]["orders_head"].to_string());
