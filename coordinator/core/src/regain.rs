@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::limits::REGAIN_MAX;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead, Subject};
-use protocol::plan::{Recall, RolloutPlan};
+use protocol::plan::{Members, Recall, RolloutPlan};
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, RolloutId, Seq, SiteId, Time, Verified};
 
@@ -172,10 +172,20 @@ impl Conductor {
         let all = peopled.clone().all(|site| regain.sites.contains(&**site));
         let nobody = self.fleet.all_admitted().next().is_none();
         // Who was asked may not have brought a document in time: it is asked again as long as this listens.
+        // Who is named for a wave and was enrolled in the lost time has to be back: without it the wave
+        // would have no voters, and pass.
         let brought = |head: &RolloutHead| {
-            let (plan, release) = self.lacks(head);
-            (!plan || regain.plans.contains_key(&head.plan))
-                && (!release || regain.releases.contains_key(&head.release))
+            let (lacks_plan, lacks_release) = self.lacks(head);
+            let plan = regain.plans.get(&head.plan);
+            let named = plan.filter(|_| lacks_plan).into_iter();
+            let named = named.flat_map(|plan| &plan.waves).map(|wave| &wave.members);
+            let mut named = named.flat_map(|members| match members {
+                Members::Nodes(nodes) => &nodes[..],
+                _ => &[],
+            });
+            (!lacks_plan || plan.is_some())
+                && (!lacks_release || regain.releases.contains_key(&head.release))
+                && named.all(|node| self.fleet.nodes.contains_key(node))
         };
         let whole = regain
             .bulletin()

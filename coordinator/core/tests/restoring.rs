@@ -153,6 +153,29 @@ fn a_site_that_has_not_brought_a_plan_yet_is_asked_again() {
     assert_eq!(bench.state("new"), S::Running);
 }
 
+/// A node that was enrolled after the backup was named alone for a rollout's first wave. Before it was taken in
+/// again the wave had no voters and passed, and the next one opened.
+#[test]
+fn a_wave_waits_for_the_node_that_the_ledger_lost() {
+    let mut story = Story::new();
+    let named = story.bench.wave(&story.new, 0, 12)[0];
+    let heard = [0, 1, 2].map(|from| story.heard(from));
+    story.backup.retain(
+        |event| !matches!(event, LedgerEvent::Enrolled(enrolled) if enrolled.node == node(named)),
+    );
+    let given = story.bench.issued.len();
+    story.restore();
+    let bench = &mut story.bench;
+    heard.into_iter().for_each(|heard| bench.handle(heard));
+    assert_eq!(bench.issued.len(), given, "one is missing");
+    bench.enrol(named);
+    let again = testimony(bench, 1, &story.lost, &[]);
+    bench.handle(again);
+    assert!(bench.issued.len() > given);
+    assert_eq!(bench.view("new").targets, 12);
+    assert_eq!(bench.view("new").waves[0].state, "running");
+}
+
 /// The statuses that the lost time brought were acknowledged, and their nodes say them again in the new
 /// epoch.
 #[test]
