@@ -54,12 +54,15 @@ fn attack_35_restored_from_an_older_backup() {
         &["--soak", "1h"],
     );
     world.tidegate(&["rollout", "start", halted.as_str()]);
-    // A halt is quicker than what it is about: who has not fetched the plan yet cannot bring it back.
-    world.wait_for("all hold the plan", |w| {
+    // A halt is quicker than what it is about: who has not fetched plan and release yet cannot bring them back.
+    world.wait_for("all hold plan and release", |w| {
         (0..3).all(|n| {
             let report = w.node_report(n).unwrap_or_default();
             let standings = report["snapshot"]["standings"].as_array();
-            standings.is_some_and(|all| all.iter().any(|s| s["rollout"] == halted.as_str()))
+            let held = |s: &serde_json::Value| {
+                s["rollout"] == halted.as_str() && s["state"] != "NotReceived"
+            };
+            standings.is_some_and(|all| all.iter().any(held))
         })
     });
     world.tidegate(&["rollout", "halt", halted.as_str(), "--reason", "it harms"]);
