@@ -7,10 +7,10 @@ use core::fmt;
 use core::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
-use crate::envelope::{Envelope, verify};
+use crate::envelope::Envelope;
 use crate::ids::{FleetId, Hash, NodeId, SiteId};
 use crate::time::Time;
 use crate::wire::Contact;
@@ -76,26 +76,22 @@ pub struct EnrollRequest {
 impl EnrollRequest {
     /// What the proof signs: everything else.
     pub fn signing_bytes(&self) -> Vec<u8> {
+        let proof = String::new();
         let bare = EnrollRequest {
-            proof: String::new(),
+            proof,
             ..self.clone()
         };
-        let mut out = b"tidegate enroll v1\0".to_vec();
-        out.extend(serde_json::to_vec(&bare).expect("a request is plain data"));
-        out
+        proof::signing_bytes("enroll", &bare)
     }
 
     /// Sets the proof.
     pub fn prove(&mut self, key: &SigningKey) {
-        let sig = key.sign(&self.signing_bytes());
-        self.proof = data_encoding::HEXLOWER.encode(&sig.to_bytes());
+        self.proof = proof::make(key, &self.signing_bytes());
     }
 
     /// Whether the asker holds the key that it names.
     pub fn proven(&self) -> bool {
-        data_encoding::HEXLOWER
-            .decode(self.proof.as_bytes())
-            .is_ok_and(|sig| verify(self.node.into(), &self.signing_bytes(), &sig))
+        proof::holds(&self.proof, self.node, &self.signing_bytes())
     }
 }
 
@@ -139,26 +135,22 @@ pub struct RenewRequest {
 impl RenewRequest {
     /// What the proof signs: everything else.
     pub fn signing_bytes(&self) -> Vec<u8> {
+        let proof = String::new();
         let bare = RenewRequest {
-            proof: String::new(),
+            proof,
             ..self.clone()
         };
-        let mut out = b"tidegate renew v1\0".to_vec();
-        out.extend(serde_json::to_vec(&bare).expect("a request is plain data"));
-        out
+        proof::signing_bytes("renew", &bare)
     }
 
     /// Sets the proof.
     pub fn prove(&mut self, key: &SigningKey) {
-        let sig = key.sign(&self.signing_bytes());
-        self.proof = data_encoding::HEXLOWER.encode(&sig.to_bytes());
+        self.proof = proof::make(key, &self.signing_bytes());
     }
 
     /// Whether the asker holds the key that it names.
     pub fn proven(&self) -> bool {
-        data_encoding::HEXLOWER
-            .decode(self.proof.as_bytes())
-            .is_ok_and(|sig| verify(self.node.into(), &self.signing_bytes(), &sig))
+        proof::holds(&self.proof, self.node, &self.signing_bytes())
     }
 }
 
@@ -183,26 +175,22 @@ pub struct RejoinRequest {
 impl RejoinRequest {
     /// What the proof signs: everything else.
     pub fn signing_bytes(&self) -> Vec<u8> {
+        let proof = String::new();
         let bare = RejoinRequest {
-            proof: String::new(),
+            proof,
             ..self.clone()
         };
-        let mut out = b"tidegate rejoin v1\0".to_vec();
-        out.extend(serde_json::to_vec(&bare).expect("a request is plain data"));
-        out
+        proof::signing_bytes("rejoin", &bare)
     }
 
     /// Sets the proof.
     pub fn prove(&mut self, key: &SigningKey) {
-        let sig = key.sign(&self.signing_bytes());
-        self.proof = data_encoding::HEXLOWER.encode(&sig.to_bytes());
+        self.proof = proof::make(key, &self.signing_bytes());
     }
 
     /// Whether both keys signed it, and are two.
     pub fn proven(&self) -> bool {
-        let copied = data_encoding::HEXLOWER
-            .decode(self.proof.as_bytes())
-            .is_ok_and(|sig| verify(self.copy_of.into(), &self.signing_bytes(), &sig));
+        let copied = proof::holds(&self.proof, self.copy_of, &self.signing_bytes());
         copied && self.enroll.node != self.copy_of && self.enroll.proven()
     }
 }
@@ -214,4 +202,31 @@ pub struct RenewReply {
     pub spec_version: u32,
     /// The node's certificate and the issuing CA's, DER, hex, leaf first.
     pub certificates: Vec<String>,
+}
+
+/// How a request proves that its asker holds a key.
+mod proof {
+    use data_encoding::HEXLOWER;
+    use ed25519_dalek::{Signer, SigningKey};
+    use serde::Serialize;
+
+    use crate::envelope::verify;
+    use crate::ids::NodeId;
+
+    /// What is signed: the kind of the request, and the request without its proof.
+    pub fn signing_bytes(kind: &str, bare: &impl Serialize) -> Vec<u8> {
+        let mut out = format!("tidegate {kind} v1\0").into_bytes();
+        out.extend(serde_json::to_vec(bare).expect("a request is plain data"));
+        out
+    }
+
+    pub fn make(key: &SigningKey, bytes: &[u8]) -> String {
+        HEXLOWER.encode(&key.sign(bytes).to_bytes())
+    }
+
+    pub fn holds(proof: &str, node: NodeId, bytes: &[u8]) -> bool {
+        HEXLOWER
+            .decode(proof.as_bytes())
+            .is_ok_and(|signature| verify(node.into(), bytes, &signature))
+    }
 }

@@ -209,6 +209,14 @@ impl RolloutPlan {
         matches!(members, Some(Members::Nodes(_)))
     }
 
+    /// The nodes that its waves name one by one.
+    pub fn named(&self) -> impl Iterator<Item = &NodeId> {
+        self.waves.iter().flat_map(|wave| match &wave.members {
+            Members::Nodes(nodes) => &nodes[..],
+            _ => &[],
+        })
+    }
+
     /// The number of the wave that has `node`, counted from 0; `None` if the plan does not concern it.
     /// [`Targets::meets`] is asked apart from this.
     pub fn wave_of(&self, node: &NodeId, site: Option<&SiteId>) -> Option<u32> {
@@ -240,18 +248,7 @@ impl Statement for RolloutPlan {
         if self.waves.is_empty() || self.waves.len() > WAVES_MAX {
             return Err(format!("a plan has 1 to {WAVES_MAX} waves"));
         }
-        let named: usize = self
-            .waves
-            .iter()
-            .map(|w| {
-                if let Members::Nodes(n) = &w.members {
-                    n.len()
-                } else {
-                    0
-                }
-            })
-            .sum();
-        if named + self.targets.exclusions.len() > PLAN_NODES_MAX {
+        if self.named().count() + self.targets.exclusions.len() > PLAN_NODES_MAX {
             return Err(format!(
                 "a plan names at most {PLAN_NODES_MAX} nodes one by one"
             ));

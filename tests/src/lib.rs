@@ -2,12 +2,13 @@
 //!
 //! [`World`] raises a fleet in a temporary directory and ends what it started, by process id.
 //! [`programs`] finds the executables, [`trees`] makes and compares what is installed, [`relay`] listens
-//! on the line, [`lab`] runs a fleet over links with real rates.
+//! on the line, [`rotation`] puts new roots in force, [`lab`] runs a fleet over links with real rates.
 
 pub mod decoders;
 pub mod lab;
 pub mod programs;
 pub mod relay;
+pub mod rotation;
 pub mod trees;
 pub mod world;
 

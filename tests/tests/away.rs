@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use protocol::RolloutId;
-use tidegate_tests::programs::success;
+use tidegate_tests::rotation::rotate;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
@@ -14,19 +14,6 @@ const LIFE: Duration = Duration::from_secs(30);
 const BARRIER: u32 = 5;
 /// The newest.
 const LAST: u32 = 14;
-
-/// The root's next version, with one key of the topology less or more.
-fn rotate(world: &World, name: &str, change: [&str; 2]) {
-    let root = world.home().join("root.json");
-    let (request, signature) = (world.path(name), world.path(&format!("{name}.sig")));
-    let ask = ["root", "rotate", "--root", text(&root), "--out"];
-    success("tidegate", &[&ask[..], &[text(&request)], &change].concat());
-    let key = world.key("root");
-    let sign = ["root", "sign", text(&request), "--key", &key, "--root"];
-    let sign = [&sign[..], &[text(&root), "--out", text(&signature)]].concat();
-    success("tidegate", &sign);
-    world.tidegate(&["root", "publish", text(&request), text(&signature)]);
-}
 
 #[test]
 fn who_was_away_for_long_walks_the_roots_and_installs_the_barrier_and_the_newest() {
@@ -51,9 +38,9 @@ fn who_was_away_for_long_walks_the_roots_and_installs_the_barrier_and_the_newest
 
     let public = world.home().join("keys/releases.pub");
     let public = format!("topology={}", text(&public));
-    rotate(&world, "root-2", ["--add", &public]);
-    rotate(&world, "root-3", ["--remove", &public]);
-    rotate(&world, "root-4", ["--add", &public]);
+    rotate(&world, "root-2", &["--add", &public]);
+    rotate(&world, "root-3", &["--remove", &public]);
+    rotate(&world, "root-4", &["--add", &public]);
     let rollouts: Vec<RolloutId> = (1..=LAST)
         .map(|n| {
             let version = format!("1.{n}");

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::limits::REGAIN_MAX;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Bulletin, Order, OrderBody, RolloutHead, Subject};
-use protocol::plan::{Members, Recall, RolloutPlan};
+use protocol::plan::{Recall, RolloutPlan};
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, RolloutId, Seq, SiteId, Time, Verified};
 
@@ -177,15 +177,12 @@ impl Conductor {
         let brought = |head: &RolloutHead| {
             let (lacks_plan, lacks_release) = self.lacks(head);
             let plan = regain.plans.get(&head.plan);
-            let named = plan.filter(|_| lacks_plan).into_iter();
-            let named = named.flat_map(|plan| &plan.waves).map(|wave| &wave.members);
-            let mut named = named.flat_map(|members| match members {
-                Members::Nodes(nodes) => &nodes[..],
-                _ => &[],
-            });
-            (!lacks_plan || plan.is_some())
+            let back = |plan: &Verified<RolloutPlan>| {
+                let mut named = plan.named();
+                named.all(|node| self.fleet.nodes.contains_key(node))
+            };
+            (!lacks_plan || plan.is_some_and(back))
                 && (!lacks_release || regain.releases.contains_key(&head.release))
-                && named.all(|node| self.fleet.nodes.contains_key(node))
         };
         let whole = regain
             .bulletin()

@@ -10,7 +10,7 @@ use protocol::enroll::{
 };
 use protocol::limits;
 use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
-use protocol::{Hash, NodeId, SiteId, Span};
+use protocol::{FleetId, Hash, NodeId, SiteId, Span};
 use rustls::pki_types::CertificateDer;
 
 use super::desk::{DeskError, Insight};
@@ -157,16 +157,8 @@ async fn take_in(
     site: Option<SiteId>,
     before: u32,
 ) -> Result<EnrollReply, EnrolmentError> {
-    let (node, now) = (request.node, house.clock.now().wall);
-    let serial = serial();
-    let validity = Validity {
-        not_before: now - SKEW,
-        not_after: now + house.settings.certificate_life(),
-    };
-    let leaf = house
-        .ca
-        .node(node, serial, validity)
-        .map_err(|e| EnrolmentError::Issue(e.to_string()))?;
+    let node = request.node;
+    let (serial, chain) = issue(house, node)?;
     let enrolled = Enrolled {
         node,
         hostname: request.hostname,
@@ -193,10 +185,7 @@ async fn take_in(
         spec_version: 1,
         fleet: house.settings.fleet,
         roots: house.roots.now().envelopes.clone(),
-        certificates: vec![
-            HEXLOWER.encode(&leaf),
-            HEXLOWER.encode(house.ca.certificate()),
-        ],
+        certificates: chain,
         site,
         coordinators: vec![house.settings.coordinator_contact()],
         origins: vec![house.settings.origin_contact()],
@@ -213,10 +202,7 @@ pub async fn rejoin(
     house: &Arc<House>,
     request: RejoinRequest,
 ) -> Result<EnrollReply, EnrolmentError> {
-    let malformed = |why: &str| EnrolmentError::Malformed(why.to_owned());
-    if request.spec_version != 1 || request.fleet != house.settings.fleet {
-        return Err(malformed("the request is of another version or fleet"));
-    }
+    check_fleet(house, request.spec_version, request.fleet)?;
     check(&request.enroll)?;
     if !request.proven() {
         return Err(EnrolmentError::Proof(request.copy_of));
@@ -272,10 +258,7 @@ pub async fn renew(
     house: &Arc<House>,
     request: RenewRequest,
 ) -> Result<RenewReply, EnrolmentError> {
-    let malformed = |why: &str| EnrolmentError::Malformed(why.to_owned());
-    if request.spec_version != 1 || request.fleet != house.settings.fleet {
-        return Err(malformed("the request is of another version or fleet"));
-    }
+    check_fleet(house, request.spec_version, request.fleet)?;
     let leaf = certificate(&request.certificate)?;
     if !request.proven() {
         return Err(EnrolmentError::Proof(request.node));
@@ -301,13 +284,7 @@ pub async fn renew(
         (_, Ok((_, Some(lost))), _) => witnesses::take_in(house, node, lost).await?,
         _ => {}
     }
-    let serial = serial();
-    let validity = Validity {
-        not_before: now - SKEW,
-        not_after: now + life,
-    };
-    let leaf = house.ca.node(node, serial, validity);
-    let leaf = leaf.map_err(|e| EnrolmentError::Issue(e.to_string()))?;
+    let (serial, certificates) = issue(house, node)?;
     let renewed = Event::Renewed {
         node,
         serial: format!("{serial:016x}"),
@@ -320,11 +297,30 @@ pub async fn renew(
     }
     Ok(RenewReply {
         spec_version: 1,
-        certificates: vec![
-            HEXLOWER.encode(&leaf),
-            HEXLOWER.encode(house.ca.certificate()),
-        ],
+        certificates,
     })
+}
+
+/// A certificate for a node's key, which nobody may have before the ledger knows it: its serial number, and
+/// the chain as it is sent.
+fn issue(house: &House, node: NodeId) -> Result<(u64, Vec<String>), EnrolmentError> {
+    let (serial, now) = (serial(), house.clock.now().wall);
+    let validity = Validity {
+        not_before: now - SKEW,
+        not_after: now + house.settings.certificate_life(),
+    };
+    let leaf = house.ca.node(node, serial, validity);
+    let leaf = leaf.map_err(|e| EnrolmentError::Issue(e.to_string()))?;
+    let chain = [&leaf[..], house.ca.certificate()];
+    Ok((serial, chain.map(|der| HEXLOWER.encode(der)).to_vec()))
+}
+
+fn check_fleet(house: &House, spec_version: u32, fleet: FleetId) -> Result<(), EnrolmentError> {
+    if spec_version != 1 || fleet != house.settings.fleet {
+        let why = "the request is of another version or fleet";
+        return Err(EnrolmentError::Malformed(why.to_owned()));
+    }
+    Ok(())
 }
 
 fn check(request: &EnrollRequest) -> Result<(), EnrolmentError> {

@@ -32,8 +32,8 @@ const AGAIN: Span = Span::from_secs(600);
 /// The detect rules that were run for assessments.
 #[derive(Default)]
 pub(crate) struct Assessments {
-    /// In a box: most of the time nothing is assessed.
-    rules: Option<BTreeMap<Hash, Ruling>>,
+    /// By release.
+    rules: BTreeMap<Hash, Ruling>,
 }
 
 /// What is known of a detect rule.
@@ -69,12 +69,8 @@ impl Assessments {
         let now = around.now;
         let fresh = around.bulletin.filter(|b| now.wall < b.expires);
         let asked = fresh.map_or(&[][..], |b| &b.assess[..]);
-        if let Some(rules) = &mut self.rules {
-            rules.retain(|release, _| asked.iter().any(|a| a.release == *release));
-            if rules.is_empty() {
-                self.rules = None;
-            }
-        }
+        self.rules
+            .retain(|release, _| asked.iter().any(|a| a.release == *release));
         if !inventory.is_known() {
             return;
         }
@@ -98,19 +94,17 @@ impl Assessments {
 
     /// When a detect rule is to be run again.
     pub(crate) fn timeout(&self) -> Option<Time> {
-        let rules = self.rules.iter().flat_map(|rules| rules.values());
         let again = |ruling: &Ruling| match ruling.stage {
             Stage::Again(at) => Some(at),
             _ => None,
         };
-        rules.filter_map(again).min()
+        self.rules.values().filter_map(again).min()
     }
 
     /// A step ended; true if it was a detect rule of this room.
     pub(crate) fn step_ended(&mut self, ticket: Ticket, outcome: &StepOutcome, now: Now) -> bool {
-        let rules = self.rules.iter_mut().flat_map(|rules| rules.values_mut());
         let mine = |ruling: &&mut Ruling| matches!(ruling.stage, Stage::Running(t) if t == ticket);
-        let Some(ruling) = rules.into_iter().find(mine) else {
+        let Some(ruling) = self.rules.values_mut().find(mine) else {
             return false;
         };
         ruling.stage = match outcome {
@@ -160,7 +154,7 @@ impl Assessments {
         around: &mut Around<'_>,
     ) -> Option<bool> {
         let digest = release.digest();
-        let held = self.rules.as_ref().and_then(|rules| rules.get(&digest));
+        let held = self.rules.get(&digest);
         match held.filter(|held| held.beside == beside).map(|h| &h.stage) {
             Some(Stage::Said(there)) => return Some(*there),
             Some(Stage::Running(_)) => return None,
@@ -176,8 +170,7 @@ impl Assessments {
             step: Step::Detect,
         });
         let stage = Stage::Running(ticket);
-        let rules = self.rules.get_or_insert_default();
-        rules.insert(digest, Ruling { beside, stage });
+        self.rules.insert(digest, Ruling { beside, stage });
         None
     }
 }

@@ -33,8 +33,7 @@ const ANSWER: Span = Span::from_secs(1);
 /// The slots of this node and of its site.
 #[derive(Default)]
 pub(crate) struct Slots {
-    /// In a box: most fleets use none.
-    groups: Option<BTreeMap<Hash, Group>>,
+    groups: BTreeMap<Hash, Group>,
     /// Boot time since which the node is in its site.
     joined: Time,
     site: Option<SiteId>,
@@ -102,11 +101,7 @@ impl Slots {
         if self.site.as_ref() != site {
             self.site = site.cloned();
             self.joined = boot;
-            let groups = self
-                .groups
-                .iter_mut()
-                .flat_map(|groups| groups.values_mut());
-            for group in groups {
+            for group in self.groups.values_mut() {
                 group.others.clear();
                 if let Some(Stage::Holds(at)) = group.own.as_mut().map(|own| &mut own.stage) {
                     *at = boot;
@@ -122,7 +117,7 @@ impl Slots {
         if word.node == me {
             return None;
         }
-        let groups = self.groups.get_or_insert_default();
+        let groups = &mut self.groups;
         if groups.len() >= SLOT_GROUPS_MAX && !groups.contains_key(&word.group) {
             groups.retain(|_, group| group.is_of_use(boot));
             if groups.len() >= SLOT_GROUPS_MAX {
@@ -161,11 +156,7 @@ impl Slots {
 
     /// This node wants these slots, and no others any more.
     pub(crate) fn want(&mut self, wanted: &BTreeMap<Hash, Ask>, here: &mut Here<'_>) {
-        if wanted.is_empty() && self.groups.is_none() {
-            return;
-        }
-        let groups = self.groups.get_or_insert_default();
-        for (id, group) in groups.iter_mut() {
+        for (id, group) in &mut self.groups {
             if wanted.contains_key(id) {
                 continue;
             }
@@ -175,7 +166,7 @@ impl Slots {
             }
         }
         for (id, ask) in wanted {
-            let group = groups.entry(*id).or_default();
+            let group = self.groups.entry(*id).or_default();
             let own = group.own.get_or_insert_with(|| {
                 self.fresh = true;
                 let stage = Stage::Waits;
@@ -188,10 +179,7 @@ impl Slots {
                 self.fresh = true;
             }
         }
-        groups.retain(|_, group| group.is_of_use(here.boot));
-        if groups.is_empty() {
-            self.groups = None;
-        }
+        self.groups.retain(|_, group| group.is_of_use(here.boot));
     }
 
     /// Whether this node may be unavailable under these rules.
@@ -199,7 +187,7 @@ impl Slots {
     /// # Errors
     /// One line: who is.
     pub(crate) fn leave(&self, rules: &SlotRules, id: &Hash, boot: Time) -> Result<(), String> {
-        let group = self.groups.as_ref().and_then(|groups| groups.get(id));
+        let group = self.groups.get(id);
         let own = group.and_then(|group| group.own.as_ref());
         if own.is_some_and(|own| matches!(own.stage, Stage::Holds(_))) {
             return Ok(());
@@ -227,12 +215,11 @@ impl Slots {
         if self.fresh {
             return Some(Time(0));
         }
-        let groups = self.groups.iter().flat_map(|groups| groups.values());
         let due = |group: &Group| match group.own.as_ref()?.stage {
             Stage::Tries(at) | Stage::Claims(at) | Stage::Holds(at) => Some(at),
             Stage::Waits => group.others.values().map(|other| other.until).min(),
         };
-        groups.filter_map(due).min()
+        self.groups.values().filter_map(due).min()
     }
 
     /// Does what is due. True if a slot was taken.
@@ -241,7 +228,7 @@ impl Slots {
         let mut taken = false;
         let alone = self.site.is_none();
         let settled = here.settled && here.boot >= self.joined + CLAIM_WAIT;
-        for (id, group) in self.groups.iter_mut().flat_map(|groups| groups.iter_mut()) {
+        for (id, group) in &mut self.groups {
             group.others.retain(|_, other| other.until > here.boot);
             let rank = rank(id, &here.me);
             let (holders, claims, better) = group.rivals(id, rank);
@@ -334,8 +321,7 @@ mod tests {
     }
 
     fn heard(slots: &Slots, group: u64) -> usize {
-        let groups = slots.groups.as_ref().expect("something was heard");
-        let group = groups.get(&Hash::of(&group.to_le_bytes()));
+        let group = slots.groups.get(&Hash::of(&group.to_le_bytes()));
         group.map_or(0, |group| group.others.len())
     }
 
@@ -350,8 +336,7 @@ mod tests {
         for group in 0..=SLOT_GROUPS_MAX as u64 {
             hear(&mut slots, word(1, group, 2), Time(0));
         }
-        let groups = slots.groups.as_ref().map_or(0, |groups| groups.len());
-        assert_eq!(groups, SLOT_GROUPS_MAX);
+        assert_eq!(slots.groups.len(), SLOT_GROUPS_MAX);
         // However long a lease its holder claims, it ends.
         let later = Time(SLOT_LEASE_MAX.0);
         hear(&mut slots, word(1, SLOT_GROUPS_MAX as u64, 3), later);

@@ -11,11 +11,11 @@ use protocol::plan::RolloutPlan;
 use protocol::trust::{Role, Statement as _, Trust};
 use protocol::wire::ControlReply;
 use tidegate_tests::programs::{failure_line, success};
+use tidegate_tests::rotation::rotate;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
 use crate::mutations::{CASES, Mutations};
-use crate::roots::rotate;
 use crate::statements::intake;
 
 fn delegation(name: &str, under: Option<&str>, products: &[&str]) -> Delegation {

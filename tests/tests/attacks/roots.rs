@@ -1,7 +1,5 @@
 //! Rows about the chain of roots: it is walked step by step, and nobody skips a step.
 
-use std::path::PathBuf;
-
 use node::driver::Question;
 use node_core::contract::Event;
 use protocol::Time;
@@ -10,6 +8,7 @@ use protocol::fixtures::{Fleet, node};
 use protocol::trust::{Role, Root, Trust};
 use protocol::wire::ControlReply;
 use tidegate_tests::programs::{failure_line, success};
+use tidegate_tests::rotation::{rotate, sign_next};
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
@@ -90,26 +89,6 @@ fn attack_17_root_version_skipped() {
             assert_eq!(trust.root().version, at as u64 + 1, "the trusted one stays");
         }
     }
-}
-
-/// Rotates by the commands that an operator types; gives what `publish` printed.
-pub fn rotate(world: &World, name: &str, changes: &[&str]) -> String {
-    let (request, signature) = sign_next(world, name, changes);
-    world.tidegate(&["root", "publish", text(&request), text(&signature)])
-}
-
-/// A next root with these changes, and its signature, as two files.
-fn sign_next(world: &World, name: &str, changes: &[&str]) -> (PathBuf, PathBuf) {
-    let root = world.home().join("root.json");
-    let (request, signature) = (world.path(name), world.path(&format!("{name}.sig")));
-    let ask = ["root", "rotate", "--root", text(&root), "--out"];
-    let ask = [&ask[..], &[text(&request)], changes].concat();
-    success("tidegate", &ask);
-    let key = world.key("root");
-    let sign = ["root", "sign", text(&request), "--key", &key, "--root"];
-    let sign = [&sign[..], &[text(&root), "--out", text(&signature)]].concat();
-    success("tidegate", &sign);
-    (request, signature)
 }
 
 /// Gives the coordinator a new online key, and takes the old one away.

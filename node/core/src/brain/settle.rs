@@ -15,7 +15,7 @@ use crate::membership::{Member, Surroundings};
 use crate::orders::Orders;
 use crate::pulls::{Sources, Wanted};
 use crate::rollouts::Rollouts;
-use crate::slots::{self, Ask};
+use crate::slots::{self, Ask, Slots};
 use crate::swarm;
 use crate::task::Rooms;
 use crate::uplink::Call;
@@ -389,20 +389,20 @@ impl Brain {
 
     /// Asks for the restart slots that rollouts want, and gives back what they want no more.
     fn want_slots(&mut self, wanted: &BTreeMap<Hash, Ask>, now: Now) {
-        let mut here = slots::Here {
-            me: self.config.node,
-            boot: now.boot,
-            settled: self.membership.knows_its_site(),
-            counters: &mut self.counters,
-            out: &mut self.out,
-        };
-        self.slots.want(wanted, &mut here);
+        let (slots, mut here) = self.slots_here(now);
+        slots.want(wanted, &mut here);
     }
 
     fn tend_slots(&mut self, now: Now) {
         if self.slots.timeout().is_none_or(|at| at > now.boot) {
             return;
         }
+        let (slots, here) = self.slots_here(now);
+        let taken = slots.tick(here);
+        self.news.rollouts |= taken;
+    }
+
+    fn slots_here(&mut self, now: Now) -> (&mut Slots, slots::Here<'_>) {
         let here = slots::Here {
             me: self.config.node,
             boot: now.boot,
@@ -410,7 +410,7 @@ impl Brain {
             counters: &mut self.counters,
             out: &mut self.out,
         };
-        self.news.rollouts |= self.slots.tick(here);
+        (&mut self.slots, here)
     }
 
     /// Drops the documents that nothing needs any more.
