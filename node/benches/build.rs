@@ -37,8 +37,11 @@ fn release_build(criterion: &mut Criterion) {
         rates.sort_by(f64::total_cmp);
         let built = Built::load(&out).expect("a build");
         println!(
-            "release build, level {level}: {:.3} of hashing alone, {:.0} MB/s; {bytes} bytes became a pack of {} and a carrier of {}",
-            ratios[1], rates[1], built.pack.length, built.carrier.length
+            "release build, level {level}: {:.3} of hashing alone, {:.0} MB/s; {bytes} bytes became a pack of {}, {} of which travel",
+            ratios[1],
+            rates[1],
+            built.pack.length,
+            built.travels().length
         );
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use node::config::{NodeConfig, Role};
-use node::content::build::{BuildOptions, Built, build};
+use node::content::build::{BuildOptions, build};
 use node::driver::status;
 use node::store::blobs::Blobs;
 use protocol::fixtures;
@@ -108,18 +108,14 @@ impl World {
         let out = self.dir.path().join("built");
         let built = build(&tree, &out, BuildOptions { level: 1 }).unwrap();
         let blobs = Blobs::open(&self.dir.path().join("store")).unwrap();
-        for (file, blob) in [
-            (Built::INDEX, built.index),
-            (Built::PACK, built.pack),
-            (Built::CARRIER, built.carrier),
-        ] {
-            blobs.import_expected(&out.join(file), blob).unwrap();
+        for (blob, file) in built.blobs(&out) {
+            blobs.import_expected(&file, blob).unwrap();
         }
         let fleet = &self.fleet.fleet;
         let mut manifest = fleet.release("agent", version, counter);
         let artifact = &mut manifest.artifacts[0];
         (artifact.index, artifact.pack) = (built.index, built.pack);
-        artifact.carriers[0].blob = built.carrier;
+        artifact.carriers = built.carriers();
         artifact.disk_bytes = built.disk_bytes;
         let release = fleet.verified(&manifest);
         self.coordinator.publish(release.envelope());

@@ -15,7 +15,7 @@ use node::content::build::{BuildOptions, Built, build};
 use node::driver::status;
 use node::run::{RunError, RunOptions, run_until};
 use protocol::fixtures;
-use protocol::manifest::{Artifact, Carrier, CarrierKind, HealthCheck, ReleaseManifest};
+use protocol::manifest::{Artifact, HealthCheck, ReleaseManifest};
 use protocol::orders::OrderBody;
 use protocol::plan::RolloutPlan;
 use protocol::status::State;
@@ -193,13 +193,9 @@ impl World {
         let built = build(tree, &out, BuildOptions::default()).unwrap();
         let incoming = self.origin.dir.path().join("incoming");
         fs::create_dir_all(&incoming).unwrap();
-        for (file, blob) in [
-            (Built::INDEX, built.index),
-            (Built::PACK, built.pack),
-            (Built::CARRIER, built.carrier),
-        ] {
+        for (blob, file) in built.blobs(&out) {
             let part = incoming.join("part");
-            fs::copy(out.join(file), &part).unwrap();
+            fs::copy(file, &part).unwrap();
             fs::rename(part, incoming.join(name(blob))).unwrap();
         }
         let manifest = ReleaseManifest {
@@ -208,10 +204,7 @@ impl World {
                 arch: "any".into(),
                 index: built.index,
                 pack: built.pack,
-                carriers: vec![Carrier {
-                    kind: CarrierKind::Full,
-                    blob: built.carrier,
-                }],
+                carriers: built.carriers(),
                 group_log2: protocol::limits::GROUP_LOG2,
                 disk_bytes: built.disk_bytes,
             }],
@@ -349,7 +342,7 @@ async fn sites_that_relay_take_from_each_other_what_the_origin_gave_once() {
                 }
             }
         }
-        let copies = from_origin as f64 / (built.carrier.length + built.index.length) as f64;
+        let copies = from_origin as f64 / (built.travels().length + built.index.length) as f64;
         if relay {
             assert!((0.99..=1.3).contains(&copies), "{copies} from the origin");
             assert!(from_siblings > 0);
@@ -370,7 +363,7 @@ async fn installed_over_one_copy(world: &World, tree: &Path, built: &Built) {
         *over_wan.entry(site).or_default() += report["traffic"]["wan_payload_in"].as_u64().unwrap();
     }
     assert_eq!(over_wan.len(), world.topology.sites.len());
-    let one_copy = built.carrier.length + built.index.length;
+    let one_copy = built.travels().length + built.index.length;
     for (site, bytes) in over_wan {
         assert!(
             bytes >= one_copy && bytes < one_copy * 3 / 2,

@@ -151,6 +151,11 @@ impl ReleaseManifest {
 }
 
 impl Artifact {
+    /// What crosses a WAN once beside the index: the carrier that decodes alone, or the pack itself.
+    pub fn travels(&self) -> &BlobRef {
+        self.full_carrier().unwrap_or(&self.pack)
+    }
+
     /// The carrier that decodes alone.
     pub fn full_carrier(&self) -> Option<&BlobRef> {
         self.carriers

@@ -253,8 +253,7 @@ impl<'a> Reviewer<'a> {
     fn carrier_bytes(&self, node: &Node) -> u64 {
         let release = self.conductor.releases.get(&self.rollout.plan.release);
         let artifact = release.and_then(|r| r.value.artifact_for(&node.os, &node.arch));
-        let carrier = artifact.and_then(|a| a.full_carrier());
-        carrier.map_or(0, |blob| blob.length)
+        artifact.map_or(0, |a| a.travels().length)
     }
 
     fn finish(self) -> Review {

@@ -166,7 +166,7 @@ pub struct ReleaseView {
     pub version: SiteId,
     /// Its place in the order of the product's releases.
     pub release_counter: u64,
-    /// Bytes of all `full` carriers.
+    /// Bytes of all `full` carriers, of the pack where an artifact has none.
     pub carrier_bytes: u64,
     /// Made at.
     pub created: Time,

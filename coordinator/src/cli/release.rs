@@ -8,9 +8,7 @@ use node::content::build::{BuildOptions, Built, build};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::limits::{GROUP_LOG2, STEP_TIMEOUT};
-use protocol::manifest::{
-    Artifact, Carrier, CarrierKind, HealthCheck, Install, ReleaseManifest, Severity, release_name,
-};
+use protocol::manifest::{Artifact, HealthCheck, Install, ReleaseManifest, Severity, release_name};
 use protocol::relations::Relations;
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId, Span};
@@ -101,11 +99,13 @@ pub async fn run(command: Release) -> anyhow::Result<()> {
                 built.pack.root,
                 units::bytes(built.pack.length)
             ))?;
-            output::line(&format!(
-                "carrier  {} ({})",
-                built.carrier.root,
-                units::bytes(built.carrier.length)
-            ))
+            output::line(&match built.carrier {
+                Some(carrier) => {
+                    let length = units::bytes(carrier.length);
+                    format!("carrier  {} ({length})", carrier.root)
+                }
+                None => "carrier  none: the pack does not compress and travels as it is".to_owned(),
+            })
         }
         Release::Sign(ask) => {
             let (manifest, signatures) = sign_from(&ask)?;
@@ -188,10 +188,7 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
             arch: ask.arch.clone(),
             index: built.index,
             pack: built.pack,
-            carriers: vec![Carrier {
-                kind: CarrierKind::Full,
-                blob: built.carrier,
-            }],
+            carriers: built.carriers(),
             group_log2: GROUP_LOG2,
             disk_bytes: built.disk_bytes,
         },

@@ -168,8 +168,10 @@ pub async fn settled(house: &Arc<House>, manifest: &ReleaseManifest) -> Result<(
         {
             taken_in(house, blob).await?;
         }
-        // Nodes make the pack out of a carrier; an origin that was given it serves it as well.
-        if presence(house, artifact.pack)? != BlobPresence::Absent {
+        // Nodes make the pack out of a carrier, where there is one; an origin that was given the pack
+        // serves it as well.
+        let must = artifact.full_carrier().is_none();
+        if must || presence(house, artifact.pack)? != BlobPresence::Absent {
             taken_in(house, artifact.pack).await?;
         }
     }

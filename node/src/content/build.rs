@@ -1,4 +1,5 @@
-//! Building a release's content: a directory or a file becomes index, pack and `full` carrier.
+//! Building a release's content: a directory or a file becomes index, pack and, if it compresses, `full`
+//! carrier.
 //!
 //! One thread reads and cuts; the chunks of a batch are hashed on all cores; distinct ones fill frames
 //! of 8 MiB, which a few threads write to the pack, hash and compress (`packer`). The hand-over
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use protocol::carrier::{Coding, FrameTable};
 use protocol::index::{EntryKind, Index};
 use protocol::limits::{FRAME_PLAIN_MAX_BYTES, INDEX_MAX_BYTES};
+use protocol::manifest::{Carrier, CarrierKind};
 use protocol::versioned::Versioned;
 use protocol::{BlobRef, Hash};
 use serde::{Deserialize, Serialize};
@@ -43,8 +45,9 @@ pub struct Built {
     pub index: BlobRef,
     /// The pack blob.
     pub pack: BlobRef,
-    /// The `full` carrier blob.
-    pub carrier: BlobRef,
+    /// The `full` carrier blob, where it is worth its while: what does not compress travels as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<BlobRef>,
     /// Bytes that the installed tree needs on disk, each file rounded up to 4 KiB.
     pub disk_bytes: u64,
     /// Files, directories and links.
@@ -86,13 +89,28 @@ impl Built {
         Ok(built)
     }
 
-    /// The three blobs and their files in `out`.
-    pub fn blobs(&self, out: &Path) -> [(BlobRef, PathBuf); 3] {
-        [
+    /// The blobs and their files in `out`: index, pack, and carrier if there is one.
+    pub fn blobs(&self, out: &Path) -> Vec<(BlobRef, PathBuf)> {
+        let mut blobs = vec![
             (self.index, out.join(Self::INDEX)),
             (self.pack, out.join(Self::PACK)),
-            (self.carrier, out.join(Self::CARRIER)),
-        ]
+        ];
+        blobs.extend(self.carrier.map(|blob| (blob, out.join(Self::CARRIER))));
+        blobs
+    }
+
+    /// The carriers as a manifest names them.
+    pub fn carriers(&self) -> Vec<Carrier> {
+        let full = |blob| Carrier {
+            kind: CarrierKind::Full,
+            blob,
+        };
+        self.carrier.map(full).into_iter().collect()
+    }
+
+    /// What crosses a WAN beside the index: the carrier, or the pack itself.
+    pub fn travels(&self) -> BlobRef {
+        self.carrier.unwrap_or(self.pack)
     }
 }
 
@@ -164,7 +182,7 @@ pub fn build(path: &Path, out: &Path, options: BuildOptions) -> Result<Built, Bu
 
 fn write_blobs(walk: Walk, dir: &Path, options: BuildOptions) -> Result<Built, BuildError> {
     let Walk { base, mut entries } = walk;
-    let packer = Packer::start(&dir.join(Built::PACK), &dir.join("frames"), options.level)?;
+    let packer = Packer::start(&dir.join(Built::PACK), &dir.join(SPOOL), options.level)?;
     let mut cutter = Cutter::new(packer);
     let mut disk_bytes = 0;
     let mut plain_bytes = 0;
@@ -179,7 +197,12 @@ fn write_blobs(walk: Walk, dir: &Path, options: BuildOptions) -> Result<Built, B
     }
     let (chunks, packed) = cutter.finish(&mut entries)?;
     let pack = packed.blob;
-    let carrier = write_carrier(dir, &packed)?;
+    let carrier = match is_worth_it(&packed) {
+        true => Some(write_carrier(dir, &packed)?),
+        false => None,
+    };
+    let spool = dir.join(SPOOL);
+    std::fs::remove_file(&spool).map_err(|e| BuildError::io(&spool, e))?;
     let count = entries.len() as u64;
     let index = write_index(
         dir,
@@ -210,6 +233,19 @@ fn write_blobs(walk: Walk, dir: &Path, options: BuildOptions) -> Result<Built, B
     Ok(built)
 }
 
+/// Where the frames wait until all are known.
+const SPOOL: &str = "frames";
+/// A carrier saves at least this part of the pack. One that saves less costs every node more than it
+/// spares the WAN: it is written, read and decoded beside the pack.
+const CARRIER_SAVES_MIN: u64 = 100;
+
+/// Whether a carrier of these frames saves enough.
+fn is_worth_it(packed: &Packed) -> bool {
+    let coded: u64 = packed.frames.iter().map(|f| u64::from(f.length)).sum();
+    let plain = packed.blob.length;
+    plain > 0 && coded <= plain - plain / CARRIER_SAVES_MIN
+}
+
 /// Puts the frames, which were spooled as they became ready, into order behind their table.
 fn write_carrier(dir: &Path, packed: &Packed) -> Result<BlobRef, BuildError> {
     use std::os::unix::fs::FileExt;
@@ -231,10 +267,7 @@ fn write_carrier(dir: &Path, packed: &Packed) -> Result<BlobRef, BuildError> {
         }
         out.finish()
     };
-    let blob = write().map_err(|e| BuildError::io(&path, e))?;
-    let spool = dir.join("frames");
-    std::fs::remove_file(&spool).map_err(|e| BuildError::io(&spool, e))?;
-    Ok(blob)
+    write().map_err(|e| BuildError::io(&path, e))
 }
 
 /// Encodes the index straight into its file: it may be as large as all the build's other memory.

@@ -85,6 +85,8 @@ fn release(fleet: &Fleet, bench: &Bench, kind: Kind, version: &str, healthy: boo
     let counter = u64::from(version.as_bytes()[0] - b'0');
     let _ = std::fs::remove_dir_all(bench.at("tree"));
     bench.file("data/noise", noise(counter, 280_000), 0o644);
+    // What compresses, so that there is a carrier, whose frames are unfolded into the pack.
+    bench.file("data/plain", vec![b'0'; 40_000], 0o644);
     bench.file("version", version, 0o640);
     bench.file("run.sh", "#!/bin/sh\nexit 0\n", 0o755);
     std::os::unix::fs::symlink("data/noise", bench.tree("link")).unwrap();
@@ -97,7 +99,8 @@ fn release(fleet: &Fleet, bench: &Bench, kind: Kind, version: &str, healthy: boo
     let mut manifest = fleet.release("app", version, counter);
     manifest.artifacts[0].index = built.index;
     manifest.artifacts[0].pack = built.pack;
-    manifest.artifacts[0].carriers[0].blob = built.carrier;
+    manifest.artifacts[0].carriers = built.carriers();
+    assert!(built.carrier.is_some());
     let outside = bench.at("outside").display().to_string();
     let sh = |line: String| vec!["/bin/sh".into(), "-c".into(), line];
     if kind == Kind::Command {

@@ -56,7 +56,7 @@ pub(crate) struct Course {
 /// of another platform.
 pub(crate) fn carried<'a>(release: &'a ReleaseManifest, node: &Node) -> Option<(&'a Hash, u64)> {
     let artifact = release.artifact_for(&node.os, &node.arch)?;
-    let carrier = artifact.full_carrier().unwrap_or(&artifact.pack);
+    let carrier = artifact.travels();
     Some((&carrier.root, carrier.length + artifact.index.length))
 }
 

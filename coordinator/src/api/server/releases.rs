@@ -114,7 +114,7 @@ fn all(conductor: &Conductor) -> Vec<ReleaseView> {
     releases
         .filter_map(|release| {
             let manifest = release.manifest;
-            let carriers = manifest.artifacts.iter().filter_map(|a| a.full_carrier());
+            let carriers = manifest.artifacts.iter().map(|a| a.travels());
             Some(ReleaseView {
                 digest: release.digest,
                 carrier_bytes: carriers.map(|blob| blob.length).sum(),

@@ -74,7 +74,7 @@ pub async fn carry_out(
     live.say(&format!(
         "publishing {} in {}",
         units::bytes(built.plain_bytes),
-        units::bytes(built.carrier.length)
+        units::bytes(built.travels().length)
     ));
     let published = release::publish(&fleet.client, &out, |_, _| {}).await?;
 
@@ -109,7 +109,7 @@ pub async fn carry_out(
     }
     let since = Instant::now();
     fleet.client.start(&id).await.context("failed to start")?;
-    let view = wait_for_end(fleet, live, &id, built.carrier.length).await?;
+    let view = wait_for_end(fleet, live, &id, built.travels().length).await?;
     let seconds = since.elapsed().as_secs_f64();
     live.rollout_ended(&view);
     let statuses = statuses(&fleet.client.nodes().await?, &id);
@@ -120,7 +120,7 @@ pub async fn carry_out(
         sites,
         seconds,
         payload_bytes: built.plain_bytes,
-        carrier_bytes: built.carrier.length,
+        carrier_bytes: built.travels().length,
     })
 }
 

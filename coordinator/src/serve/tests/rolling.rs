@@ -142,11 +142,24 @@ async fn a_release_is_published_once_the_origin_holds_every_blob() {
     upload(&town, &blobs[2]).await;
     town.client.publish(&envelope).await.unwrap();
 
+    // Without a carrier nodes ask for the pack itself.
+    let (mut third, blobs) = self::manifest(&town, "3.0", 3);
+    third.artifacts[0].carriers.clear();
+    let envelope = town.signed(&third, &["releases"]);
+    upload(&town, &blobs[0]).await;
+    let (status, line) = refusal(town.client.publish(&envelope).await);
+    let pack = BlobRef::of(&blobs[1]);
+    assert_eq!(status, 409, "{line}");
+    assert!(line.contains(&pack.root.to_string()), "{line}");
+    upload(&town, &blobs[1]).await;
+    let bare = town.client.publish(&envelope).await.unwrap();
+    assert_eq!(bare.carrier_bytes, pack.length);
+
     let unsigned = town.signed(&second, &["alice"]);
     let (status, line) = refusal(town.client.publish(&unsigned).await);
     assert_eq!((status, line.contains("signature")), (403, true), "{line}");
     town.restart().await;
-    assert_eq!(town.client.releases().await.unwrap().len(), 2);
+    assert_eq!(town.client.releases().await.unwrap().len(), 3);
     assert_eq!(town.client.release(view.digest).await.unwrap(), view);
     drop(stop);
     town.close().await;

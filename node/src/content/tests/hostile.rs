@@ -44,7 +44,7 @@ fn mutated(bytes: &[u8], seed: u64) -> Vec<u8> {
 
 fn small_release(bench: &Bench) -> (Built, Held) {
     bench.file("dir/a", noise(1, 90_000), 0o644);
-    bench.file("dir/b", noise(2, 200_000), 0o755);
+    bench.file("dir/b", hex_noise(2, 200_000), 0o755);
     std::os::unix::fs::symlink("a", bench.tree("dir/link")).unwrap();
     (bench.build().unwrap(), bench.fetch())
 }
@@ -156,7 +156,7 @@ fn bombs_and_short_frames_are_refused() {
 #[test]
 fn tables_that_lie_are_refused() {
     let bench = Bench::new();
-    bench.file("f", noise(3, 20 << 20), 0o644);
+    bench.file("f", hex_noise(3, 20 << 20), 0o644);
     let built = bench.build().unwrap();
     let held = bench.fetch();
     let sound = fs::read(bench.at("out/carrier.full")).unwrap();

@@ -61,11 +61,13 @@ impl Bench {
         build(&self.at("tree"), &self.at("out"), BuildOptions { level: 1 })
     }
 
-    /// Takes the build in `out` into the store the way a node does: index, then the carrier's frames.
+    /// Takes the build in `out` into the store the way a node does: index, then the carrier's frames, or
+    /// the pack if there is no carrier.
     pub fn fetch(&self) -> Held {
         let out = self.at("out");
         let built = Built::load(&out).expect("a build");
-        for (blob, file) in [&built.blobs(&out)[0], &built.blobs(&out)[2]] {
+        let came = [built.index, built.travels()];
+        for (blob, file) in built.blobs(&out).iter().filter(|(b, _)| came.contains(b)) {
             self.blobs
                 .import_expected(file, *blob)
                 .expect("the build names its files right");
@@ -74,10 +76,11 @@ impl Bench {
         let index = Arc::new(read_index(&get(built.index), built.pack).expect("a sound index"));
         let pack = self.blobs.open_blob(built.pack).expect("a pack to fill");
         reuse::reuse(&index, &pack, &[]).expect("no donors are no error");
-        let carrier = get(built.carrier);
-        let table = frames::read_table(&carrier, built.pack).expect("a sound table");
-        for frame in 0..table.coded.len() as u32 {
-            frames::decode(&carrier, &index, &pack, frame).expect("a sound frame");
+        if let Some(carrier) = built.carrier.map(get) {
+            let table = frames::read_table(&carrier, built.pack).expect("a sound table");
+            for frame in 0..table.coded.len() as u32 {
+                frames::decode(&carrier, &index, &pack, frame).expect("a sound frame");
+            }
         }
         assert!(pack.is_complete());
         Held { index, pack }
@@ -154,6 +157,13 @@ pub(crate) fn standing(dir: &Path) -> BTreeMap<String, Standing> {
         }
     }
     found
+}
+
+/// Noise that compresses to half: there is a carrier of it.
+pub(crate) fn hex_noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut text = data_encoding::HEXLOWER.encode(&noise(seed, length.div_ceil(2)));
+    text.truncate(length);
+    text.into_bytes()
 }
 
 /// Bytes that look random and are the same each time.

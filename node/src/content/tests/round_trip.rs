@@ -64,7 +64,7 @@ proptest! {
 fn many_frames_come_back_and_the_same_tree_gives_the_same_bytes() {
     let bench = Bench::new();
     let long = FRAME_PLAIN_MAX_BYTES as usize * 2 + 12_345;
-    bench.file("long", noise(4, long), 0o644);
+    bench.file("long", hex_noise(4, long), 0o644);
     for i in 0..300 {
         bench.file(
             &format!("many/{}/{i}", i % 7),
@@ -93,6 +93,24 @@ fn many_frames_come_back_and_the_same_tree_gives_the_same_bytes() {
         "the root that was merged is the hash of the file"
     );
     assert!(built.pack.length > 2 * FRAME_PLAIN_MAX_BYTES);
+}
+
+#[test]
+fn what_does_not_compress_has_no_carrier_and_travels_as_it_is() {
+    let bench = Bench::new();
+    bench.file("f", noise(8, 300_000), 0o644);
+    let before = standing(&bench.at("tree"));
+    assert_eq!(bench.round_trip(), before);
+    let built = Built::load(&bench.at("out")).unwrap();
+    assert_eq!((built.carrier, built.travels()), (None, built.pack));
+    assert!(built.carriers().is_empty());
+    assert!(!bench.at("out").join(Built::CARRIER).exists());
+    // A part that does makes one worth its while.
+    bench.file("g", vec![b'x'; 10_000], 0o644);
+    let built = bench.build().unwrap();
+    let carrier = built.carrier.expect("it saves three percent");
+    assert!(carrier.length < built.pack.length);
+    assert_eq!(built.travels(), carrier);
 }
 
 #[test]
@@ -198,7 +216,11 @@ fn the_output_appears_whole_or_not_at_all() {
         first,
         "an earlier build is replaced"
     );
-    assert_eq!(standing(&bench.at("out")).len(), 4);
+    assert_eq!(
+        standing(&bench.at("out")).len(),
+        3,
+        "index, pack and description"
+    );
 
     fs::create_dir(bench.at("foreign")).unwrap();
     fs::write(bench.at("foreign/thesis.txt"), "precious").unwrap();

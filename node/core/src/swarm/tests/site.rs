@@ -39,6 +39,26 @@ fn one_copy_crosses_the_wan_and_everyone_stages() {
 }
 
 #[test]
+fn without_a_carrier_one_copy_of_the_pack_crosses_the_wan() {
+    for seed in 0..4 {
+        let mut world = World::new(8, seed);
+        let mut release = release(seed, 16 * MIB, 16 * MIB);
+        release.artifact.carriers.clear();
+        world.start_all();
+        world.want_all(&release);
+        let begun = world.now;
+        let ended = world.run_until_staged(&release, 60);
+        assert_eq!(world.copies(&release.artifact.pack), 1.0, "seed {seed}");
+        assert!(world.nodes.iter().all(|n| n.decoded == 0));
+        assert!(
+            ended.since(begun) < Span::from_secs(13),
+            "seed {seed}: {:?}",
+            ended.since(begun)
+        );
+    }
+}
+
+#[test]
 fn a_killed_owner_costs_a_lease_and_few_bytes() {
     for seed in 10..13 {
         let mut world = World::new(8, seed);
