@@ -2,11 +2,12 @@
 //! everything, answers whoever asks, and gives what it likes.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use coordinator::directory::{Directory, multiaddrs};
 use node::config::NodeConfig;
 use node::net::control::{Control, ControlConfig, ControlEvent};
@@ -19,7 +20,8 @@ use protocol::trust::Trust;
 use protocol::versioned::Versioned as _;
 use protocol::wire::{Contact, ControlReply, ControlRequest, Notice, Presence};
 use protocol::{BlobRef, FleetId, Seq};
-use tidegate_tests::World;
+
+use crate::World;
 
 /// What became of its victims' questions.
 #[derive(Default)]
@@ -42,6 +44,7 @@ pub enum Manner {
     Forging(Vec<Envelope>),
 }
 
+/// The member.
 pub struct Member {
     config: NodeConfig,
     identity: Arc<Identity>,
@@ -51,17 +54,24 @@ pub struct Member {
     tally: Arc<Tally>,
 }
 
-/// All blobs of a release that was built in the world's directory.
-pub fn blobs_of(world: &World, build: &str) -> Vec<BlobRef> {
-    let manifest = std::fs::read(world.path(build).join("manifest.json")).expect("signed");
-    let envelope = Envelope::from_json(&manifest).expect("an envelope");
-    let manifest: ReleaseManifest = serde_json::from_slice(&envelope.payload).expect("a release");
-    let artifact = &manifest.artifacts[0];
+/// All blobs of the release that was built and signed in a directory.
+///
+/// # Errors
+/// When it holds none.
+pub fn blobs_of(build: &Path) -> anyhow::Result<Vec<BlobRef>> {
+    let manifest = std::fs::read(build.join("manifest.json")).context("not signed")?;
+    let envelope = Envelope::from_json(&manifest)?;
+    let manifest: ReleaseManifest = serde_json::from_slice(&envelope.payload)?;
+    let artifact = manifest.artifacts.first().context("a release of nothing")?;
     let mut blobs = vec![artifact.index, artifact.pack];
     blobs.extend(artifact.carriers.iter().map(|c| c.blob));
-    blobs
+    Ok(blobs)
 }
 
+/// The fleet that was enrolled with in `dir`.
+///
+/// # Panics
+/// When there is no configuration.
 pub fn fleet_of(dir: &Path) -> FleetId {
     NodeConfig::load(dir).expect("enrolled").fleet
 }
@@ -76,24 +86,49 @@ fn contact(config: &NodeConfig) -> Contact {
 }
 
 impl Member {
-    /// One with the identity that was enrolled in `dir`, for the nodes of these numbers.
-    pub fn of(world: &World, dir: &Path, victims: &[usize], manner: Manner) -> Member {
-        let roots = std::fs::read(Directory::new(world.home()).root_file()).expect("there");
-        let roots: Vec<Envelope> = serde_json::from_slice(&roots).expect("roots");
-        let config = NodeConfig::load(dir).expect("enrolled");
-        let trust = Trust::pin(roots[0].clone(), config.fleet).expect("the fleet's root");
-        let admission = Admission::new(node::driver::issuing_cas(trust.root())).expect("sound");
-        let victim = |n: &usize| NodeConfig::load(&world.nodes[*n].dir).expect("enrolled");
-        Member {
-            identity: Arc::new(Identity::load(dir, Arc::new(admission)).expect("its identity")),
+    /// One with the identity that was enrolled in `dir`, for the nodes of these directories; `roots` is the
+    /// fleet's file of roots.
+    ///
+    /// # Errors
+    /// When a file of its own or of a victim cannot be used.
+    pub fn new(
+        dir: &Path,
+        roots: &Path,
+        victims: &[PathBuf],
+        blobs: Vec<BlobRef>,
+        manner: Manner,
+    ) -> anyhow::Result<Member> {
+        let roots: Vec<Envelope> = serde_json::from_slice(&std::fs::read(roots)?)?;
+        let config = NodeConfig::load(dir)?;
+        let first = roots.first().context("no roots")?.clone();
+        let trust = Trust::pin(first, config.fleet)?;
+        let admission = Admission::new(node::driver::issuing_cas(trust.root()))?;
+        let victims: Result<Vec<_>, _> = victims.iter().map(|dir| NodeConfig::load(dir)).collect();
+        Ok(Member {
+            identity: Arc::new(Identity::load(dir, Arc::new(admission))?),
             config,
-            blobs: blobs_of(world, "build-app-1.0"),
-            victims: victims.iter().map(|n| contact(&victim(n))).collect(),
+            blobs,
+            victims: victims?.iter().map(contact).collect(),
             manner,
             tally: Arc::default(),
-        }
+        })
     }
 
+    /// One for nodes of a world, by their numbers, that holds "app" 1.0 there.
+    ///
+    /// # Panics
+    /// When it or a victim was not enrolled.
+    pub fn of(world: &World, dir: &Path, victims: &[usize], manner: Manner) -> Member {
+        let roots = Directory::new(world.home()).root_file();
+        let victims: Vec<PathBuf> = victims
+            .iter()
+            .map(|n| world.nodes[*n].dir.clone())
+            .collect();
+        let blobs = blobs_of(&world.path("build-app-1.0")).expect("it was published");
+        Member::new(dir, &roots, &victims, blobs, manner).expect("enrolled")
+    }
+
+    /// What became of its victims' questions so far.
     pub fn tally(&self) -> Arc<Tally> {
         self.tally.clone()
     }
@@ -121,7 +156,10 @@ impl Member {
                     if n % 10 == 1 {
                         self.call(&control, n);
                     }
-                    self.boast().await;
+                    // Often at first, then as a node would.
+                    if n < 50 || n % 10 == 0 {
+                        self.boast().await;
+                    }
                 }
             }
         }

@@ -4,10 +4,22 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use tidegate_tests::lab::scenario::{Play, Scenario};
-use tidegate_tests::lab::{cap, courtesy, pretend, rivals, run, scenario};
+use tidegate_tests::lab::{cap, courtesy, hostile, pretend, rivals, run, scenario};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments
+        .first()
+        .is_some_and(|word| word == hostile::MEMBER)
+    {
+        return match hostile::play(&arguments[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("lab: {e:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let has = |flag: &str| arguments.iter().any(|a| a == flag);
     let asked = Asked {
         json: has("--json"),

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use coordinator::api::messages::ReleaseView;
+use coordinator::directory::Directory;
 use protocol::manifest::ReleaseManifest;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use serde_json::Value;
 
+use super::hostile::{self, Members};
 use super::interrupt;
 use super::network::{DATA_CENTRE, Network, address};
 use super::process::{Usage, output, runs, usage};
@@ -31,6 +33,8 @@ pub struct Fleet {
     coordinator: Child,
     /// The nodes, site by site.
     pub nodes: Vec<LabNode>,
+    /// Members that are not to be trusted.
+    pub hostile: Members,
     spent: Vec<Usage>,
     switch: Option<Instant>,
 }
@@ -79,6 +83,7 @@ impl Fleet {
             dir,
             coordinator,
             nodes: Vec::new(),
+            hostile: Members::default(),
             spent: Vec::new(),
             switch: None,
         };
@@ -94,6 +99,7 @@ impl Fleet {
                     _ => "0.0.0.0".to_owned(),
                 };
                 fleet.add_node(network, number + 1, host, &listen)?;
+                fleet.start(network, fleet.nodes.len() - 1)?;
             }
         }
         let count = fleet.nodes.len();
@@ -146,6 +152,24 @@ impl Fleet {
         host: usize,
         listen: &str,
     ) -> Result<()> {
+        let (role, dir) = self.enroll(network, site, host, listen)?;
+        self.nodes.push(LabNode {
+            site,
+            host,
+            role,
+            dir,
+            process: None,
+        });
+        Ok(())
+    }
+
+    fn enroll(
+        &self,
+        network: &Network,
+        site: usize,
+        host: usize,
+        listen: &str,
+    ) -> Result<(String, PathBuf)> {
         let name = format!("site-{site}");
         let made = self.tidegate(&["token", "--json", "--site", &name])?;
         let made: Value = serde_json::from_str(&made)?;
@@ -162,14 +186,30 @@ impl Fleet {
                 .args(["--listen", listen, "--dir"])
                 .arg(&dir),
         )?;
-        self.nodes.push(LabNode {
-            site,
-            host,
-            role,
-            dir,
-            process: None,
-        });
-        self.start(network, self.nodes.len() - 1)
+        Ok((role, dir))
+    }
+
+    /// Enrols the members that are not to be trusted and starts them against the nodes of their sites.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn start_hostile(&mut self, scenario: &Scenario, network: &Network) -> Result<()> {
+        let lab = std::env::current_exe()?;
+        for (number, site) in scenario.sites.iter().enumerate() {
+            let of_site = self.nodes.iter().filter(|node| node.site == number + 1);
+            let victims: Vec<PathBuf> = of_site.map(|node| node.dir.clone()).collect();
+            for n in 0..usize::from(site.liars) {
+                let host = usize::from(site.nodes) + 1 + n;
+                let listen = address(number + 1, host);
+                let (role, dir) = self.enroll(network, number + 1, host, &listen)?;
+                let roots = Directory::new(self.path("coordinator")).root_file();
+                let (build, log) = (self.path("build"), self.path("logs").join(&role));
+                let mut run = network.command(&role, &lab);
+                let run = hostile::command(&mut run, n, [&dir, &roots, &build], &victims);
+                self.hostile.0.push(spawn(run, &log)?);
+            }
+        }
+        Ok(())
     }
 
     /// Starts a node.

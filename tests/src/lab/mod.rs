@@ -3,7 +3,7 @@
 //! [`Scenario`] names a network and a payload; [`Network`] builds it from namespaces, veth pairs,
 //! bridges and token buckets (`tbf`); [`Fleet`] runs `tidegate` and `tidegate-node` inside;
 //! [`watch`] notes when each node has every byte; [`Report`] holds all that against the lower bound
-//! [`bound::t_min`], and [`pretend`] against the same in the simulator. [`courtesy`] looks at those who
+//! [`bound::t_min`], [`hostile`] adds members that lie, and [`pretend`] against the same in the simulator. [`courtesy`] looks at those who
 //! share the link instead, [`cap`] at every second of what a source sends, and [`rivals`] lets other programs move the same bytes. Needs root and iproute2. Whatever it makes carries the lab's process id in its
 //! name, and goes when the lab ends.
 
@@ -12,6 +12,7 @@ pub mod cap;
 pub mod courtesy;
 pub mod fleet;
 pub mod foreground;
+pub mod hostile;
 pub mod inside;
 pub mod interrupt;
 pub mod line;
@@ -37,9 +38,11 @@ pub use scenario::Scenario;
 pub fn run(scenario: &Scenario) -> anyhow::Result<Report> {
     network::check_tools()?;
     interrupt::listen()?;
+    let clean = clean_s(scenario)?;
     let network = Network::build(scenario)?;
     let mut fleet = Fleet::raise(scenario, &network)?;
     let release = fleet.publish(scenario)?;
+    fleet.start_hostile(scenario, &network)?;
     let before = network.wan_bytes()?;
     let prepared = fleet.cpu_seconds(&network)?;
     let story = watch::roll_out(scenario, &network, &mut fleet)?;
@@ -50,8 +53,22 @@ pub fn run(scenario: &Scenario) -> anyhow::Result<Report> {
     let mut report = Report::of(scenario, &release, &story, crossed, fleet.usage(&network)?)?;
     report.set_cpu(used);
     report.add_sent(&release, &handed_out);
-    if scenario.mishaps > 0 {
+    if let Some(clean_s) = clean {
+        let liars = fleet.hostile.count()?;
+        report.set_harm(liars, clean_s, hostile::wasted(&fleet)?);
+    }
+    if scenario.mishaps > 0 || clean.is_some() {
         watch::wait_for_installs(&fleet)?;
     }
     Ok(report)
+}
+
+/// How long the same takes without those who are not to be trusted; none if there are none.
+fn clean_s(scenario: &Scenario) -> anyhow::Result<Option<f64>> {
+    if scenario.sites.iter().all(|site| site.liars == 0) {
+        return Ok(None);
+    }
+    let mut clean = scenario.clone();
+    clean.sites.iter_mut().for_each(|site| site.liars = 0);
+    Ok(Some(run(&clean)?.last_s()))
 }

@@ -92,7 +92,7 @@ impl Network {
         }
         ip(&format!("-n {gate} link add lan type bridge"))?;
         self.address(&format!("g{s}"), "lan", &format!("10.{s}.0.1/24"))?;
-        for h in 1..=usize::from(site.nodes) {
+        for h in 1..=site.hosts() {
             let (role, port) = (format!("h{s}-{h}"), format!("p{h}"));
             let host = self.add(&role)?;
             ip(&format!(
@@ -103,7 +103,7 @@ impl Network {
             ip(&format!("-n {host} route add default via 10.{s}.0.1"))?;
             self.shape(&role, "eth0", site.lan, 50)?;
             self.shape(&format!("g{s}"), &port, site.lan, 50)?;
-            let hosts = usize::from(site.nodes);
+            let hosts = site.hosts();
             for other in (1..=hosts).filter(|other| site.rift.parts(h, *other, hosts)) {
                 ip(&format!(
                     "-n {host} route add blackhole {}/32",

@@ -59,6 +59,12 @@ pub fn scenario(scenario: &Scenario) -> Result<simulations::Scenario> {
         scenario.patience_s + 60
     );
     for (number, site) in scenario.sites.iter().enumerate() {
+        if site.liars > 0 {
+            bail!(
+                "{}: those who lie are drawn otherwise in the simulator; compare another",
+                scenario.name
+            );
+        }
         if site.loss_ppm > 0 {
             bail!(
                 "{}: flows of the simulator lose no packets; compare another",

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::bound::{Reach, t_min};
 use super::fleet::Published;
+use super::hostile::Harm;
 use super::process::Usage;
 use super::scenario::Scenario;
 use super::watch::Story;
@@ -35,6 +36,8 @@ pub struct Report {
     pub killed: Vec<String>,
     /// Random mishaps by their kind.
     pub mishaps: BTreeMap<String, u32>,
+    /// What those did who are not to be trusted; none where there are none.
+    pub harm: Option<Harm>,
 }
 
 /// A site.
@@ -134,7 +137,27 @@ impl Report {
             processes,
             killed: story.killed.clone(),
             mishaps: story.mishaps.clone(),
+            harm: None,
         })
+    }
+
+    /// Seconds until the last node had every byte.
+    pub fn last_s(&self) -> f64 {
+        self.sites
+            .iter()
+            .map(|site| site.last_s)
+            .fold(0.0, f64::max)
+    }
+
+    /// Adds what so many hostile members did: the most wasted by one at one node, and all of it.
+    pub fn set_harm(&mut self, liars: usize, clean_s: f64, (worst, all): (u64, u64)) {
+        self.harm = Some(Harm {
+            liars,
+            clean_s,
+            makespan_over_clean: round(self.last_s() / clean_s),
+            worst_wasted_bytes: worst,
+            wasted_bytes: all,
+        });
     }
 
     /// Adds what all processes used of the processor since the rollout began.
@@ -178,6 +201,16 @@ impl Report {
         }
         if !self.mishaps.is_empty() {
             text += &format!("  mishaps: {:?}; every file is right\n", self.mishaps);
+        }
+        if let Some(harm) = &self.harm {
+            text += &format!(
+                "  {} hostile members: {} of the time without them ({} s); one of them wasted {} bytes of one node at most, all {}; every file is right\n",
+                harm.liars,
+                harm.makespan_over_clean,
+                harm.clean_s,
+                harm.worst_wasted_bytes,
+                harm.wasted_bytes
+            );
         }
         for p in &self.processes {
             text += &format!(

@@ -82,6 +82,8 @@ pub const CUT: std::time::Duration = std::time::Duration::from_secs(5);
 pub struct Site {
     /// Its nodes.
     pub nodes: u8,
+    /// Members beside them that lie or are slow.
+    pub liars: u8,
     /// Its WAN link, inward, in bits a second; none: unshaped.
     pub down: Option<u64>,
     /// The same, outward.
@@ -110,6 +112,7 @@ impl Site {
     fn unshaped(nodes: u8) -> Site {
         Site {
             nodes,
+            liars: 0,
             down: None,
             up: None,
             lan: None,
@@ -120,6 +123,11 @@ impl Site {
             delay_ms: 0,
             loss_ppm: 0,
         }
+    }
+
+    /// All its hosts.
+    pub fn hosts(&self) -> usize {
+        usize::from(self.nodes) + usize::from(self.liars)
     }
 
     /// Whether its WAN needs more than the kernel's token bucket.
@@ -205,6 +213,15 @@ pub fn all() -> Vec<Scenario> {
             sites: vec![Site::branch(8, 20 * MBIT, 5 * MBIT)],
             goings: 12,
             cuts: 2,
+            ..calm.clone()
+        },
+        Scenario {
+            name: "hostile",
+            about: "7 nodes behind 20 Mbit/s, 64 MiB, beside 3 enrolled members that say they have all of it and lie or dawdle",
+            sites: vec![Site {
+                liars: 3,
+                ..Site::branch(7, 20 * MBIT, 5 * MBIT)
+            }],
             ..calm.clone()
         },
         Scenario {

@@ -7,9 +7,8 @@ use protocol::Seq;
 use protocol::envelope::Envelope;
 use protocol::fixtures::{EXPIRES, Fleet, rollout};
 use protocol::orders::{Order, OrderBody};
+use tidegate_tests::member::{Manner, Member, fleet_of};
 use tidegate_tests::{World, WorldOptions, trees};
-
-use crate::member::{Manner, Member, fleet_of};
 
 /// Orders in this fleet's name with a thief's keys, numbered past everything that the coordinator gives.
 fn forged(fleet: protocol::FleetId) -> Vec<Envelope> {

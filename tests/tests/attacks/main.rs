@@ -16,7 +16,6 @@ mod delegations;
 mod eavesdropper;
 mod hostile;
 mod ledger;
-mod member;
 mod mutations;
 mod online_key;
 mod orders;

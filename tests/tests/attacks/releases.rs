@@ -8,7 +8,7 @@ use tidegate_tests::programs::success;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
-use crate::member::blobs_of;
+use tidegate_tests::member::blobs_of;
 
 fn site_of_two() -> World {
     World::raise(&WorldOptions {
@@ -210,7 +210,7 @@ fn attack_18_one_component_of_a_set_missing() {
     for (version, seed, missing) in [("2.0", 19, "index"), ("3.0", 20, "content")] {
         publish(&world, version, seed, &[]);
         let before = world.installed_version(0);
-        let all = blobs_of(&world, &format!("build-app-{version}"));
+        let all = blobs_of(&world.path(&format!("build-app-{version}"))).expect("a build");
         let gone = match missing {
             "index" => &all[..1],
             _ => &all[1..],
@@ -255,7 +255,7 @@ fn attack_18_one_product_of_a_set_missing() {
     trees::make(&tree, 21, 1 << 18);
     world.publish_as("runtime", &tree, "1.0", &[]);
     publish(&world, "1.0", 22, &["--depends-on", "runtime>=1.0"]);
-    let gone = blobs_of(&world, "build-runtime-1.0");
+    let gone = blobs_of(&world.path("build-runtime-1.0")).expect("a build");
     lose(&mut world, &gone[1..]);
     let runtime = world.approved("runtime", "runtime@1.0", &["rest"], &[]);
     world.tidegate(&["rollout", "start", runtime.as_str()]);

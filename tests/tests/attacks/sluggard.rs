@@ -2,9 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use tidegate_tests::member::{Manner, Member};
 use tidegate_tests::{World, WorldOptions, trees};
-
-use crate::member::{Manner, Member};
 
 #[test]
 fn attack_11_slow_retrieval() {
