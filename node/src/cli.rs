@@ -335,6 +335,13 @@ fn print_standings(snapshot: &Value) {
     if standings.is_empty() {
         println!("no rollout concerns this node");
     }
+    if snapshot["isolated"] == true {
+        println!(
+            "the others of site {} are there and cannot be reached: its network seems to keep clients apart \
+             (client isolation), so each node fetches over the WAN; let them reach each other on Tidegate's ports",
+            text(&snapshot["site"])
+        );
+    }
     for standing in standings {
         println!(
             "{} ({}): {}",

@@ -366,6 +366,7 @@ impl Brain {
             now,
             site: self.membership.site().cloned(),
             members: self.membership.members().len() + 1,
+            isolated: self.membership.is_isolated(),
             delegate: self.membership.is_delegate(),
             orders_head: self.orders.head(),
             standings: match self.config.role {

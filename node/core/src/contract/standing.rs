@@ -38,6 +38,9 @@ pub struct Snapshot {
     pub site: Option<SiteId>,
     /// Members in view, this node included.
     pub members: usize,
+    /// Whether others of its site are there and none of them can be reached: the network keeps its clients
+    /// apart, and each brings its own copy over the WAN.
+    pub isolated: bool,
     /// Whether it is one of its site's delegates.
     pub delegate: bool,
     /// The highest order it has.

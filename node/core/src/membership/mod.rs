@@ -29,6 +29,7 @@ use crate::counters::Counters;
 use crate::outbox::Outbox;
 
 mod beat;
+mod isolation;
 mod locate;
 mod neighbours;
 mod rumours;
@@ -37,6 +38,7 @@ mod survey;
 mod tests;
 
 use beat::Beats;
+use isolation::Isolation;
 use locate::Locate;
 use neighbours::Neighbours;
 use rumours::Rumours;
@@ -102,6 +104,7 @@ pub(crate) struct Membership {
     beats: Beats,
     survey: Survey,
     locate: Locate,
+    isolation: Isolation,
     /// Members that told of orders which this node may not have.
     ahead: BTreeMap<NodeId, Seq>,
     /// This node's own head.
@@ -136,6 +139,7 @@ impl Membership {
             beats: Beats::default(),
             survey: Survey::default(),
             locate: Locate::new(last),
+            isolation: Isolation::default(),
             ahead: BTreeMap::new(),
             head: Seq::default(),
             expiry: Time::MAX,
@@ -241,6 +245,7 @@ impl Membership {
         self.beats = Beats::default();
         self.survey = Survey::default();
         self.locate.begin(site.as_ref());
+        self.isolation = Isolation::default();
         self.ahead.clear();
         self.expiry = Time::MAX;
         self.next_presence = Time(0);
@@ -255,6 +260,9 @@ impl Membership {
         let Some(site) = &self.site else { return };
         if node == self.me || presence.site.as_ref() != Some(site) || !is_sound(&presence.contact) {
             return;
+        }
+        if word == Word::Direct {
+            self.isolation.reached();
         }
         if presence.leaving {
             let newer = |held: &Member| held.presence.seq < presence.seq;
@@ -355,6 +363,9 @@ impl Membership {
             self.next_presence = self.next_presence.max(Time(1)).min(soon);
         }
         self.connected.insert(node);
+        if self.has_link() {
+            self.isolation.reached();
+        }
         self.near.connected(&node);
         self.rumours.heard_from(&node, now);
     }

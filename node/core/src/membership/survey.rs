@@ -156,7 +156,12 @@ impl Membership {
             match own {
                 Some(own) => self.hear(own.clone(), Word::Direct, now),
                 None if self.connected.contains(&node) => {}
-                None => self.count_as_gone(&node, now),
+                None => {
+                    if let Some(known) = self.members.get(&node) {
+                        self.isolation.missed(node, known.presence.seq);
+                    }
+                    self.count_as_gone(&node, now);
+                }
             }
             return true;
         }

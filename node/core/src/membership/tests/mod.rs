@@ -54,6 +54,8 @@ struct World {
     deafness: u64,
     /// Nodes below this number do not reach the others; 0: everybody reaches everybody.
     split: u64,
+    /// Nobody reaches anybody.
+    apart: bool,
     coordinator: bool,
     known: BTreeMap<u64, Arc<Presence>>,
     /// Messages that were gossiped, by sender.
@@ -77,6 +79,7 @@ impl World {
             loss: 0,
             deafness: 0,
             split: 0,
+            apart: false,
             coordinator: true,
             known: BTreeMap::new(),
             said: BTreeMap::new(),
@@ -158,7 +161,7 @@ impl World {
     }
 
     fn reaches(&self, a: u64, b: u64) -> bool {
-        self.nodes.contains_key(&b) && (a < self.split) == (b < self.split)
+        !self.apart && self.nodes.contains_key(&b) && (a < self.split) == (b < self.split)
     }
 
     fn unlink(&mut self, n: u64, from: u64) {

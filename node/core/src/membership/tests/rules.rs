@@ -189,3 +189,38 @@ fn a_thousand_members_make_no_more_neighbours() {
     let quiet = one.membership.timeout().expect("it dials");
     assert!(quiet > now.boot && quiet < now.boot + Span::from_secs(10));
 }
+
+/// The story: behind an access point that kept its clients apart every laptop brought a whole copy over the
+/// WAN, and nothing said why.
+#[test]
+fn who_is_kept_apart_from_all_others_says_so_until_one_is_in_reach() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        world.apart = true;
+        (1..=5).for_each(|n| world.start(n));
+        let isolated = |world: &World| {
+            let all = world.nodes.values();
+            all.filter(|n| n.membership.is_isolated()).count()
+        };
+        world.run(60_000);
+        assert_eq!(isolated(&world), 0, "not before it is sure");
+        world.run(600_000);
+        assert_eq!(isolated(&world), 5, "seed {seed}");
+        world.apart = false;
+        assert!(world.converge(180), "{:?}", world.mistaken());
+        world.run(10_000);
+        assert_eq!(isolated(&world), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn who_is_alone_because_the_others_went_home_is_not_kept_apart() {
+    for seed in 0..10 {
+        let mut world = World::new(seed);
+        (1..=5).for_each(|n| world.start(n));
+        assert!(world.converge(60));
+        (2..=5).for_each(|n| world.kill(n));
+        world.run(900_000);
+        assert!(!world.nodes[&1].membership.is_isolated(), "seed {seed}");
+    }
+}
