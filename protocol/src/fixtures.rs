@@ -282,6 +282,7 @@ impl Fleet {
             wan_up_bytes_per_s: None,
             relay: false,
             no_peers: false,
+            node: Default::default(),
             schedule: None,
         };
         Topology {

@@ -151,6 +151,7 @@ mod tests {
             wan_up_bytes_per_s: None,
             relay: false,
             no_peers: false,
+            node: Default::default(),
             schedule: Some(Schedule {
                 zone: zone.parse().expect("a zone"),
                 hours: hours.iter().map(entry).collect(),

@@ -44,9 +44,37 @@ pub struct Site {
     /// Its nodes fetch from origins alone and serve nobody: over its WAN goes a copy for each of them.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub no_peers: bool,
+    /// Caps on what each of its nodes moves, whatever the site as a whole may.
+    #[serde(default, skip_serializing_if = "NodeRates::is_none")]
+    pub node: NodeRates,
     /// Hours in which other rates hold than those above; none: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+}
+
+/// Caps on what one node moves, bytes a second of payload and headers, up and down and LAN and WAN apart;
+/// none: no cap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeRates {
+    /// It takes no more from others of its site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan_down_bytes_per_s: Option<u64>,
+    /// It sends no more to others of its site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan_up_bytes_per_s: Option<u64>,
+    /// It takes no more from outside its site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wan_down_bytes_per_s: Option<u64>,
+    /// It sends no more out of its site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wan_up_bytes_per_s: Option<u64>,
+}
+
+impl NodeRates {
+    /// Whether nothing is capped.
+    pub fn is_none(&self) -> bool {
+        *self == NodeRates::default()
+    }
 }
 
 /// An address range, written `10.1.0.0/16`.

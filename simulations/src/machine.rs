@@ -505,7 +505,7 @@ impl Island {
                 }
             }
             // These machines have no users.
-            Action::GiveNotice { .. } | Action::Granted { .. } => {}
+            Action::GiveNotice { .. } | Action::Granted { .. } | Action::PaceSelf(_) => {}
             Action::Note { event, line } => {
                 let line = format!("{}: {line}", self.machines[n].node().short());
                 self.note(event, line);

@@ -217,6 +217,7 @@ impl Shared {
                 wan_up_bytes_per_s: Some(spec.up_mbit() * 125_000),
                 relay: spec.relay,
                 no_peers: false,
+                node: Default::default(),
                 schedule: None,
             })
         };

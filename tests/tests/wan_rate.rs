@@ -52,6 +52,22 @@ fn all_nodes_of_a_site_together_stay_under_its_cap() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 
+    // Why bytes crossed the WAN is said for as many as the counters have.
+    let (why, counted) = nodes.clone().fold((0, 0), |(why, counted), n| {
+        let report = world.node_report(n).expect("it runs");
+        let reasons = report["snapshot"]["standings"][0]["bytes"].as_object();
+        let reasons = reasons.expect("bytes by reason").iter();
+        let wan = reasons.filter(|(reason, _)| *reason != "peer");
+        let wan: u64 = wan
+            .map(|(_, bytes)| bytes.as_u64().expect("a number"))
+            .sum();
+        (why + wan, counted + wan_bytes(&world, n).1)
+    });
+    assert!(
+        why.abs_diff(counted) * 100 <= counted,
+        "{why} bytes over the WAN have a reason, and {counted} came"
+    );
+
     let fetchers = nodes.filter(|n| wan_bytes(&world, *n).1 > 1 << 20).count();
     assert!(
         fetchers >= 2,

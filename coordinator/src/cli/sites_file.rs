@@ -10,7 +10,7 @@ use protocol::SiteId;
 use protocol::hours::Hours;
 use protocol::limits::SITES_MAX;
 use protocol::schedule::{RateHours, Schedule};
-use protocol::topology::{Site, Subnet};
+use protocol::topology::{NodeRates, Site, Subnet};
 use protocol::zones::Zone;
 use serde::Deserialize;
 
@@ -35,6 +35,11 @@ struct SiteFile {
     link_up: Option<String>,
     wan_down: Option<String>,
     wan_up: Option<String>,
+    /// Caps on each of its nodes.
+    node_lan_down: Option<String>,
+    node_lan_up: Option<String>,
+    node_wan_down: Option<String>,
+    node_wan_up: Option<String>,
     #[serde(default)]
     relay: bool,
     #[serde(default = "yes")]
@@ -86,6 +91,18 @@ impl SiteFile {
             rate(self.wan_down.as_deref(), down, "link_down", None)?,
             rate(self.wan_up.as_deref(), up, "link_up", None)?,
         ];
+        let lan = |text: &Option<String>| match text.as_deref() {
+            Some(text) if text.ends_with('%') => Err(format!(
+                "{text:?} of a LAN is not known; say a rate, such as 100mbit"
+            )),
+            text => rate(text, None, "", None),
+        };
+        let node = NodeRates {
+            lan_down_bytes_per_s: lan(&self.node_lan_down)?,
+            lan_up_bytes_per_s: lan(&self.node_lan_up)?,
+            wan_down_bytes_per_s: rate(self.node_wan_down.as_deref(), down, "link_down", None)?,
+            wan_up_bytes_per_s: rate(self.node_wan_up.as_deref(), up, "link_up", None)?,
+        };
         let hours = self.hours.iter().map(|hours| {
             Ok(RateHours {
                 hours: hours.at.parse::<Hours>()?,
@@ -117,6 +134,7 @@ impl SiteFile {
             wan_up_bytes_per_s: own[1],
             relay: self.relay,
             no_peers: !self.peers,
+            node,
             schedule,
         })
     }
@@ -196,12 +214,30 @@ mod tests {
     }
 
     #[test]
+    fn each_node_may_be_capped_on_lan_and_wan_both_ways() {
+        let sites = check(
+            "[[site]]\nid = \"berlin\"\nsubnets = []\nlink_up = \"8mbit\"\nnode_lan_down = \"100mbit\"\n\
+             node_lan_up = \"50mbit\"\nnode_wan_up = \"10%\"\n[[site]]\nid = \"kiosk\"\nsubnets = []\n",
+        )
+        .unwrap();
+        let rates = NodeRates {
+            lan_down_bytes_per_s: Some(12_500_000),
+            lan_up_bytes_per_s: Some(6_250_000),
+            wan_down_bytes_per_s: None,
+            wan_up_bytes_per_s: Some(100_000),
+        };
+        assert_eq!(sites[0].node, rates);
+        assert!(sites[1].node.is_none());
+    }
+
+    #[test]
     fn what_is_wrong_with_a_sites_file_is_said() {
         for (lines, what) in [
             ("subnets = [\"10.1/16\"]", "10.1/16"),
             ("subnets = []\nwan_down = \"fast\"", "site x"),
             ("subnet = []", "subnet"),
             ("subnets = []\nwan_down = \"30%\"", "say link_down"),
+            ("subnets = []\nnode_lan_up = \"30%\"", "say a rate"),
             (
                 "subnets = []\nlink_down = \"1mbit\"\nwan_down = \"101%\"",
                 "part of a link",

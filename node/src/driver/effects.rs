@@ -124,6 +124,7 @@ impl Driver {
             }
             Action::Ban { peer, event } => self.bar(peer, event),
             Action::Pace { site, bytes_per_s } => self.data.set_pace(site, bytes_per_s),
+            Action::PaceSelf(rates) => self.data.set_own_pace(rates),
             Action::GiveNotice { rollout, line } => {
                 tracing::info!(event = "notice", "{rollout}: {line}");
                 self.tasks

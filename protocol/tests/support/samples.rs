@@ -31,7 +31,7 @@ use protocol::relations::{Closure, Pick, Relations};
 use protocol::schedule::{RateHours, Schedule};
 use protocol::slots::{SlotRules, SlotStage, SlotWord};
 use protocol::status::{NodeStatus, SignedStatus, State, WaitingFor};
-use protocol::topology::Topology;
+use protocol::topology::{NodeRates, Topology};
 use protocol::trust::{Root, Statement, Trust};
 use protocol::versioned::Versioned;
 use protocol::wire::{
@@ -201,6 +201,17 @@ fn content() -> Vec<Sample> {
         binary_and(".full", &table, check_table),
         binary_and(".delta", &delta, check_table),
     ]
+}
+
+/// A topology whose first site caps each of its nodes.
+fn capped(mut topology: Topology) -> Topology {
+    topology.sites[0].node = NodeRates {
+        lan_down_bytes_per_s: Some(12_500_000),
+        lan_up_bytes_per_s: Some(6_250_000),
+        wan_down_bytes_per_s: None,
+        wan_up_bytes_per_s: Some(125_000),
+    };
+    topology
 }
 
 /// A topology with hours in one site and no peers in the other.
@@ -402,6 +413,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".all", &lift(None)),
         statement(fleet, "", &topology),
         statement(fleet, ".schedule", &scheduled(topology.clone())),
+        statement(fleet, ".node", &capped(topology.clone())),
         statement(fleet, "", &receipt),
         statement(fleet, "", &ledger_head(fleet)),
         audit_proof(fleet),

@@ -270,6 +270,7 @@ fn sites(options: &Demo) -> anyhow::Result<Vec<Site>> {
                 wan_up_bytes_per_s: options.wan.0,
                 relay: false,
                 no_peers: false,
+                node: Default::default(),
                 schedule: None,
             })
         })

@@ -129,6 +129,7 @@ impl Town {
             wan_up_bytes_per_s: None,
             relay: false,
             no_peers: false,
+            node: Default::default(),
             schedule: None,
         };
         Topology {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use protocol::limits::GOSSIP_MAX_BYTES;
 use protocol::orders::{Order, Receipt};
+use protocol::topology::NodeRates;
 use protocol::trust::Role;
 use protocol::wire::{Contact, SiteMessage};
 use protocol::{NodeId, Now, Seq, Span, Time, Verified};
@@ -64,6 +65,8 @@ pub struct Brain {
     referrals: Referrals,
     guests: Guests,
     budgets: Budgets,
+    /// What this node itself was told to keep to.
+    paced: NodeRates,
     /// Whom the body serves.
     door: Door,
     /// Whether the machine's addresses were told.
@@ -135,6 +138,7 @@ impl Brain {
             referrals: Referrals::new(config.grain),
             guests: Guests::default(),
             budgets: Budgets::default(),
+            paced: NodeRates::default(),
             door: Door::Open,
             addressed: false,
             was_uplinker: false,

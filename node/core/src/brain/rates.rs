@@ -1,7 +1,7 @@
 //! What the site's WAN may carry, told to the body and to the rooms that plan with it.
 
 use protocol::Now;
-use protocol::topology::Site;
+use protocol::topology::{NodeRates, Site};
 
 use super::Brain;
 use crate::budget::Change;
@@ -18,6 +18,14 @@ impl Brain {
             NodeRole::Endpoint => own.map_or(&[][..], std::slice::from_ref),
         };
         let changes = self.budgets.set(now, paced.iter());
+        let node = match (self.config.role, own) {
+            (NodeRole::Endpoint, Some(site)) => site.node,
+            _ => NodeRates::default(),
+        };
+        if self.paced != node {
+            self.paced = node;
+            self.out.push(Action::PaceSelf(node));
+        }
         self.pace(changes);
         self.mind_the_doors();
         self.tell_swarm_of_site(now);

@@ -11,6 +11,7 @@ use protocol::SiteId;
 use protocol::Verified;
 use protocol::manifest::ReleaseManifest;
 use protocol::status::NodeStatus;
+use protocol::topology::NodeRates;
 use protocol::wire::Class;
 use protocol::wire::Contact;
 use protocol::wire::ControlReply;
@@ -175,6 +176,8 @@ pub enum Action {
         /// Bytes a second at the socket.
         bytes_per_s: Option<u64>,
     },
+    /// This node moves no more than this, for all sites together, LAN and WAN apart.
+    PaceSelf(NodeRates),
     /// Tell the machine's user, if there is a way to: what comes when, and what may be wished.
     GiveNotice {
         /// Of which rollout.

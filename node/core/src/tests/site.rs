@@ -392,7 +392,7 @@ impl Site {
                     .push((self.now.boot + self.step_takes, id, ticket));
                 self.end_steps();
             }
-            Action::Pace { .. } => member.paced.push(action),
+            Action::Pace { .. } | Action::PaceSelf(_) => member.paced.push(action),
             _ => {}
         }
     }

@@ -393,6 +393,8 @@ async fn exchange(
         buffers: &inner.receiving,
         patience: patience(inner, job),
         credit,
+        pace: &inner.paces.own(job.wan).down,
+        class: job.class,
     };
     let won = |new: Won| {
         tally.add_payload_in(new.payload);

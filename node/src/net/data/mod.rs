@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use node_core::contract::{Door, FetchOutcome, Service, Ticket, Wanted};
 use protocol::limits::{FETCHES_MAX, UPLOADS_PER_PEER_MAX};
-use protocol::topology::Topology;
+use protocol::topology::{NodeRates, Topology};
 use protocol::wire::{Class, Contact, Notice, Referral};
 use protocol::{NodeId, SiteId};
 use quinn::ServerConfig;
@@ -321,6 +321,11 @@ impl DataPlane {
     /// for requests under way; for the own site: what is sent over its WAN. `None`: no cap.
     pub fn set_pace(&self, site: SiteId, bytes_per_s: Option<u64>) {
         self.inner.paces.set(site, bytes_per_s);
+    }
+
+    /// Caps what this node itself moves, whoever is at the other end, also what is under way.
+    pub fn set_own_pace(&self, rates: NodeRates) {
+        self.inner.paces.set_own(rates);
     }
 
     /// Whom it serves from now on; at first everybody.

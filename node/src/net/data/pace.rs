@@ -18,6 +18,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use protocol::SiteId;
 use protocol::limits::PACED_WRITE_MAX_BYTES;
+use protocol::topology::NodeRates;
 use protocol::wire::Class;
 use tokio::sync::watch;
 
@@ -119,6 +120,25 @@ pub(crate) struct SitePace {
 }
 
 impl SitePace {
+    fn of(tally: Arc<Tally>) -> SitePace {
+        SitePace {
+            bucket: ArcSwapOption::empty(),
+            changed: watch::Sender::new(()),
+            queue: Arc::default(),
+            tally,
+        }
+    }
+
+    /// Sets or lifts the cap; who waits follows at once. The same cap again changes nothing.
+    fn set(&self, rate: Option<u64>) {
+        if self.bucket.load().as_ref().map(|bucket| bucket.rate) == rate.map(|rate| rate.max(1)) {
+            return;
+        }
+        let bucket = rate.map(|rate| Arc::new(Bucket::new(rate, self.tally.socket_out())));
+        self.bucket.store(bucket);
+        self.changed.send_replace(());
+    }
+
     /// Bytes that are best written at once; `None` if the site has no cap.
     pub(crate) fn write_bytes(&self) -> Option<usize> {
         self.bucket
@@ -157,11 +177,29 @@ impl SitePace {
     }
 }
 
-/// The rates of all sites.
+/// What this node itself moves over one kind of link.
+#[derive(Debug)]
+pub(crate) struct OwnPaces {
+    pub(crate) down: Arc<SitePace>,
+    pub(crate) up: Arc<SitePace>,
+}
+
+impl OwnPaces {
+    fn new() -> OwnPaces {
+        OwnPaces {
+            down: Arc::new(SitePace::of(Arc::default())),
+            up: Arc::new(SitePace::of(Arc::default())),
+        }
+    }
+}
+
+/// The rates of all sites, and of this node.
 #[derive(Debug)]
 pub(crate) struct Paces {
     tallies: Arc<Tallies>,
     sites: Mutex<HashMap<SiteId, Arc<SitePace>>>,
+    lan: OwnPaces,
+    wan: OwnPaces,
 }
 
 impl Paces {
@@ -169,31 +207,33 @@ impl Paces {
         Paces {
             tallies,
             sites: Mutex::default(),
+            lan: OwnPaces::new(),
+            wan: OwnPaces::new(),
         }
     }
 
-    /// Sets or lifts a site's cap; writers that wait follow at once. The same cap again changes nothing.
+    /// Sets or lifts a site's cap.
     pub(crate) fn set(&self, site: SiteId, rate: Option<u64>) {
-        let pace = self.of(&site);
-        if pace.bucket.load().as_ref().map(|bucket| bucket.rate) == rate.map(|rate| rate.max(1)) {
-            return;
-        }
-        let bucket = rate.map(|rate| Arc::new(Bucket::new(rate, pace.tally.socket_out())));
-        pace.bucket.store(bucket);
-        pace.changed.send_replace(());
+        self.of(&site).set(rate);
+    }
+
+    /// Sets or lifts what this node itself keeps to.
+    pub(crate) fn set_own(&self, rates: NodeRates) {
+        self.lan.down.set(rates.lan_down_bytes_per_s);
+        self.lan.up.set(rates.lan_up_bytes_per_s);
+        self.wan.down.set(rates.wan_down_bytes_per_s);
+        self.wan.up.set(rates.wan_up_bytes_per_s);
+    }
+
+    /// What this node itself keeps to.
+    pub(crate) fn own(&self, wan: bool) -> &OwnPaces {
+        if wan { &self.wan } else { &self.lan }
     }
 
     /// The pace of a site. Sites come from the signed topology and orders, so their number is bounded.
     pub(crate) fn of(&self, site: &SiteId) -> Arc<SitePace> {
         let mut sites = self.sites.lock().expect("no panic under this lock");
-        let new = || {
-            Arc::new(SitePace {
-                bucket: ArcSwapOption::empty(),
-                changed: watch::Sender::new(()),
-                queue: Arc::default(),
-                tally: self.tallies.of_site(site.clone()),
-            })
-        };
+        let new = || Arc::new(SitePace::of(self.tallies.of_site(site.clone())));
         sites.entry(site.clone()).or_insert_with(new).clone()
     }
 }

@@ -284,6 +284,8 @@ struct SendGate {
     theirs: Option<Arc<SitePace>>,
     /// Our own site's WAN.
     ours: Option<Arc<SitePace>>,
+    /// What this node itself keeps to.
+    own: Arc<SitePace>,
     /// The asker's own wish.
     wish: Option<Bucket>,
     class: Class,
@@ -309,6 +311,7 @@ impl SendGate {
         SendGate {
             theirs: pace(&theirs.site),
             ours: pace(&ours.site),
+            own: inner.paces.own(!same_site).up.clone(),
             wish: limits
                 .into_iter()
                 .filter_map(wished)
@@ -317,6 +320,11 @@ impl SendGate {
             class,
             connection,
         }
+    }
+
+    fn paces(&self) -> impl Iterator<Item = &Arc<SitePace>> {
+        let sites = [&self.theirs, &self.ours].into_iter().flatten();
+        sites.chain([&self.own])
     }
 
     /// What is written under a cap shall leave soon: what waits in the connection has paid already, and
@@ -338,26 +346,19 @@ fn wished(max_bytes_per_s: u64) -> Option<u64> {
 
 impl Gate for SendGate {
     fn write_bytes(&self) -> usize {
-        let sites = [&self.theirs, &self.ours]
-            .into_iter()
-            .flatten()
-            .filter_map(|pace| pace.write_bytes());
+        let sites = self.paces().filter_map(|pace| pace.write_bytes());
         let wish = self.wish.as_ref().map(Bucket::write_bytes);
         sites.chain(wish).min().unwrap_or(PACED_WRITE_MAX_BYTES)
     }
 
     async fn open(&self, bytes: usize) {
-        let paced = [&self.theirs, &self.ours];
-        if paced
-            .into_iter()
-            .flatten()
-            .any(|pace| pace.write_bytes().is_some())
-        {
+        if self.paces().any(|pace| pace.write_bytes().is_some()) {
             self.keep_little();
         }
         if let Some(wish) = &self.wish {
             wish.take(bytes).await;
         }
+        self.own.take(bytes, false, self.class).await;
         if let Some(ours) = &self.ours {
             ours.take(bytes, false, self.class).await;
         }

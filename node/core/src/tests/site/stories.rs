@@ -1,6 +1,7 @@
 //! What happens to a site's reports, members and rates.
 
 use protocol::schedule::{RateHours, Schedule};
+use protocol::topology::NodeRates;
 
 use super::*;
 
@@ -152,6 +153,37 @@ fn sources_and_takers_switch_with_the_clock_of_the_site() {
     check(&site, 1_000);
     site.run_for(Span::from_secs(3));
     check(&site, 1 << 20);
+}
+
+#[test]
+fn a_node_keeps_to_what_its_site_caps_each_node_to_and_an_origin_does_not() {
+    let mut site = Site::new(1);
+    site.join(5, NodeRole::Origin);
+    site.run_for(Span::from_secs(2));
+    let told = |site: &Site, n| -> Vec<NodeRates> {
+        let paced = site.members[&node(n)].paced.iter();
+        let own = |a: &Action| match a {
+            Action::PaceSelf(rates) => Some(*rates),
+            _ => None,
+        };
+        paced.filter_map(own).collect()
+    };
+    assert!(told(&site, 1).is_empty(), "nothing is capped");
+    let capped = NodeRates {
+        lan_up_bytes_per_s: Some(9_000),
+        ..NodeRates::default()
+    };
+    for (version, node_rates) in [(2, capped), (3, capped), (4, NodeRates::default())] {
+        let mut topology = site.fleet.topology(version, 2);
+        topology.sites[0].node = node_rates;
+        let topology = site.fleet.verified(&topology);
+        for n in [1, 5] {
+            site.send(node(n), Event::Topology(topology.clone()));
+        }
+        site.run_for(Span::from_secs(1));
+    }
+    assert_eq!(told(&site, 1), [capped, NodeRates::default()]);
+    assert!(told(&site, 5).is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use protocol::limits::GROUP_BYTES;
+use protocol::wire::Class;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::cancelled;
 use crate::net::data::buffers::{Buffer, Buffers};
 use crate::net::data::credit::{Credit, Taken};
+use crate::net::data::pace::SitePace;
 use crate::store::blobs::{Decoder, Fault, Ruler};
 
 /// What is verified at once when nothing lags: it fits a processor's own cache.
@@ -33,6 +35,9 @@ pub(crate) struct Terms<'a> {
     pub(crate) buffers: &'a Buffers,
     pub(crate) patience: Patience,
     pub(crate) credit: &'a Credit,
+    /// What this node itself takes at most.
+    pub(crate) pace: &'a SitePace,
+    pub(crate) class: Class,
 }
 
 /// Why receiving ended before everything was there.
@@ -103,6 +108,13 @@ impl<'a> Reach<'a> {
         }
     }
 
+    /// What is held is never given back: whoever lied gets no more out of it.
+    fn forfeit(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.forget();
+        }
+    }
+
     /// Gives back the credit of whole groups among the first `verified` bytes.
     fn free(&mut self, verified: u64) {
         let mut now = 0;
@@ -168,6 +180,8 @@ pub(crate) async fn receive(
         buffers,
         patience,
         credit,
+        pace,
+        class,
     } = terms;
     let begin = Instant::now();
     let size = decoder.buffer_bytes(buffers.bytes());
@@ -207,16 +221,22 @@ pub(crate) async fn receive(
         let awaited = reach
             .next
             .filter(|_| stuck && filled == 0 && work.is_none());
+        let room = (reach.granted - arrived) as usize;
+        let room = room.min(pace.write_bytes().unwrap_or(usize::MAX));
         tokio::select! {
             biased;
             () = cancelled(cancel) => break Stopped::Cancelled,
             () = &mut spoiled => break Stopped::Spoiled,
-            read = from.read(&mut reader.room()[filled..][..(reach.granted - arrived) as usize]), if !ended && !stuck => {
+            read = from.read(&mut reader.room()[filled..][..room]), if !ended && !stuck => {
                 match read {
                     Ok(0) => ended = true,
                     Ok(n) => {
                         filled += n;
                         arrived += n as u64;
+                        // A thirty-second of a second at most; the peer is not to blame for it.
+                        let paused = Instant::now();
+                        pace.take(n, false, *class).await;
+                        window_end += paused.elapsed();
                     }
                     // What came before the break is still worth verifying.
                     Err(_) if filled > 0 || work.is_some() => ended = true,
@@ -282,6 +302,9 @@ pub(crate) async fn receive(
             break;
         };
         work = Some(verify(decoder, std::mem::replace(&mut reader, spare), rest));
+    }
+    if lies(&why) {
+        reach.forfeit();
     }
     Err(Cut {
         why,

@@ -12,6 +12,7 @@ fn topology() -> Arc<Topology> {
         wan_up_bytes_per_s: None,
         relay: false,
         no_peers: false,
+        node: Default::default(),
         schedule: None,
     };
     Arc::new(Topology {
@@ -147,4 +148,53 @@ async fn a_new_rate_acts_on_requests_under_way_and_inside_a_site_there_is_none()
     source.plane.set_pace(site(2), None);
     source.plane.set_pace(site(1), None);
     assert_eq!(end.await.unwrap().outcome, FetchOutcome::Complete);
+}
+
+type Change = fn(&mut NodeRates);
+
+/// A site's nodes each keep to their own caps, whichever end has one, on a LAN as on a WAN.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_keeps_to_its_own_caps_as_giver_and_as_taker() {
+    const BYTES: usize = 400_000;
+    const CAP: u64 = 400_000;
+    let capped = |change: Change| {
+        let mut rates = NodeRates::default();
+        change(&mut rates);
+        rates
+    };
+    let lan = ["127.1.0.1", "127.1.0.2"];
+    let wan = ["127.1.0.3", "127.2.0.1"];
+    let cases: [(_, Change, Change, bool); 5] = [
+        (lan, |r| r.lan_up_bytes_per_s = Some(CAP), |_| {}, true),
+        (lan, |_| {}, |r| r.lan_down_bytes_per_s = Some(CAP), true),
+        (wan, |r| r.wan_up_bytes_per_s = Some(CAP), |_| {}, true),
+        (wan, |_| {}, |r| r.wan_down_bytes_per_s = Some(CAP), true),
+        // The other way and the other link are not meant.
+        (
+            lan,
+            |r| r.lan_down_bytes_per_s = Some(1),
+            |r| r.wan_down_bytes_per_s = Some(1),
+            false,
+        ),
+    ];
+    for (n, (addresses, gives, takes, slow)) in cases.into_iter().enumerate() {
+        let [source, taker] = [start(1, addresses[0]).await, start(2, addresses[1]).await];
+        source.plane.set_topology(topology());
+        taker.plane.set_topology(topology());
+        source.plane.set_own_pace(capped(gives));
+        taker.plane.set_own_pace(capped(takes));
+        let name = source.seed(&noise(BYTES));
+        let job = FetchJob {
+            wan: addresses == wan,
+            ..taker.job(&source.contact, name)
+        };
+        let begin = Instant::now();
+        assert_eq!(
+            taker.fetch(job).await.outcome,
+            FetchOutcome::Complete,
+            "case {n}"
+        );
+        let most = CAP as f64 * begin.elapsed().as_secs_f64() + CAP as f64 / 25.0 + 16_384.0;
+        assert!(!slow || BYTES as f64 <= most, "case {n}: {BYTES} of {most}");
+    }
 }
