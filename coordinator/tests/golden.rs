@@ -12,7 +12,9 @@ use coordinator::cli::release::Draft as Release;
 use coordinator::directory::{Directory, FrameText, Settings};
 use coordinator::ledger::{Draft, Ledger, verify};
 use protocol::audit::AuditEntry;
-use protocol::manifest::{Artifact, Carrier, CarrierKind, HealthCheck, Install, Severity};
+use protocol::manifest::{
+    Artifact, Carrier, CarrierKind, HealthCheck, Hook, Hooks, Install, Restart, Severity,
+};
 use protocol::plan::Priority;
 use protocol::versioned::Versioned as _;
 use protocol::{BlobRef, FleetId, Hash, NodeId, Span, Time};
@@ -125,6 +127,8 @@ fn a_release_draft_is_read_and_written_as_ever() {
         },
         install,
         health_check,
+        hooks: Default::default(),
+        restart: Default::default(),
         relations: Default::default(),
     };
     let command = Install::Command {
@@ -133,6 +137,7 @@ fn a_release_draft_is_read_and_written_as_ever() {
         undo: vec![vec!["./setup".into(), "--remove".into()]],
         expected_exit_codes: vec![0, -1, 3010],
         max_run_time: Span::from_secs(600),
+        busy: vec![],
     };
     let check = HealthCheck {
         argv: vec!["sh".into(), "-c".into(), "./check".into()],
@@ -149,6 +154,17 @@ fn a_release_draft_is_read_and_written_as_ever() {
             applicability: Some("os.name=debian and not label.kiosk".parse().unwrap()),
             ..release(Severity::Low, Install::Tree, None)
         },
+        Release {
+            hooks: Hooks {
+                pre: Some(Hook {
+                    argv: vec!["./before".into()],
+                    timeout: Span::from_secs(600),
+                }),
+                post: None,
+            },
+            restart: Restart::Required,
+            ..release(Severity::Low, Install::Tree, None)
+        },
     ];
     every_install_of(releases.iter().map(|r| &r.install));
     every_severity_of(releases.iter().map(|r| &r.vendor_severity));
@@ -159,6 +175,7 @@ fn a_release_draft_is_read_and_written_as_ever() {
         "1.moderate.json",
         "1.low.json",
         "1.applicability.json",
+        "1.hooks.json",
     ];
     let samples: Vec<_> = names
         .iter()

@@ -61,6 +61,9 @@ pub struct NodeConfig {
     /// Program and arguments that show a line to the machine's user; the line is added as the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
+    /// Program and arguments that restart the machine, for releases that need it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart: Vec<String>,
     /// The product that is the agent itself: its releases are what `tidegate-node run` runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<SiteId>,
@@ -337,6 +340,7 @@ pub(crate) mod tests {
             ring: None,
             criticality: None,
             notify: Vec::new(),
+            restart: Vec::new(),
             agent: None,
             dscp: Dscp::default(),
             machine: None,
@@ -401,7 +405,12 @@ pub(crate) mod tests {
             machine: Some(Hash::of(b"machine")),
             ..least.clone()
         };
+        let restarts = NodeConfig {
+            restart: vec!["systemctl".into(), "reboot".into()],
+            ..least.clone()
+        };
         let samples = [
+            ("restarts.json".into(), write(&restarts)),
             ("bound.json".into(), write(&bound)),
             ("endpoint.json".into(), write(&least)),
             ("laptop.json".into(), write(&laptop)),

@@ -240,7 +240,9 @@ async fn run_agent_until(
         records,
         shelf: Shelf::new(
             blobs.clone(),
-            Installer::new(dir.join("install")).with_agent(agent.clone()),
+            Installer::new(dir.join("install"))
+                .with_agent(agent.clone())
+                .with_restart(config.restart.clone()),
         ),
         control,
         control_events,

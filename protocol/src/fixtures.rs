@@ -213,6 +213,8 @@ impl Fleet {
             }],
             install: Install::Tree,
             health_check: None,
+            hooks: Default::default(),
+            restart: Default::default(),
             relations: Default::default(),
             created: CREATED,
             expires: EXPIRES,

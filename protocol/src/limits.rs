@@ -409,8 +409,10 @@ pub const SPURN: Span = Span::from_secs(30);
 pub const OUTPUT_TAIL_BYTES: usize = 1024;
 /// Default time that one step may run.
 pub const STEP_TIMEOUT: Span = Span::from_secs(600);
-/// Attempts of a retryable failure (no space, no memory) before it stands.
-pub const INSTALL_ATTEMPTS_MAX: u32 = 3;
+/// The longest that a hook may run.
+pub const HOOK_TIME_MAX: Span = Span::from_secs(3600);
+/// Attempts of one installation, whatever failed in them; each class of failure has its own number below it.
+pub const INSTALL_ATTEMPTS_MAX: u32 = 24;
 
 // ---- coordinator -----------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ use crate::blob::BlobRef;
 use crate::filter::Filter;
 use crate::ids::{FleetId, Hash, SiteId};
 use crate::limits::{
-    ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, INDEX_MAX_BYTES, STEPS_MAX,
+    ARGV_MAX, ARTIFACTS_MAX, BLOB_MAX_BYTES, GROUP_LOG2, HOOK_TIME_MAX, INDEX_MAX_BYTES, STEPS_MAX,
+    TEXT_MAX_BYTES,
 };
 use crate::relations::Relations;
 use crate::time::{Span, Time};
@@ -37,6 +38,12 @@ pub struct ReleaseManifest {
     pub install: Install,
     /// How a node finds out whether it works, after the switch.
     pub health_check: Option<HealthCheck>,
+    /// What runs before and after the change.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+    /// Whether the machine must restart before the release counts as installed.
+    #[serde(default, skip_serializing_if = "Restart::is_none")]
+    pub restart: Restart,
     /// What it says of other releases.
     #[serde(default, skip_serializing_if = "Relations::is_empty")]
     pub relations: Relations,
@@ -122,7 +129,68 @@ pub enum Install {
         expected_exit_codes: Vec<i32>,
         /// One step may run so long.
         max_run_time: Span,
+        /// Ends of a step that mean that another installer is at work and nothing was changed: it is tried
+        /// again later.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        busy: Vec<Busy>,
     },
+}
+
+/// How a step ends while another installer holds the system's package database, or the like.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Busy {
+    /// Its exit code.
+    pub exit_code: i32,
+    /// What the end of its output contains; empty: whatever it says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+}
+
+/// What runs around the change. A hook runs at most once in an attempt; a crash that interrupts it costs the
+/// attempt.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Hooks {
+    /// Before anything changes, in the unpacked files; if it fails, nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre: Option<Hook>,
+    /// After the change, before a restart and the health check; if it fails, the change is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<Hook>,
+}
+
+/// A program of a release, or of the machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hook {
+    /// What is run; the first word is looked up in the unpacked files if it starts with `./`, else on the
+    /// system. Exit code 0 is success.
+    pub argv: Vec<String>,
+    /// It is killed after so long.
+    pub timeout: Span,
+}
+
+/// Whether the machine must restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// No.
+    #[default]
+    None,
+    /// After the change and its post hook, before the health check.
+    Required,
+}
+
+impl Restart {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        *self == Restart::None
+    }
+}
+
+impl Hooks {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.pre.is_none() && self.post.is_none()
+    }
 }
 
 /// How a node finds out whether a release works.
@@ -203,9 +271,13 @@ impl Statement for ReleaseManifest {
             steps,
             detect,
             undo,
+            busy,
             ..
         } = &self.install
         {
+            if busy.len() > STEPS_MAX || busy.iter().any(|b| b.output.len() > TEXT_MAX_BYTES) {
+                return Err("a recipe knows at most 64 short signs of a busy installer".into());
+            }
             if steps.is_empty() || steps.len() > STEPS_MAX || undo.len() > STEPS_MAX {
                 return Err("a command recipe has 1 to 64 steps".into());
             }
@@ -217,6 +289,12 @@ impl Statement for ReleaseManifest {
         }
         if let Some(health) = &self.health_check {
             check_argv(&health.argv)?;
+        }
+        for hook in [&self.hooks.pre, &self.hooks.post].into_iter().flatten() {
+            check_argv(&hook.argv)?;
+            if hook.timeout > HOOK_TIME_MAX {
+                return Err("a hook may run an hour at most".into());
+            }
         }
         self.relations.check(&self.product, &self.version)
     }

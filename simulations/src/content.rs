@@ -81,6 +81,8 @@ impl Content {
                 disk_bytes: pack.length,
             }],
             install: Install::Tree,
+            hooks: Default::default(),
+            restart: Default::default(),
             relations: Default::default(),
             health_check: Some(HealthCheck {
                 argv: vec!["./healthy".into()],

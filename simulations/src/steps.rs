@@ -1,6 +1,6 @@
 //! The steps of an installation: what each does to a machine, and how a release's ailment shows.
 
-use node_core::contract::{Failure, Step, StepOutcome};
+use node_core::contract::{Failure, FailureClass, Step, StepOutcome};
 use protocol::{Hash, Span};
 
 use crate::checks::findings::Rule;
@@ -48,6 +48,8 @@ impl Island {
             Step::Detect if !installed => return Some(StepOutcome::Absent),
             // No machine of this world keeps its own agent up to date.
             Step::Detect | Step::CleanUp | Step::Restart | Step::Keep => {}
+            // No release of this world has hooks.
+            Step::PreHook(_) | Step::PostHook(_) | Step::Discard => {}
             Step::CheckHealth => {
                 if lie == Some(Lie::FalseFailure) || self.is_sick(n, index) {
                     return Some(failed("health check: exit code 1", "not well\n"));
@@ -128,6 +130,6 @@ fn failed(reason: &str, output: &str) -> StepOutcome {
         reason: reason.into(),
         exit_code: Some(1),
         output_tail: output.into(),
-        retryable: false,
+        class: FailureClass::Health,
     })
 }

@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::filter::Filter;
 use protocol::{NodeId, SiteId, Span};
 
+use self::change::ChangeArgs;
 use self::relations::RelationArgs;
 use super::units::{self, Rate};
 
+pub mod change;
 pub mod nodes;
 pub mod relations;
 pub mod report;
@@ -247,6 +249,9 @@ pub struct ReleaseBuild {
     /// `tree` installer is used
     #[arg(long)]
     pub recipe: Option<PathBuf>,
+    /// What runs around the change.
+    #[command(flatten)]
+    pub change: ChangeArgs,
     /// What it says of other releases.
     #[command(flatten)]
     pub relations: RelationArgs,

@@ -8,12 +8,15 @@ use node::content::build::{BuildOptions, Built, build};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::limits::{GROUP_LOG2, STEP_TIMEOUT};
-use protocol::manifest::{Artifact, HealthCheck, Install, ReleaseManifest, Severity, release_name};
+use protocol::manifest::{
+    Artifact, Busy, HealthCheck, Hooks, Install, ReleaseManifest, Restart, Severity, release_name,
+};
 use protocol::relations::Relations;
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId, Span};
 use serde::{Deserialize, Serialize};
 
+use super::args::change::shell;
 use super::args::{Release, ReleaseBuild, ReleaseSign, Severity as SeverityArg};
 use super::{output, setup, units};
 use crate::api::Client;
@@ -40,6 +43,12 @@ pub struct Draft {
     pub install: Install,
     /// How a node finds out whether it works.
     pub health_check: Option<HealthCheck>,
+    /// What runs before and after the change.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+    /// Whether the machine must restart.
+    #[serde(default, skip_serializing_if = "Restart::is_none")]
+    pub restart: Restart,
     /// What it says of other releases.
     #[serde(default, skip_serializing_if = "Relations::is_empty")]
     pub relations: Relations,
@@ -67,6 +76,8 @@ struct Recipe {
     expected_exit_codes: Vec<i32>,
     #[serde(default)]
     max_run_time_s: Option<u64>,
+    #[serde(default)]
+    busy: Vec<Busy>,
 }
 
 fn zero() -> Vec<i32> {
@@ -161,7 +172,7 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
         Some(path) => read_recipe(path).context("failed to read the recipe")?,
     };
     let health_check = ask.health_check.as_ref().map(|command| HealthCheck {
-        argv: vec!["sh".into(), "-c".into(), command.clone()],
+        argv: shell(command),
         soak: ask.health_soak,
         attempts: 3,
         timeout: Span::from_secs(60),
@@ -194,6 +205,8 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
         },
         install,
         health_check,
+        hooks: ask.change.hooks(),
+        restart: ask.change.restart(),
         relations,
     };
     write_durably(
@@ -215,6 +228,7 @@ fn read_recipe(path: &Path) -> anyhow::Result<Install> {
         undo: recipe.undo,
         expected_exit_codes: recipe.expected_exit_codes,
         max_run_time: recipe.max_run_time_s.map_or(STEP_TIMEOUT, Span::from_secs),
+        busy: recipe.busy,
     })
 }
 
@@ -308,6 +322,8 @@ fn fresh_manifest(
         artifacts: vec![draft.artifact],
         install: draft.install,
         health_check: draft.health_check,
+        hooks: draft.hooks,
+        restart: draft.restart,
         relations: draft.relations,
         created: now,
         expires: now + valid,

@@ -5,7 +5,7 @@ use protocol::status::State;
 use protocol::wire::Class;
 use protocol::{Hash, Now, Time};
 
-use crate::contract::{Failure, JournalRecord, Standing, StepOutcome, Ticket};
+use crate::contract::{Failure, FailureClass, JournalRecord, Standing, StepOutcome, Ticket};
 use crate::install::{Install, OTHER_UNDER_WAY};
 use crate::lease::LeaseState;
 use crate::lease::Leases;
@@ -150,7 +150,10 @@ impl Rollout {
 
     /// Bytes came in: what troubled the swarm is over. True if that was not known.
     pub(crate) fn progressed(&mut self) -> bool {
-        let trouble = self.trouble.take_if(|failure| failure.retryable).is_some();
+        let trouble = self
+            .trouble
+            .take_if(|failure| failure.class != FailureClass::Release)
+            .is_some();
         trouble || self.is_waiting() && !self.task.staged && !self.flowing
     }
 
@@ -306,13 +309,16 @@ impl Rollout {
             self.wake = Some(boot_of(floor, rooms.now));
         }
         match &self.trouble {
-            Some(failure) if !failure.retryable => {
+            Some(failure) if failure.class == FailureClass::Release => {
                 self.task
                     .say_with(State::Failed, &failure.reason, 1, Some(failure), rooms);
                 return Stage::Ended;
             }
             Some(failure) => {
-                let why = format!("content does not come: {}", failure.reason);
+                let why = format!(
+                    "content does not come, and is asked for again and again, after {}",
+                    failure.line()
+                );
                 self.task.say(State::Downloading, &why, 1, rooms);
             }
             None => {

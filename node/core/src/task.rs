@@ -136,6 +136,17 @@ impl Task {
         })
     }
 
+    /// Whether what is in place may restart the machine now: times, user, machine and slots, as for a start.
+    /// Orders are not asked: what has begun ends.
+    pub(crate) fn may_restart(&self, rooms: &Rooms<'_>) -> Result<(), Wait> {
+        times(&self.plan, rooms.offers, rooms.now)?;
+        if let Some(rules) = &self.plan.constraints.slots {
+            let group = self.slots_group(rules, rooms);
+            slot(rooms.slots.leave(rules, &group, rooms.now.boot))?;
+        }
+        Ok(())
+    }
+
     /// Tells the user once that the node's turn has come, if the plan asks for that.
     pub(crate) fn give_notice(&self, rooms: &mut Rooms<'_>) {
         let (id, plan) = (self.rollout(), &self.plan);

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use node_core::Brain;
 use node_core::contract::{
-    Action, Boundary, Config, Event, FetchOutcome, Grain, NodeRole, Record, Tempo,
+    Action, Boundary, Config, Event, FetchOutcome, Grain, NodeRole, Record, Step, Tempo,
 };
 use protocol::envelope::Envelope;
 use protocol::feed::Seal;
 use protocol::fixtures::{CREATED, Fleet, contact, node};
-use protocol::manifest::{HealthCheck, Install, ReleaseManifest};
+use protocol::manifest::{HealthCheck, Hook, Hooks, Install, ReleaseManifest, Restart};
 use protocol::orders::{Mark, Order, OrderBody};
 use protocol::plan::RolloutPlan;
 use protocol::status::{NodeStatus, State};
@@ -34,6 +34,10 @@ pub(super) struct Script {
     bench: Bench,
     /// Each command installation appends a line to it; no death takes it back.
     pub(super) outside: PathBuf,
+    /// Each hook appends a line to it with its attempt.
+    hooks: PathBuf,
+    /// Each restart of the machine appends a line to it; their number names the boot.
+    restarts: PathBuf,
     pub(super) old: Release,
     pub(super) new: Release,
     runtime: tokio::runtime::Runtime,
@@ -51,6 +55,8 @@ pub(super) struct Release {
 pub(super) enum Kind {
     Tree,
     Command,
+    /// Commands between hooks, and a restart of the machine.
+    Hooked,
 }
 
 impl Script {
@@ -58,6 +64,7 @@ impl Script {
     pub(super) fn new(kind: Kind, healthy: bool) -> Script {
         let (fleet, bench) = (Fleet::new(1), Bench::new());
         let outside = bench.at("outside");
+        let (hooks, restarts) = (bench.at("hooks"), bench.at("restarts"));
         let old = release(&fleet, &bench, kind, "1.0", true);
         let new = release(&fleet, &bench, kind, "2.0", healthy);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -68,6 +75,8 @@ impl Script {
             fleet,
             bench,
             outside,
+            hooks,
+            restarts,
             old,
             new,
             runtime,
@@ -76,9 +85,33 @@ impl Script {
 
     /// Lines that the command installer of a version left outside.
     pub(super) fn lines(&self, line: &str) -> usize {
-        let log = std::fs::read_to_string(&self.outside).unwrap_or_default();
-        log.lines().filter(|l| *l == line).count()
+        lines_of(&self.outside).filter(|l| *l == line).count()
     }
+
+    /// Lines that hooks left, in order.
+    pub(super) fn hooks(&self) -> Vec<String> {
+        lines_of(&self.hooks).collect()
+    }
+
+    /// How often the machine restarted.
+    pub(super) fn restarts(&self) -> usize {
+        lines_of(&self.restarts).count()
+    }
+
+    /// Nothing has happened outside yet.
+    pub(super) fn forget(&self) {
+        for log in [&self.outside, &self.hooks, &self.restarts] {
+            let _ = std::fs::remove_file(log);
+        }
+    }
+}
+
+fn lines_of(log: &Path) -> impl Iterator<Item = String> {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    log.lines()
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 fn release(fleet: &Fleet, bench: &Bench, kind: Kind, version: &str, healthy: bool) -> Release {
@@ -103,7 +136,7 @@ fn release(fleet: &Fleet, bench: &Bench, kind: Kind, version: &str, healthy: boo
     assert!(built.carrier.is_some());
     let outside = bench.at("outside").display().to_string();
     let sh = |line: String| vec!["/bin/sh".into(), "-c".into(), line];
-    if kind == Kind::Command {
+    if kind != Kind::Tree {
         manifest.install = Install::Command {
             steps: vec![sh(format!("echo on {version} >> {outside}"))],
             detect: sh(format!(
@@ -112,7 +145,22 @@ fn release(fleet: &Fleet, bench: &Bench, kind: Kind, version: &str, healthy: boo
             undo: vec![sh(format!("echo off {version} >> {outside}"))],
             expected_exit_codes: vec![],
             max_run_time: Span::from_secs(60),
+            busy: vec![],
         };
+    }
+    if kind == Kind::Hooked {
+        let log = bench.at("hooks").display().to_string();
+        let hook = |name: &str| {
+            Some(Hook {
+                argv: sh(format!("echo {name} {version} $TIDEGATE_ATTEMPT >> {log}")),
+                timeout: Span::from_secs(60),
+            })
+        };
+        manifest.hooks = Hooks {
+            pre: hook("pre"),
+            post: hook("post"),
+        };
+        manifest.restart = Restart::Required;
     }
     manifest.health_check = (!healthy).then(|| HealthCheck {
         argv: sh("exit 3".into()),
@@ -192,6 +240,8 @@ pub(super) struct Life<'a> {
     journals: BTreeMap<Hash, Boundary>,
     installed: Option<Hash>,
     answers: VecDeque<Event>,
+    /// The machine goes down, as it was asked to.
+    pub(super) restarts: bool,
     is_dead: &'a dyn Fn() -> bool,
 }
 
@@ -217,8 +267,12 @@ impl<'a> Life<'a> {
             .expect("readable records");
         assert!(loaded.dropped.is_empty(), "{:?}", loaded.dropped);
         let remembered = loaded.memory.records.clone();
-        let brain = Brain::new(config(&script.fleet), loaded.memory, coordinator.now);
+        let boot = Hash::of(&script.restarts().to_le_bytes());
+        let config = config(&script.fleet, boot);
+        let brain = Brain::new(config, loaded.memory, coordinator.now);
+        let restart = format!("echo restart >> {}", script.restarts.display());
         let installer = Installer::on(disk.clone(), dir.join("install"));
+        let installer = installer.with_restart(vec!["/bin/sh".into(), "-c".into(), restart]);
         let shelf = Shelf::new(blobs.clone(), installer);
         let mut life = Life {
             script,
@@ -231,6 +285,7 @@ impl<'a> Life<'a> {
             journals: BTreeMap::new(),
             installed: None,
             answers: VecDeque::new(),
+            restarts: false,
             is_dead,
         };
         remembered.iter().for_each(|record| life.learn(record));
@@ -239,12 +294,13 @@ impl<'a> Life<'a> {
         Some(life)
     }
 
-    /// Lives until the journal of a release says that all is over; false if it died before.
+    /// Lives until the journal of a release says that all is over; false if it died or the machine went
+    /// down before.
     pub(super) fn run(&mut self, release: &Release) -> bool {
         for _ in 0..5_000 {
             while let Some(action) = self.brain.poll_action() {
                 self.perform(action);
-                if (self.is_dead)() {
+                if (self.is_dead)() || self.restarts {
                     return false;
                 }
             }
@@ -417,7 +473,11 @@ impl<'a> Life<'a> {
                 release,
                 before,
                 step,
-            } => self.shelve(|shelf| shelf.step(ticket, install_id, release, before, step)),
+            } => {
+                let restarts = step == Step::Restart;
+                self.shelve(|shelf| shelf.step(ticket, install_id, release, before, step));
+                self.restarts |= restarts;
+            }
             _ => {}
         }
     }
@@ -475,7 +535,7 @@ impl<'a> Life<'a> {
     }
 }
 
-fn config(fleet: &Fleet) -> Config {
+fn config(fleet: &Fleet, boot_id: Hash) -> Config {
     Config {
         node: node(1),
         fleet: fleet.id(),
@@ -486,7 +546,7 @@ fn config(fleet: &Fleet) -> Config {
         attributes: Default::default(),
         contact: contact(1),
         epoch: 1,
-        boot_id: Hash::of(b"boot"),
+        boot_id,
         coordinators: vec![contact(9000)],
         origins: vec![contact(9001)],
         tempo: Tempo::default(),

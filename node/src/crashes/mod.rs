@@ -51,9 +51,15 @@ impl Story {
         let before = tempfile::tempdir().unwrap();
         let mut coordinator = Coordinator::new(&script, &script.old, 1);
         let disk = Disk::default();
-        let life = Life::begin(&script, &mut coordinator, &disk, before.path(), &|| false);
-        assert!(life.unwrap().run(&script.old));
-        let _ = std::fs::remove_file(&script.outside);
+        loop {
+            let life = Life::begin(&script, &mut coordinator, &disk, before.path(), &|| false);
+            let mut life = life.unwrap();
+            if life.run(&script.old) {
+                break;
+            }
+            assert!(life.restarts, "nothing else ends it");
+        }
+        script.forget();
         Story {
             kind,
             healthy,
@@ -68,6 +74,7 @@ impl Story {
         let world = tempfile::tempdir().unwrap();
         let dir = world.path().join("node");
         copy(self.before.path(), &dir);
+        self.script.forget();
         std::fs::write(&self.script.outside, "on 1.0\n").unwrap();
         let mut coordinator = Coordinator::new(&self.script, &self.script.new, 1_000);
         let mut deaths = Vec::new();
@@ -83,17 +90,23 @@ impl Story {
             let disk = Disk::over(mortal.clone());
             let is_dead = || mortal.is_dead();
             let script = &self.script;
-            let life = Life::begin(script, &mut coordinator, &disk, &dir, &is_dead);
-            let lived = life.is_some_and(|mut life| {
-                if number > 0 {
+            let mut fresh = number == 0;
+            let lived = loop {
+                let life = Life::begin(script, &mut coordinator, &disk, &dir, &is_dead);
+                let Some(mut life) = life else {
+                    break false;
+                };
+                if !std::mem::take(&mut fresh) {
                     self.check_what_is_left(&life, &dir);
                 }
-                let lived = life.run(&script.new);
-                if lived {
+                if life.run(&script.new) {
                     self.check_the_end(&life, &dir);
+                    break true;
                 }
-                lived
-            });
+                if mortal.is_dead() {
+                    break false;
+                }
+            };
             changes.get_or_insert(mortal.done());
             if lived {
                 return (changes.unwrap_or_default(), number + 1);
@@ -125,12 +138,16 @@ impl Story {
             assert!(is_new, "what the records name is what is in use");
         }
         match life.journal(&script.new) {
-            Some(Boundary::Switched | Boundary::Healthy | Boundary::Committed) => {
-                assert!(is_new, "the journal says switched");
-            }
-            None | Some(Boundary::Claimed | Boundary::StagedVerified | Boundary::SlotWritten) => {
-                assert!(!is_new, "the journal says not switched");
-            }
+            Some(at) if at.is_switched() => assert!(is_new, "the journal says switched"),
+            None
+            | Some(
+                Boundary::Claimed
+                | Boundary::StagedVerified
+                | Boundary::SlotIntent
+                | Boundary::SlotWritten
+                | Boundary::PreHook
+                | Boundary::PreHooked,
+            ) => assert!(!is_new, "the journal says not switched"),
             _ => {}
         }
     }
@@ -145,17 +162,32 @@ impl Story {
         assert_eq!(life.installed(), Some(release.manifest.digest()));
         let current = self.current(dir).map(|r| r.manifest.digest());
         assert_eq!(current, Some(release.manifest.digest()));
-        if self.kind == Kind::Command {
+        if self.kind == Kind::Hooked {
+            self.check_what_ran_around_it();
+        }
+        if self.kind != Kind::Tree {
             assert_eq!(self.script.lines("on 2.0"), 1, "installed once");
             let undone = self.script.lines("off 2.0");
             assert_eq!(undone > 0, !self.healthy, "{undone} times taken back");
         }
     }
 
+    /// Both hooks ran, and neither twice in an attempt; the machine restarted once.
+    fn check_what_ran_around_it(&self) {
+        let ran = self.script.hooks();
+        for hook in ["pre 2.0 ", "post 2.0 "] {
+            let times = ran.iter().filter(|line| line.starts_with(hook)).count();
+            assert!((1..=3).contains(&times), "{ran:?}");
+        }
+        let once: std::collections::BTreeSet<_> = ran.iter().collect();
+        assert_eq!(once.len(), ran.len(), "{ran:?}");
+        assert_eq!(self.script.restarts(), 1);
+    }
+
     /// The release that is in use, whole.
     fn current(&self, dir: &Path) -> Option<&Release> {
         let releases = [&self.script.old, &self.script.new];
-        if self.kind == Kind::Command {
+        if self.kind != Kind::Tree {
             let log = std::fs::read_to_string(&self.script.outside).unwrap();
             let is_new = log.lines().last() == Some("on 2.0");
             return Some(releases[usize::from(is_new)]);
@@ -196,6 +228,8 @@ fn a_death_at_any_change_of_the_disk_ends_right() {
         (Kind::Tree, false),
         (Kind::Command, true),
         (Kind::Command, false),
+        (Kind::Hooked, true),
+        (Kind::Hooked, false),
     ] {
         let story = Story::new(kind, healthy);
         let (changes, _) = story.tell(None);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use node_core::contract::{
-    Event, Failure, FrameMap, FrameOutcome, OnDisk, Step, StepOutcome, Ticket,
+    Event, Failure, FailureClass, FrameMap, FrameOutcome, OnDisk, Step, StepOutcome, Ticket,
 };
 use protocol::carrier::FrameTable;
 use protocol::index::CheckedIndex;
@@ -188,15 +188,17 @@ impl Shelf {
         before: Option<Box<Verified<ReleaseManifest>>>,
         step: Step,
     ) -> Event {
-        let content = if step == Step::WriteSlot {
+        let needed = step == Step::WriteSlot;
+        let content = if needed || step == Step::RollBack {
             match self.content(&release).await {
                 Ok(content) => Some(content),
+                Err(_) if !needed => None,
                 Err(reason) => {
                     let outcome = StepOutcome::Failed(Failure {
                         reason,
                         exit_code: None,
                         output_tail: String::new(),
-                        retryable: true,
+                        class: FailureClass::Machine,
                     });
                     return Event::StepEnded { ticket, outcome };
                 }

@@ -208,6 +208,7 @@ pub fn adopt(
         ring: None,
         criticality: None,
         notify: Vec::new(),
+        restart: Vec::new(),
         agent: None,
         dscp: Default::default(),
         machine: machine::id(&pinned).filter(|_| role == Role::Endpoint),

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use node_core::contract::{Failure, Step, StepOutcome};
+use node_core::contract::{Failure, FailureClass, Step, StepOutcome};
 use protocol::Span;
-use protocol::manifest::Install;
+use protocol::manifest::{Busy, Install};
 
 use super::process::Ended;
 use super::{Content, Job, io_failure, lasting_failure, machine_failure};
@@ -18,6 +18,17 @@ struct Recipe<'a> {
     undo: &'a [Vec<String>],
     codes: &'a [i32],
     max_run_time: Span,
+    busy: &'a [Busy],
+}
+
+impl Recipe<'_> {
+    fn is_busy(&self, ended: &Ended) -> bool {
+        let Ended::Exit { code, tail } = ended else {
+            return false;
+        };
+        let says = |busy: &Busy| busy.exit_code == *code && tail.contains(&busy.output);
+        !self.codes.contains(code) && self.busy.iter().any(says)
+    }
 }
 
 impl Job {
@@ -36,14 +47,32 @@ impl Job {
             Step::RollBack if recipe.undo.is_empty() => {
                 Err(lasting_failure("the recipe has no steps to undo it".into()))
             }
-            Step::RollBack => self.run_all("undo step", recipe.undo, &recipe).await,
+            Step::RollBack => {
+                // The undo steps may need files that were dropped when the installation had ended.
+                if content.is_some() && !self.staging().is_dir() {
+                    self.on_disk(|job| job.stage(content)).await?;
+                }
+                self.run_all("undo step", recipe.undo, &recipe).await
+            }
+            Step::Discard => self.on_disk(|job| job.discard()).await,
+            Step::PreHook(attempt) => {
+                let pre = self.release.hooks.pre.as_ref();
+                let cwd = self.work_dir()?;
+                self.hook(pre, FailureClass::PreHook, attempt, &cwd).await
+            }
+            Step::PostHook(attempt) => {
+                let post = self.release.hooks.post.as_ref();
+                let cwd = self.work_dir()?;
+                self.hook(post, FailureClass::PostHook, attempt, &cwd).await
+            }
             Step::CheckHealth => match &self.release.health_check {
                 None => Ok(StepOutcome::Done),
                 Some(check) => self.check_health(check, &self.work_dir()?).await,
             },
             Step::CleanUp => self.on_disk(|job| job.unstage()).await,
+            Step::Restart => self.restart().await,
             // Asked for agents only, which are trees.
-            Step::Restart | Step::Keep => Ok(StepOutcome::Done),
+            Step::Keep => Ok(StepOutcome::Done),
         }
     }
 
@@ -55,6 +84,7 @@ impl Job {
                 undo,
                 expected_exit_codes,
                 max_run_time,
+                busy,
             } => Some(Recipe {
                 steps,
                 detect,
@@ -65,6 +95,7 @@ impl Job {
                     expected_exit_codes
                 },
                 max_run_time: *max_run_time,
+                busy,
             }),
             Install::Tree => None,
         }
@@ -114,7 +145,19 @@ impl Job {
         let cwd = self.work_dir()?;
         for (number, argv) in (1..).zip(steps) {
             let ended = self.run(argv, &cwd, recipe.max_run_time).await?;
-            ended.expect(&format!("{what} {number}"), argv, recipe.codes)?;
+            // Once a step has changed something, another installer in the way is a failure like any other.
+            let busy = number == 1 && recipe.is_busy(&ended);
+            let failed = |failure: Failure| Failure {
+                class: match failure.class {
+                    _ if busy => FailureClass::InstallerBusy,
+                    FailureClass::Timeout => FailureClass::Timeout,
+                    _ => FailureClass::Installer,
+                },
+                ..failure
+            };
+            ended
+                .expect(&format!("{what} {number}"), argv, recipe.codes)
+                .map_err(failed)?;
         }
         Ok(StepOutcome::Done)
     }
@@ -136,6 +179,15 @@ impl Job {
                 })
             }
         }
+    }
+
+    /// Drops the unpacked files of an installation that changed nothing.
+    fn discard(self) -> Result<StepOutcome, Failure> {
+        let staging = self.staging();
+        for dir in [staging.with_extension("partial"), staging] {
+            self.places.disk().clear(&dir).map_err(io_failure(&dir))?;
+        }
+        Ok(StepOutcome::Done)
     }
 
     /// Drops the unpacked files of this and of older installations.

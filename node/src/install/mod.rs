@@ -11,10 +11,11 @@
 //! Every step may be asked for again after a crash: it looks at what is on disk and does what is left.
 //! A step never reports more than it found: an outcome is `Done` only when its result is on disk, durably.
 //!
-//! Programs (recipe steps, detect rules, health checks) run in the unpacked tree, in a process group of
+//! Programs (hooks, recipe steps, detect rules, health checks) run in the unpacked tree, in a process group of
 //! their own, with a small environment: `PATH`, `HOME`, `LANG`, `TZ`, `TMPDIR` of the node, and
 //! `TIDEGATE_INSTALL_ID`, `TIDEGATE_PRODUCT`, `TIDEGATE_VERSION`, `TIDEGATE_RELEASE` (its digest) and
-//! `TIDEGATE_PREVIOUS` (the version that was installed before, or nothing).
+//! `TIDEGATE_PREVIOUS` (the version that was installed before, or nothing); hooks also have
+//! `TIDEGATE_ATTEMPT`.
 
 pub(crate) mod agent;
 mod command;
@@ -29,9 +30,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use node_core::contract::{Failure, Step, StepOutcome};
+use node_core::contract::{Failure, FailureClass, Step, StepOutcome};
 use protocol::index::CheckedIndex;
-use protocol::manifest::{HealthCheck, Install, ReleaseManifest};
+use protocol::limits::STEP_TIMEOUT;
+use protocol::manifest::{HealthCheck, Hook, Install, ReleaseManifest};
 use protocol::{Hash, Verified};
 
 use crate::content::tree::UnpackError;
@@ -48,6 +50,7 @@ pub struct Installer {
     disk: Disk,
     root: PathBuf,
     agent: Option<Arc<Agent>>,
+    restart: Arc<Vec<String>>,
 }
 
 /// The release's content, complete and verified on this disk.
@@ -71,6 +74,15 @@ impl Installer {
             disk,
             root,
             agent: None,
+            restart: Arc::default(),
+        }
+    }
+
+    /// Asks the machine to restart by this program.
+    pub fn with_restart(self, restart: Vec<String>) -> Installer {
+        Installer {
+            restart: Arc::new(restart),
+            ..self
         }
     }
 
@@ -84,7 +96,8 @@ impl Installer {
         &self.root
     }
 
-    /// Takes one step. `content` is needed for [`Step::WriteSlot`] only. Dropping the future kills a
+    /// Takes one step. `content` is needed for [`Step::WriteSlot`], and for [`Step::RollBack`] of a recipe
+    /// whose unpacked files are gone. Dropping the future kills a
     /// program that the step runs.
     pub async fn step(
         &self,
@@ -99,6 +112,7 @@ impl Installer {
             install_id,
             release: release.clone(),
             before: before.cloned(),
+            restart: self.restart.clone(),
         };
         let agent = self.agent.as_ref();
         let agent = agent.filter(|agent| *agent.product() == release.product);
@@ -121,6 +135,7 @@ struct Job {
     install_id: Hash,
     release: Verified<ReleaseManifest>,
     before: Option<Verified<ReleaseManifest>>,
+    restart: Arc<Vec<String>>,
 }
 
 impl Job {
@@ -139,7 +154,47 @@ impl Job {
     /// The health check, once.
     async fn check_health(&self, check: &HealthCheck, cwd: &Path) -> Result<StepOutcome, Failure> {
         let ended = self.run(&check.argv, cwd, check.timeout).await?;
-        ended.expect("health check", &check.argv, &[0])?;
+        let health = of_class(FailureClass::Health);
+        ended
+            .expect("health check", &check.argv, &[0])
+            .map_err(health)?;
+        Ok(StepOutcome::Done)
+    }
+
+    /// A hook of the manifest, in an attempt; no hook is done.
+    async fn hook(
+        &self,
+        hook: Option<&Hook>,
+        class: FailureClass,
+        attempt: u32,
+        cwd: &Path,
+    ) -> Result<StepOutcome, Failure> {
+        let Some(hook) = hook else {
+            return Ok(StepOutcome::Done);
+        };
+        let attempt = ("TIDEGATE_ATTEMPT", attempt.to_string());
+        let ended = self.run_with(&hook.argv, cwd, hook.timeout, Some(attempt));
+        let what = match class {
+            FailureClass::PreHook => "pre hook",
+            _ => "post hook",
+        };
+        let expected = ended.await?.expect(what, &hook.argv, &[0]);
+        expected.map_err(of_class(class))?;
+        Ok(StepOutcome::Done)
+    }
+
+    /// Asks the machine to restart.
+    async fn restart(&self) -> Result<StepOutcome, Failure> {
+        if self.restart.is_empty() {
+            return Err(lasting_failure(
+                "the release needs a restart of the machine, and node.json names no program that does \
+                 it: set `restart`"
+                    .into(),
+            ));
+        }
+        let ended = self.run(&self.restart, Path::new("/"), STEP_TIMEOUT);
+        let expected = ended.await?.expect("the restart by", &self.restart, &[0]);
+        expected.map_err(of_class(FailureClass::Restart))?;
         Ok(StepOutcome::Done)
     }
 
@@ -149,7 +204,17 @@ impl Job {
         cwd: &Path,
         timeout: protocol::Span,
     ) -> Result<process::Ended, Failure> {
-        let environment = [
+        self.run_with(argv, cwd, timeout, None).await
+    }
+
+    async fn run_with(
+        &self,
+        argv: &[String],
+        cwd: &Path,
+        timeout: protocol::Span,
+        more: Option<(&'static str, String)>,
+    ) -> Result<process::Ended, Failure> {
+        let mut environment = vec![
             ("TIDEGATE_INSTALL_ID", self.install_id.to_string()),
             ("TIDEGATE_PRODUCT", self.release.product.to_string()),
             ("TIDEGATE_VERSION", self.release.version.to_string()),
@@ -161,6 +226,7 @@ impl Job {
                     .map_or(String::new(), |b| b.version.to_string()),
             ),
         ];
+        environment.extend(more);
         process::run(Run {
             argv,
             cwd,
@@ -177,7 +243,7 @@ fn machine_failure(reason: String) -> Failure {
         reason,
         exit_code: None,
         output_tail: String::new(),
-        retryable: true,
+        class: FailureClass::Machine,
     }
 }
 
@@ -187,21 +253,39 @@ fn lasting_failure(reason: String) -> Failure {
         reason,
         exit_code: None,
         output_tail: String::new(),
-        retryable: false,
+        class: FailureClass::Release,
     }
+}
+
+/// The same failure as one of this class.
+fn of_class(class: FailureClass) -> impl Fn(Failure) -> Failure {
+    move |failure| Failure { class, ..failure }
 }
 
 /// A failed system call on `path`.
 fn io_failure(path: &Path) -> impl Fn(io::Error) -> Failure + use<> {
     let path = crate::content::build::shown(path);
-    move |e| machine_failure(format!("{path}: {e}"))
+    move |e| Failure {
+        class: class_of(&e),
+        ..machine_failure(format!("{path}: {e}"))
+    }
+}
+
+fn class_of(error: &io::Error) -> FailureClass {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureClass::DiskFull,
+        _ => FailureClass::Machine,
+    }
 }
 
 impl From<UnpackError> for Failure {
     fn from(error: UnpackError) -> Failure {
-        match error.is_machine() {
-            true => machine_failure(error.to_string()),
-            false => lasting_failure(error.to_string()),
+        match &error {
+            UnpackError::Io { source, .. } => Failure {
+                class: class_of(source),
+                ..machine_failure(error.to_string())
+            },
+            _ => lasting_failure(error.to_string()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use node_core::contract::Failure;
+use node_core::contract::{Failure, FailureClass};
 use protocol::Span;
 use protocol::limits::OUTPUT_TAIL_BYTES;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -73,7 +73,7 @@ impl Ended {
                 reason: format!("{what} `{line}` ended with exit code {code}"),
                 exit_code: Some(code),
                 output_tail: tail,
-                retryable: false,
+                class: FailureClass::Release,
             }),
             Ended::TimedOut { tail, after } => Err(Failure {
                 reason: format!(
@@ -82,7 +82,7 @@ impl Ended {
                 ),
                 exit_code: None,
                 output_tail: tail,
-                retryable: false,
+                class: FailureClass::Timeout,
             }),
             Ended::NotFound => Err(lasting_failure(format!(
                 "{what} `{line}`: there is no such program"

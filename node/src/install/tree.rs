@@ -1,6 +1,6 @@
 //! The `tree` installer: a slot for each version, and one link that says which is in use.
 
-use node_core::contract::{Failure, Step, StepOutcome};
+use node_core::contract::{Failure, FailureClass, Step, StepOutcome};
 use protocol::Verified;
 use protocol::manifest::ReleaseManifest;
 
@@ -19,8 +19,22 @@ impl Job {
             Step::Detect => self.on_disk(|job| job.detect()).await,
             Step::RollBack => self.on_disk(|job| job.roll_back()).await,
             Step::CleanUp => self.on_disk(|job| job.clean_up()).await,
+            // The way back finds nothing but the slot to drop.
+            Step::Discard => self.on_disk(|job| job.roll_back()).await,
+            Step::PreHook(attempt) => {
+                let slot = self.places.slot(&self.release.version);
+                let pre = self.release.hooks.pre.as_ref();
+                self.hook(pre, FailureClass::PreHook, attempt, &slot).await
+            }
+            Step::PostHook(attempt) => {
+                let slot = self.places.slot(&self.release.version);
+                let post = self.release.hooks.post.as_ref();
+                self.hook(post, FailureClass::PostHook, attempt, &slot)
+                    .await
+            }
+            Step::Restart => self.restart().await,
             // Asked for agents only.
-            Step::Restart | Step::Keep => Ok(StepOutcome::Done),
+            Step::Keep => Ok(StepOutcome::Done),
             Step::CheckHealth => match &self.release.health_check {
                 None => Ok(StepOutcome::Done),
                 Some(check) => {
@@ -84,6 +98,7 @@ impl Job {
             release,
             before,
             install_id,
+            ..
         } = &self;
         let current = places.current_version()?;
         let names =

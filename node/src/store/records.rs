@@ -8,8 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use node_core::contract::{
-    CountersRecord, InstalledRecord, JournalRecord, LeaseRecord, Memory, OfferRecord, PeersRecord,
-    Record, RecordKey, StatusRecord,
+    CountersRecord, InstalledRecord, JournalMore, JournalRecord, LeaseRecord, Memory, OfferRecord,
+    PeersRecord, Record, RecordKey, StatusRecord,
 };
 use protocol::envelope::Envelope;
 use protocol::limits::ENVELOPE_MAX_BYTES;
@@ -107,6 +107,8 @@ enum Stored {
     Counters(CountersRecord),
     Peers(PeersRecord),
     Offer(OfferRecord),
+    /// A journal with what most of them do not need.
+    JournalMore(JournalRecord, JournalMore),
 }
 
 impl Versioned for Stored {
@@ -364,7 +366,8 @@ fn stored(record: &Record) -> Vec<u8> {
         Record::Order(s) => Stored::Order(s.envelope().to_json()),
         Record::Recall(s) => Stored::Recall(s.envelope().to_json()),
         Record::Lease(r) => Stored::Lease(r.clone()),
-        Record::Journal(r) => Stored::Journal(r.clone()),
+        Record::Journal(r) if r.more == JournalMore::default() => Stored::Journal(r.clone()),
+        Record::Journal(r) => Stored::JournalMore(r.clone(), r.more.clone()),
         Record::Installed(r) => Stored::Installed(r.clone()),
         Record::Status(r) => Stored::Status(r.clone()),
         Record::Counters(r) => Stored::Counters(r.clone()),
@@ -395,6 +398,7 @@ fn restore(bytes: &[u8], trust: &Trust) -> Result<Record, (&'static str, String)
         Stored::Recall(json) => Record::Recall(believe("recall", &json, trust)?),
         Stored::Lease(record) => Record::Lease(record),
         Stored::Journal(record) => Record::Journal(record),
+        Stored::JournalMore(record, more) => Record::Journal(JournalRecord { more, ..record }),
         Stored::Installed(record) => Record::Installed(record),
         Stored::Status(record) => Record::Status(record),
         Stored::Counters(record) => Record::Counters(record),

@@ -1,6 +1,6 @@
 //! Records and their keys as committed bytes.
 
-use node_core::contract::Boundary;
+use node_core::contract::{Boundary, Failure, FailureClass};
 use protocol::orders::Subject;
 use protocol::status::{State, WaitingFor};
 
@@ -14,8 +14,11 @@ golden::variants!(every_record_of of Record: Topology, Plan, Release, Order, Rec
 golden::variants!(every_key_of of RecordKey: Topology, Plan, Release, Order, Recall, Lease, Journal,
     Installed, Status, Counters, Peers, Offer);
 golden::variants!(every_subject_of of Subject: Lease, Hold, Recall, Bulletin);
-golden::variants!(every_boundary_of of Boundary: Claimed, StagedVerified, PreHook, SlotWritten,
-    SwitchIntent, Switched, RestartArmed, Healthy, Committed, Reported, RollingBack, RolledBack);
+golden::variants!(every_boundary_of of Boundary: Claimed, StagedVerified, SlotIntent, SlotWritten,
+    SwitchIntent, Switched, RestartArmed, Healthy, Committed, Reported, RollingBack, RolledBack,
+    PreHook, PreHooked, PostHook, PostHooked);
+golden::variants!(every_class_of of FailureClass: Release, Machine, DiskFull, Download, PreHook,
+    InstallerBusy, Installer, Timeout, PostHook, Restart, Health, Interrupted);
 golden::variants!(every_state_of of State: NotReceived, Received, Downloading, Staged, Waiting,
     Installing, PendingRestart, Restarting, Verifying, Succeeded, Failed, RollingBack, RolledBack,
     RollbackFailed, NotApplicable, AlreadyInstalled, Exempt, Held, Cancelled, Superseded,
@@ -23,10 +26,10 @@ golden::variants!(every_state_of of State: NotReceived, Received, Downloading, S
 golden::variants!(every_wait_of of WaitingFor: Wave, Lease, Window, Freeze, Deferral, Dependency,
     Barrier, Lock, Disk, Power, Link, Halt, Expired);
 
-const BOUNDARIES: [Boundary; 12] = [
+const BOUNDARIES: [Boundary; 16] = [
     Boundary::Claimed,
     Boundary::StagedVerified,
-    Boundary::PreHook,
+    Boundary::SlotIntent,
     Boundary::SlotWritten,
     Boundary::SwitchIntent,
     Boundary::Switched,
@@ -36,6 +39,10 @@ const BOUNDARIES: [Boundary; 12] = [
     Boundary::Reported,
     Boundary::RollingBack,
     Boundary::RolledBack,
+    Boundary::PreHook,
+    Boundary::PreHooked,
+    Boundary::PostHook,
+    Boundary::PostHooked,
 ];
 const WAITS: [WaitingFor; 13] = [
     WaitingFor::Wave,
@@ -95,6 +102,20 @@ fn records(fleet: &Fleet) -> Vec<(String, Record)> {
                     };
                     all.push((format!("{kind}.{at:?}"), Record::Journal(journal)));
                 }
+                for class in FailureClass::ALL {
+                    let failure = journal.failure.clone().map(|f| Failure { class, ..f });
+                    let journal = JournalRecord {
+                        failure,
+                        more: JournalMore {
+                            failed: Some((class, 2)),
+                            retry_at: Some(Time(77)),
+                            armed: Some(Hash::of(b"boot")),
+                        },
+                        ..journal.clone()
+                    };
+                    let name = format!("{kind}.more.{}", class.name());
+                    all.push((name, Record::Journal(journal)));
+                }
                 all.push((format!("{kind}.failure"), record));
             }
             Record::Installed(installed) => {
@@ -142,6 +163,7 @@ fn every_record_is_read_and_written_as_ever() {
     let records = records(&fleet);
     every_record_of(records.iter().map(|(_, record)| record));
     every_boundary_of(&BOUNDARIES);
+    every_class_of(&FailureClass::ALL);
     every_wait_of(&WAITS);
     every_state_of(STATES.iter().chain([&State::Waiting(WaitingFor::Wave)]));
     let samples: Vec<_> = records

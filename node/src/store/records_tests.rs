@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use node_core::contract::{Boundary, Failure};
+use node_core::contract::{Boundary, Failure, FailureClass};
 use protocol::Seq;
 use protocol::constraints::Offer;
 use protocol::fixtures::{self, Fleet};
@@ -61,8 +61,9 @@ pub(super) fn everything(fleet: &Fleet) -> Vec<Record> {
                 reason: "sick".into(),
                 exit_code: Some(1),
                 output_tail: "no".into(),
-                retryable: false,
+                class: FailureClass::Release,
             }),
+            more: Default::default(),
         }),
         Record::Installed(InstalledRecord {
             product: release.product.clone(),

@@ -1,5 +1,6 @@
 //! One sample of every format, and of every variant that is written differently.
 
+mod hooks;
 mod wire;
 
 use serde::Serialize;
@@ -243,6 +244,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
             undo: vec![vec!["./setup".into(), "--remove".into()]],
             expected_exit_codes: vec![0, -1, 3010],
             max_run_time: Span::from_secs(600),
+            busy: vec![],
         },
         ..tree.clone()
     };
@@ -400,6 +402,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".tree", &tree),
         statement(fleet, ".command", &command),
         statement(fleet, ".relations", &related),
+        statement(fleet, ".hooks", &hooks::hooked(&tree)),
         statement(fleet, ".applicability", &meant),
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),

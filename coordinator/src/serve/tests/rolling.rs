@@ -34,6 +34,8 @@ fn manifest(town: &Town, version: &str, counter: u64) -> (ReleaseManifest, [Vec<
         artifacts: vec![artifact],
         install: Install::Tree,
         health_check: None,
+        hooks: Default::default(),
+        restart: Default::default(),
         relations: Default::default(),
         created: now(),
         expires: now() + Span::from_secs(86_400),

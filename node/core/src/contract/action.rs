@@ -257,10 +257,15 @@ pub enum Step {
     WriteSlot,
     /// `tree`: rename `current` to the new version. `command`: run the steps.
     Switch,
+    /// Run the pre hook of the manifest, in this attempt. Never asked for again in the same attempt.
+    PreHook(u32),
+    /// Run the post hook, likewise.
+    PostHook(u32),
     /// Is the release what is installed? Decides after a crash.
     Detect,
-    /// Have the version that is in use run, which ends this process unless it is that version. Asked for
-    /// the agent's own releases; `Done` once that version runs, by whichever process that is.
+    /// Of the agent's own release: have the version that is in use run, which ends this process unless it is
+    /// that version; `Done` once that version runs, by whichever process that is. Of any other: ask the
+    /// machine to restart; `Done` once it was asked.
     Restart,
     /// The version of the agent that runs has proved itself and is not put back by itself any more.
     Keep,
@@ -268,6 +273,8 @@ pub enum Step {
     CheckHealth,
     /// `tree`: rename `current` back and drop the slot. `command`: run the undo steps.
     RollBack,
+    /// Nothing was switched: drop the slot, or the unpacked files, and leave all else as it is.
+    Discard,
     /// Drop what an older installation left, beyond the version to go back to.
     CleanUp,
 }

@@ -20,7 +20,7 @@ pub use action::{Action, Door, FetchReason, Service, Step};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
 pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, OnDisk, StepOutcome, Wanted, Wish};
 pub use record::{
-    Boundary, CountersRecord, Failure, InstalledRecord, JournalRecord, LeaseRecord, Memory,
-    OfferRecord, PeersRecord, Record, RecordKey, StatusRecord,
+    Boundary, CountersRecord, Failure, FailureClass, InstalledRecord, JournalMore, JournalRecord,
+    LeaseRecord, Memory, OfferRecord, PeersRecord, Record, RecordKey, StatusRecord,
 };
 pub use standing::{Snapshot, Standing};

@@ -138,6 +138,21 @@ pub struct JournalRecord {
     pub switched_at: Option<Time>,
     /// Why it goes back, once it does.
     pub failure: Option<Failure>,
+    /// What most installations do not need. It is stored beside the rest, and only if there is any, so that
+    /// programs of either age read each other's journals.
+    #[serde(skip)]
+    pub more: JournalMore,
+}
+
+/// What a journal says of attempts and restarts.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct JournalMore {
+    /// The class of the last failure that is tried again, and how often it came in a row.
+    pub failed: Option<(FailureClass, u32)>,
+    /// Wall time of the next attempt, while it is waited for.
+    pub retry_at: Option<Time>,
+    /// The boot in which the machine was asked to restart.
+    pub armed: Option<Hash>,
 }
 
 /// The boundaries of an installation, in order. Each is journalled before the step behind it is taken.
@@ -147,8 +162,8 @@ pub enum Boundary {
     Claimed,
     /// Every byte is here and verified.
     StagedVerified,
-    /// The pre-hook may have run.
-    PreHook,
+    /// The slot is being written.
+    SlotIntent,
     /// The new version's slot may have been written.
     SlotWritten,
     /// The switch is about to happen and may have happened.
@@ -167,6 +182,25 @@ pub enum Boundary {
     RollingBack,
     /// Back at what was there before.
     RolledBack,
+    /// The pre hook may be running.
+    PreHook,
+    /// The pre hook has run.
+    PreHooked,
+    /// The switch happened, and the post hook may be running.
+    PostHook,
+    /// The post hook has run, or there was none and a restart is tried again.
+    PostHooked,
+}
+
+impl Boundary {
+    /// Whether the switch is behind it, and no way back has begun.
+    pub fn is_switched(self) -> bool {
+        use Boundary as B;
+        matches!(
+            self,
+            B::Switched | B::PostHook | B::PostHooked | B::RestartArmed | B::Healthy | B::Committed
+        )
+    }
 }
 
 /// Why an installation failed.
@@ -178,8 +212,87 @@ pub struct Failure {
     pub exit_code: Option<i32>,
     /// End of its output.
     pub output_tail: String,
-    /// Whether the machine and not the release is at fault and another attempt may succeed.
-    pub retryable: bool,
+    /// What failed, which says whether another attempt may succeed.
+    pub class: FailureClass,
+}
+
+/// What failed. The first two stand for `false` and `true` in journals of programs that only knew whether
+/// another attempt may succeed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum FailureClass {
+    /// The release, or how things stand here: another attempt would end alike.
+    Release,
+    /// The machine could not do what was asked of it.
+    Machine,
+    /// There is no space.
+    DiskFull,
+    /// Content does not come, or cannot be kept.
+    Download,
+    /// The pre hook says no.
+    PreHook,
+    /// Another installer is at work on the machine.
+    InstallerBusy,
+    /// A step of the recipe failed.
+    Installer,
+    /// A step of the recipe was killed when its time was over.
+    Timeout,
+    /// The post hook failed.
+    PostHook,
+    /// The machine does not restart.
+    Restart,
+    /// The health check failed.
+    Health,
+    /// A crash came while a hook ran.
+    Interrupted,
+}
+
+impl FailureClass {
+    /// All of them.
+    pub const ALL: [FailureClass; 12] = {
+        use FailureClass as C;
+        [
+            C::Release,
+            C::Machine,
+            C::DiskFull,
+            C::Download,
+            C::PreHook,
+            C::InstallerBusy,
+            C::Installer,
+            C::Timeout,
+            C::PostHook,
+            C::Restart,
+            C::Health,
+            C::Interrupted,
+        ]
+    };
+
+    /// As people read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureClass::Release => "release",
+            FailureClass::Machine => "machine",
+            FailureClass::DiskFull => "disk_full",
+            FailureClass::Download => "download",
+            FailureClass::PreHook => "pre_hook",
+            FailureClass::InstallerBusy => "installer_busy",
+            FailureClass::Installer => "installer",
+            FailureClass::Timeout => "timeout",
+            FailureClass::PostHook => "post_hook",
+            FailureClass::Restart => "restart",
+            FailureClass::Health => "health",
+            FailureClass::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl Failure {
+    /// One line for people: the class, unless that says nothing more, and the reason.
+    pub fn line(&self) -> String {
+        match self.class {
+            FailureClass::Release => self.reason.clone(),
+            class => format!("{}: {}", class.name(), self.reason),
+        }
+    }
 }
 
 /// What is installed of a product.

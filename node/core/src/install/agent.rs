@@ -15,7 +15,7 @@ impl Install {
     /// What was switched to is in use: a product is watched, an agent must run first.
     pub(super) fn take_up(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         if !task.is_agent(rooms) {
-            return self.watch(task, rooms);
+            return self.restart_machine(task, rooms);
         }
         let install = self.journalled(Boundary::RestartArmed, rooms);
         let attempt = install.journal.attempt;

@@ -1,10 +1,9 @@
 //! The way back: why an installation turns round, and how it ends when it did.
 
-use protocol::Time;
-use protocol::limits::INSTALL_ATTEMPTS_MAX;
 use protocol::status::State;
 
-use super::{Awaits, GAVE_WAY, Install, RETRY_MIN, ROLLOUT_ENDED, failure, recalled};
+use super::retry::pause_of_the_way_back;
+use super::{Awaits, GAVE_WAY, Install, ROLLOUT_ENDED, failure, recalled};
 use crate::contract::{Boundary, Failure, Step, StepOutcome};
 use crate::relations::{Never, never};
 use crate::task::{Rooms, Task};
@@ -16,6 +15,8 @@ impl Install {
             Awaits::Content
             | Awaits::NextAttempt(_)
             | Awaits::Leave
+            | Awaits::RestartLeave(_)
+            | Awaits::Reboot(_)
             | Awaits::Heard(_)
             | Awaits::NextCheck(..) => true,
             Awaits::Receipt | Awaits::Nothing => self.journal.failure.is_none(),
@@ -61,7 +62,7 @@ impl Install {
         if !recalled && failure.reason != ROLLOUT_ENDED && failure.reason != GAVE_WAY {
             task.say_with(
                 State::Failed,
-                &failure.reason,
+                &failure.line(),
                 attempt,
                 Some(&failure),
                 rooms,
@@ -83,13 +84,17 @@ impl Install {
             let attempt = self.journal.attempt;
             task.say_with(
                 State::RollingBack,
-                &failure.reason,
+                &failure.line(),
                 attempt,
                 Some(&failure),
                 rooms,
             );
         }
-        let ticket = self.step(Step::RollBack, task, rooms);
+        let step = match self.journal.switched_at {
+            Some(_) => Step::RollBack,
+            None => Step::Discard,
+        };
+        let ticket = self.step(step, task, rooms);
         self.with(Awaits::WayBack(ticket, tries))
     }
 
@@ -109,8 +114,8 @@ impl Install {
     /// The way back failed for good: what is in use stays.
     pub(super) fn stay(self, failure: &Failure, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         let attempt = self.journal.attempt;
-        let (state, why) = (State::RollbackFailed, &failure.reason);
-        task.say_with(state, why, attempt, Some(failure), rooms);
+        let (state, why) = (State::RollbackFailed, failure.line());
+        task.say_with(state, &why, attempt, Some(failure), rooms);
         self.with(Awaits::Nothing)
     }
 
@@ -127,12 +132,9 @@ impl Install {
         rooms: &mut Rooms<'_>,
     ) -> Install {
         if let StepOutcome::Failed(failure) = outcome {
-            if tries < INSTALL_ATTEMPTS_MAX {
-                let pause = RETRY_MIN.0 << tries.min(16);
-                return self.with(Awaits::NextWayBack(
-                    Time(rooms.now.boot.0 + pause),
-                    tries + 1,
-                ));
+            if let Some(pause) = pause_of_the_way_back(failure.class, tries) {
+                let again = rooms.now.boot + pause;
+                return self.with(Awaits::NextWayBack(again, tries + 1));
             }
             return self.stay(&failure, task, rooms);
         }
@@ -166,7 +168,7 @@ impl Install {
                 } else {
                     State::Failed
                 };
-                task.say_with(state, &failure.reason, attempt, Some(failure), rooms);
+                task.say_with(state, &failure.line(), attempt, Some(failure), rooms);
             }
         }
         // An agent that was taken back may be the one that runs.

@@ -1,11 +1,10 @@
 //! The way forward: slot, switch, health, commit.
 
-use protocol::limits::INSTALL_ATTEMPTS_MAX;
 use protocol::status::{State, WaitingFor};
 use protocol::{Span, Time};
 
-use super::{Awaits, Install, OTHER_UNDER_WAY, RETRY_MIN, Watch, failure};
-use crate::contract::{Boundary, Failure, Step, StepOutcome};
+use super::{Awaits, Install, OTHER_UNDER_WAY, Watch, before_switch, failure};
+use crate::contract::{Boundary, Failure, FailureClass, Step, StepOutcome};
 use crate::task::{Rooms, Task};
 
 /// Pause between two health checks.
@@ -17,30 +16,9 @@ impl Install {
             Boundary::Claimed => self.journalled(Boundary::StagedVerified, rooms),
             _ => self,
         };
-        let install = install.journalled(Boundary::PreHook, rooms);
+        let install = install.journalled(Boundary::SlotIntent, rooms);
         let ticket = install.step(Step::WriteSlot, task, rooms);
         install.with(Awaits::Slot(ticket))
-    }
-
-    pub(super) fn slot_failed(
-        mut self,
-        failure: Failure,
-        task: &Task,
-        rooms: &mut Rooms<'_>,
-    ) -> Install {
-        if !failure.retryable || self.journal.attempt >= INSTALL_ATTEMPTS_MAX {
-            return self.go_back(failure, task, rooms);
-        }
-        let pause = RETRY_MIN.0 << self.journal.attempt.min(16);
-        self.journal.attempt += 1;
-        let attempt = self.journal.attempt;
-        let why = format!(
-            "attempt {attempt} of {INSTALL_ATTEMPTS_MAX} is next, after: {}",
-            failure.reason
-        );
-        let install = self.journalled(Boundary::StagedVerified, rooms);
-        task.say_with(State::Installing, &why, attempt, Some(&failure), rooms);
-        install.with(Awaits::NextAttempt(Time(rooms.now.boot.0 + pause)))
     }
 
     /// The last look before the switch: no lease, no switch.
@@ -60,6 +38,9 @@ impl Install {
             );
             return self.with(Awaits::Leave);
         }
+        if self.lacks_pre_hook(task) {
+            return self.pre_hook(task, rooms);
+        }
         task.say(State::Installing, "the switch is due", attempt, rooms);
         self.journal.switched_at = Some(rooms.now.wall);
         // The slot may have stood for long: another release may have been taken back meanwhile.
@@ -69,9 +50,9 @@ impl Install {
         install.with(Awaits::Switch(ticket))
     }
 
-    pub(super) fn not_switched(mut self, rooms: &mut Rooms<'_>) -> Install {
+    pub(super) fn not_switched(mut self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         self.journal.switched_at = None;
-        self.journalled(Boundary::SlotWritten, rooms)
+        self.journalled(before_switch(task), rooms)
             .with(Awaits::Leave)
     }
 
@@ -80,7 +61,7 @@ impl Install {
         if let Some(why) = install.stopped(task, rooms) {
             return install.go_back(why, task, rooms);
         }
-        install.take_up(task, rooms)
+        install.after_switch(task, rooms)
     }
 
     pub(super) fn watch(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
@@ -119,7 +100,10 @@ impl Install {
                 }
                 return self.with(Awaits::NextCheck(next.min(end), watch));
             }
-            StepOutcome::Absent => failure("the health check could not be run"),
+            StepOutcome::Absent => Failure {
+                class: FailureClass::Health,
+                ..failure("the health check could not be run")
+            },
             StepOutcome::Failed(failure) => failure,
         };
         watch.healthy_since = None;

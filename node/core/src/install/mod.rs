@@ -5,19 +5,20 @@
 //! it awaits.
 
 mod agent;
+mod around;
 mod back;
 mod forward;
+mod retry;
 
+use protocol::Time;
 use protocol::status::State;
-use protocol::{Span, Time};
 
 use crate::contract::{
-    Action, Boundary, Failure, JournalRecord, Record, Step, StepOutcome, Ticket,
+    Action, Boundary, Failure, FailureClass, JournalMore, JournalRecord, Record, Step, StepOutcome,
+    Ticket,
 };
 use crate::task::{Rooms, Task};
 
-/// Pause before a step that failed for want of space or the like is tried again; it doubles.
-const RETRY_MIN: Span = Span::from_secs(5);
 /// What a node says that could install if it were not at something else.
 pub(crate) const OTHER_UNDER_WAY: &str = "another installation is under way on this node";
 /// Reason of an installation whose rollout ended before its switch.
@@ -36,16 +37,26 @@ enum Awaits {
     Content,
     /// The new version's slot to be written.
     Slot(Ticket),
-    /// The time of the next attempt to write it.
+    /// The time of the next attempt, from where the journal stands.
     NextAttempt(Time),
+    /// The pre hook.
+    PreHook(Ticket),
     /// Leave to switch.
     Leave,
     /// The switch.
     Switch(Ticket),
     /// After a crash: whether the switch had happened.
     Detection(Ticket),
-    /// The new agent to run.
+    /// The post hook.
+    PostHook(Ticket),
+    /// Leave to restart the machine; it is asked again then.
+    RestartLeave(Time),
+    /// The new agent to run, or the machine to be asked to restart.
     Restart(Ticket),
+    /// Another boot of the machine, until then.
+    Reboot(Time),
+    /// Whether the release is there after the restart.
+    AfterRestart(Ticket),
     /// A receipt for what the new agent said, until then.
     Heard(Time),
     /// The new agent to be kept.
@@ -85,6 +96,7 @@ impl Install {
             before: rooms.installed.release(&task.release.product),
             switched_at: None,
             failure: None,
+            more: JournalMore::default(),
         };
         rooms.out.remember(Record::Journal(journal.clone()));
         let install = Install {
@@ -106,6 +118,7 @@ impl Install {
             before: None,
             switched_at: Some(rooms.now.wall),
             failure: None,
+            more: JournalMore::default(),
         };
         let install = Install {
             journal,
@@ -123,15 +136,21 @@ impl Install {
         };
         match at {
             Boundary::Claimed => install.with(Awaits::Content),
-            Boundary::StagedVerified | Boundary::PreHook => install.write_slot(task, rooms),
-            Boundary::SlotWritten => install.with(Awaits::Leave),
+            Boundary::SlotIntent => install.write_slot(task, rooms),
+            Boundary::StagedVerified
+            | Boundary::SlotWritten
+            | Boundary::PreHooked
+            | Boundary::Switched
+            | Boundary::PostHooked => install.next_attempt(task, rooms),
+            Boundary::PreHook => install.interrupted(Boundary::SlotWritten, task, rooms),
+            Boundary::PostHook => install.interrupted(Boundary::Switched, task, rooms),
             Boundary::SwitchIntent => {
                 let ticket = install.step(Step::Detect, task, rooms);
                 install.with(Awaits::Detection(ticket))
             }
-            Boundary::Switched | Boundary::RestartArmed | Boundary::Healthy => {
-                install.take_up(task, rooms)
-            }
+            Boundary::RestartArmed => install.resume_restart(task, rooms),
+            Boundary::Healthy if task.is_agent(rooms) => install.take_up(task, rooms),
+            Boundary::Healthy => install.watch(task, rooms),
             Boundary::Committed => install.clean_up(task, rooms),
             Boundary::RollingBack => install.way_back(1, task, rooms),
             Boundary::RolledBack => install.outcome(task, rooms),
@@ -174,6 +193,8 @@ impl Install {
             Awaits::NextAttempt(t)
             | Awaits::NextCheck(t, _)
             | Awaits::NextWayBack(t, _)
+            | Awaits::RestartLeave(t)
+            | Awaits::Reboot(t)
             | Awaits::Heard(t) => Some(t),
             _ => None,
         }
@@ -189,7 +210,9 @@ impl Install {
         let now = rooms.now.boot;
         match self.awaits {
             Awaits::Content if task.staged => self.write_slot(task, rooms),
-            Awaits::NextAttempt(at) if at <= now => self.write_slot(task, rooms),
+            Awaits::NextAttempt(at) if at <= now => self.due(task, rooms),
+            Awaits::RestartLeave(_) => self.take_up(task, rooms),
+            Awaits::Reboot(until) if until <= now => self.not_restarted(task, rooms),
             Awaits::Leave => self.switch_with_leave(task, rooms),
             Awaits::Heard(until) => self.heard(until, task, rooms),
             Awaits::NextCheck(at, watch) if at <= now => self.check(watch, task, rooms),
@@ -213,7 +236,10 @@ impl Install {
             Awaits::Slot(t) | Awaits::Switch(t) | Awaits::Detection(t) | Awaits::Health(t, _) => {
                 (t == ticket).then_some(true)
             }
-            Awaits::Restart(t) | Awaits::Kept(t) => (t == ticket).then_some(true),
+            Awaits::Restart(t) | Awaits::Kept(t) | Awaits::PreHook(t) | Awaits::PostHook(t) => {
+                (t == ticket).then_some(true)
+            }
+            Awaits::AfterRestart(t) => (t == ticket).then_some(true),
             Awaits::CleanUp(t) | Awaits::WayBack(t, _) => (t == ticket).then_some(false),
             _ => None,
         };
@@ -232,8 +258,11 @@ impl Install {
                 .with(Awaits::Leave)
                 .advance(task, rooms),
             (Awaits::Slot(_), StepOutcome::Failed(failure)) => {
-                self.slot_failed(failure, task, rooms)
+                self.retry(failure, Boundary::StagedVerified, task, rooms)
             }
+            (Awaits::PreHook(_), outcome) => self.pre_hooked(outcome, task, rooms),
+            (Awaits::PostHook(_), outcome) => self.post_hooked(outcome, task, rooms),
+            (Awaits::AfterRestart(_), outcome) => self.found_after_restart(outcome, task, rooms),
             (Awaits::Switch(_) | Awaits::Detection(_), StepOutcome::Done) => {
                 self.switched(task, rooms)
             }
@@ -242,12 +271,21 @@ impl Install {
                 self.go_back(failure, task, rooms)
             }
             (Awaits::Detection(_), StepOutcome::Absent) => {
-                self.not_switched(rooms).advance(task, rooms)
+                self.not_switched(task, rooms).advance(task, rooms)
+            }
+            (Awaits::Switch(_), StepOutcome::Failed(failure))
+                if failure.class == FailureClass::InstallerBusy =>
+            {
+                let from = before_switch(task);
+                self.retry(failure, from, task, rooms)
             }
             (Awaits::Switch(_) | Awaits::Detection(_), StepOutcome::Failed(failure)) => {
                 self.go_back(failure, task, rooms)
             }
-            (Awaits::Restart(_), outcome) => self.restarted(outcome, task, rooms),
+            (Awaits::Restart(_), outcome) if task.is_agent(rooms) => {
+                self.restarted(outcome, task, rooms)
+            }
+            (Awaits::Restart(_), outcome) => self.restart_asked(outcome, task, rooms),
             (Awaits::Kept(_), outcome) => self.kept(outcome, task, rooms),
             (Awaits::Health(_, watch), outcome) => {
                 let watch = *watch;
@@ -296,6 +334,14 @@ impl Install {
     }
 }
 
+/// Where an installation stands that has its slot and has not switched.
+fn before_switch(task: &Task) -> Boundary {
+    match task.release.hooks.pre {
+        Some(_) => Boundary::PreHooked,
+        None => Boundary::SlotWritten,
+    }
+}
+
 fn recalled(reason: &str) -> Failure {
     failure(&format!("recalled: {reason}"))
 }
@@ -305,6 +351,6 @@ fn failure(reason: &str) -> Failure {
         reason: reason.to_owned(),
         exit_code: None,
         output_tail: String::new(),
-        retryable: false,
+        class: FailureClass::Release,
     }
 }

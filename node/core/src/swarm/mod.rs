@@ -158,7 +158,7 @@ pub enum Output {
     Action(Action),
     /// Every byte of this release is on disk and verified.
     Staged(Hash),
-    /// This release cannot be staged: for good, or (if the failure is retryable) for now; then the
+    /// This release cannot be staged: for good, or (if the failure is not of the release) for now; then the
     /// swarm goes on trying.
     Failed(Hash, Failure),
     /// Bytes of this release came in.

@@ -12,7 +12,7 @@ use super::blob::{Blob, Need};
 use super::desk::Desk;
 use super::form::{self, Form, Holding};
 use super::{Output, Progress, Want};
-use crate::contract::{Action, Failure, FrameMap, FrameOutcome, Ticket};
+use crate::contract::{Action, Failure, FailureClass, FrameMap, FrameOutcome, Ticket};
 
 /// A question about content that the body answers once.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -419,7 +419,7 @@ impl Staging {
             reason,
             exit_code: None,
             output_tail: String::new(),
-            retryable: false,
+            class: FailureClass::Release,
         };
         desk.outputs
             .push_back(Output::Failed(self.want.release, failure));
@@ -443,7 +443,7 @@ impl Staging {
                 reason,
                 exit_code: None,
                 output_tail: String::new(),
-                retryable: true,
+                class: FailureClass::Download,
             };
             desk.outputs
                 .push_back(Output::Failed(self.want.release, failure));

@@ -55,6 +55,7 @@ fn recipe(detect: &str) -> Install {
         undo: Vec::new(),
         expected_exit_codes: vec![0],
         max_run_time: Span::from_secs(60),
+        busy: Vec::new(),
     }
 }
 

@@ -138,17 +138,21 @@ impl Checker {
                 });
                 let journal = journal.expect("a step comes after its journal");
                 let expected: &[Boundary] = match step {
-                    Step::WriteSlot => &[Boundary::PreHook],
-                    Step::Switch | Step::Detect => &[Boundary::SwitchIntent],
+                    Step::WriteSlot => &[Boundary::SlotIntent],
+                    Step::PreHook(_) => &[Boundary::PreHook],
+                    Step::PostHook(_) => &[Boundary::PostHook],
+                    Step::Switch => &[Boundary::SwitchIntent],
+                    Step::Detect => &[Boundary::SwitchIntent, Boundary::RestartArmed],
                     Step::Restart => &[Boundary::RestartArmed, Boundary::RolledBack],
                     Step::Keep => &[Boundary::RestartArmed],
                     Step::CheckHealth => &[
                         Boundary::Switched,
+                        Boundary::PostHooked,
                         Boundary::RestartArmed,
                         Boundary::Healthy,
                     ],
                     Step::CleanUp => &[Boundary::Committed],
-                    Step::RollBack => &[Boundary::RollingBack],
+                    Step::RollBack | Step::Discard => &[Boundary::RollingBack],
                 };
                 assert!(
                     expected.contains(&journal.at),

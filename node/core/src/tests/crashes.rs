@@ -153,7 +153,7 @@ fn a_slot_that_cannot_be_written_is_a_failure_without_a_switch() {
     world.open();
     world.run(|w| w.journal() == Some(Boundary::Reported));
     assert_eq!(world.reported(), Some(State::Failed));
-    assert_eq!(world.steps, [Step::WriteSlot, Step::RollBack]);
+    assert_eq!(world.steps, [Step::WriteSlot, Step::Discard]);
     assert_eq!(world.installed, Some(world.old.digest()));
 }
 

@@ -2,6 +2,7 @@
 //! will, and check at every single action what must always hold.
 
 mod agents;
+mod around;
 mod assess;
 mod checker;
 mod constraints;
@@ -13,6 +14,7 @@ mod relations;
 mod restores;
 mod rotations;
 mod site;
+mod steps;
 
 mod world;
 

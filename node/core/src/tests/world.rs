@@ -8,7 +8,7 @@ use protocol::feed::Seal;
 use protocol::fixtures::{self, CREATED, Fleet, contact, node, seq};
 use protocol::index::Index;
 use protocol::inventory::NodeInventory;
-use protocol::manifest::{ReleaseManifest, release_name};
+use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Bulletin, Mark, Order, OrderBody};
 use protocol::pieces::{Geometry, PieceSet};
 use protocol::plan::{Recall, RolloutPlan};
@@ -19,10 +19,11 @@ use protocol::{BlobRef, Hash, Now, RolloutId, Seq, Span, Time, Verified};
 
 use super::Checker;
 use super::agents::Keeper;
+use super::around::Around;
 use crate::Brain;
 use crate::contract::{
-    Action, Boundary, Config, CountersRecord, Event, Failure, InstalledRecord, Memory, NodeRole,
-    Record, RecordKey, Step, StepOutcome, Tempo, Ticket,
+    Action, Boundary, Config, CountersRecord, Event, Failure, FailureClass, InstalledRecord,
+    Memory, NodeRole, Record, RecordKey, Step, StepOutcome, Tempo, Ticket,
 };
 
 /// One node of no site with its machine, and the coordinator that it reports to.
@@ -49,7 +50,8 @@ pub(crate) struct World {
     /// Releases that were switched to, in order.
     pub(crate) switched: Vec<String>,
     pub(crate) keeper: Keeper,
-    slots: BTreeSet<Hash>,
+    pub(crate) around: Around,
+    pub(super) slots: BTreeSet<Hash>,
     /// Whether blobs are complete when they are opened; else the test says when content is here.
     pub(crate) blobs_here: bool,
     /// Outcomes of the next slots written; done when there are none.
@@ -84,7 +86,10 @@ pub(crate) fn failure(reason: &str, retryable: bool) -> Failure {
         reason: reason.into(),
         exit_code: Some(3),
         output_tail: "oh".into(),
-        retryable,
+        class: match retryable {
+            true => FailureClass::Machine,
+            false => FailureClass::Release,
+        },
     }
 }
 
@@ -164,6 +169,7 @@ impl World {
             installed: Some(old.digest()),
             switched: Vec::new(),
             keeper: Keeper::of(old.digest()),
+            around: Around::default(),
             slots: BTreeSet::from([old.digest()]),
             blobs_here: false,
             slot_outcomes: VecDeque::new(),
@@ -314,6 +320,7 @@ impl World {
         self.actions_left = None;
         self.checker.crashed(&self.disk);
         self.keep_agent();
+        self.boot();
         self.restart();
     }
 
@@ -372,7 +379,11 @@ impl World {
                 step,
                 ..
             } => {
-                if step == Step::Restart && self.restarts(release.digest()) {
+                let agent = self.config.agent.is_some();
+                if step == Step::Restart && !agent && self.machine_restarts() {
+                    return true;
+                }
+                if step == Step::Restart && agent && self.restarts(release.digest()) {
                     return true;
                 }
                 let outcome = self.take_step(&release, before.map(|b| b.digest()), &step);
@@ -436,52 +447,6 @@ impl World {
             _ => {}
         }
         true
-    }
-
-    fn take_step(
-        &mut self,
-        release: &Verified<ReleaseManifest>,
-        before: Option<Hash>,
-        step: &Step,
-    ) -> StepOutcome {
-        let digest = release.digest();
-        self.steps.push(step.clone());
-        if let Some(outcome) = self.keeper.step(digest, before, step) {
-            return outcome;
-        }
-        match step {
-            Step::WriteSlot => {
-                let outcome = self.slot_outcomes.pop_front().unwrap_or(StepOutcome::Done);
-                if outcome == StepOutcome::Done {
-                    self.slots.insert(digest);
-                }
-                return outcome;
-            }
-            Step::Switch => {
-                assert!(
-                    self.slots.contains(&digest),
-                    "a slot is written before its switch"
-                );
-                let name = release_name(&release.product, &release.version);
-                self.switched.push(name);
-                if release.product == self.old.product {
-                    self.installed = Some(digest);
-                }
-            }
-            Step::Detect if self.installed != Some(digest) => return StepOutcome::Absent,
-            Step::CheckHealth if !self.healthy => {
-                return StepOutcome::Failed(failure("exit code 3", false));
-            }
-            Step::RollBack => {
-                self.slots.remove(&digest);
-                if self.installed == Some(digest) {
-                    assert!(before.is_none_or(|b| self.slots.contains(&b)), "a way back");
-                    self.installed = before;
-                }
-            }
-            Step::Restart | Step::Keep | Step::Detect | Step::CheckHealth | Step::CleanUp => {}
-        }
-        StepOutcome::Done
     }
 
     /// Carries out everything that is to be done now; false if the crash came first.

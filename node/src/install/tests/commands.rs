@@ -48,6 +48,10 @@ impl Machine {
             undo: recipe.undo.iter().map(fill).collect(),
             expected_exit_codes: recipe.codes.to_vec(),
             max_run_time: recipe.max_run_time,
+            busy: vec![Busy {
+                exit_code: 75,
+                output: "lock".into(),
+            }],
         };
         self.release(
             "1.0",
@@ -191,7 +195,7 @@ async fn programs_that_are_not_there_are_failures_of_steps_and_absence_for_the_d
     );
     let failure = machine.failure(&ready, None, RollBack).await;
     assert!(
-        !failure.retryable && failure.reason.contains("undo"),
+        failure.class == FailureClass::Release && failure.reason.contains("undo"),
         "{}",
         failure.reason
     );

@@ -1,5 +1,6 @@
 //! Steps on a real disk, from every state that a crash may leave.
 
+mod around;
 mod commands;
 mod crashes;
 mod slots;
@@ -7,9 +8,9 @@ mod slots;
 use std::fs;
 use std::path::PathBuf;
 
-use node_core::contract::{Failure, Step, StepOutcome};
+use node_core::contract::{Failure, FailureClass, Step, StepOutcome};
 use protocol::fixtures::Fleet;
-use protocol::manifest::{HealthCheck, Install, ReleaseManifest};
+use protocol::manifest::{Busy, HealthCheck, Install, ReleaseManifest};
 use protocol::{Hash, Span, Verified};
 
 use super::{Content, Installer};

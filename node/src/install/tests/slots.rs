@@ -83,7 +83,7 @@ async fn a_version_in_use_is_not_replaced_by_another_release_of_the_same_name() 
     let other = machine.release("1.0", &[("more", "x", 0o644)], Install::Tree, None);
     let failure = machine.failure(&other, Some(&one), WriteSlot).await;
     assert!(
-        !failure.retryable && failure.reason.contains("1.0"),
+        failure.class == FailureClass::Release && failure.reason.contains("1.0"),
         "{}",
         failure.reason
     );
@@ -167,7 +167,7 @@ async fn a_disk_that_refuses_is_the_machines_failure_and_is_named() {
     .unwrap();
     let failure = machine.failure(&one, None, WriteSlot).await;
     assert!(
-        failure.retryable && failure.reason.contains("install/app"),
+        failure.class == FailureClass::Machine && failure.reason.contains("install/app"),
         "{}",
         failure.reason
     );
@@ -177,7 +177,7 @@ async fn a_disk_that_refuses_is_the_machines_failure_and_is_named() {
         source: full,
     });
     assert!(
-        failure.retryable && failure.reason.contains("/x/y: No space left"),
+        failure.class == FailureClass::DiskFull && failure.reason.contains("/x/y: No space left"),
         "{}",
         failure.reason
     );
@@ -204,7 +204,7 @@ async fn health_is_checked_in_the_slot() {
     assert_eq!(failure.exit_code, Some(3));
     assert_eq!(failure.output_tail, "before: 1.0.\n");
     assert!(
-        !failure.retryable && failure.reason.contains("./bin/check"),
+        failure.class == FailureClass::Health && failure.reason.contains("./bin/check"),
         "{}",
         failure.reason
     );

@@ -455,9 +455,11 @@ impl World {
                 Output::Action(action) => self.act(n, action),
                 Output::Staged(release) => self.check_staged(n, release),
                 Output::Failed(release, failure) => {
-                    self.nodes[n]
-                        .failed
-                        .push((release, failure.reason, failure.retryable));
+                    self.nodes[n].failed.push((
+                        release,
+                        failure.reason,
+                        failure.class != crate::contract::FailureClass::Release,
+                    ));
                 }
                 Output::Progress { progress, .. } => self.nodes[n].progress = Some(progress),
             }
