@@ -258,10 +258,24 @@ impl World {
     /// # Panics
     /// When its process cannot be started.
     pub fn start_node_on(&mut self, number: usize, machine: &str) {
+        self.start_node_with(number, &[(MACHINE, machine)]);
+    }
+
+    /// Kills a node and starts it on its machine in another boot, which has this name.
+    ///
+    /// # Panics
+    /// When its process cannot be started.
+    pub fn reboot_node(&mut self, number: usize, boot: &str) {
+        self.kill_node(number);
+        let name = node::driver::BOOT_ID;
+        self.start_node_with(number, &[(MACHINE, THIS_MACHINE), (name, boot)]);
+    }
+
+    fn start_node_with(&mut self, number: usize, environment: &[(&str, &str)]) {
         let dir = self.nodes[number].dir.clone();
         let log = self.log(&format!("node-{number}"));
         let process = command("tidegate-node", &["run", "--dir", text(&dir)])
-            .env(MACHINE, machine)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -274,7 +288,7 @@ impl World {
     ///
     /// # Panics
     /// When the file cannot be read or written.
-    pub fn describe(&mut self, node: usize, key: &str, value: &str) {
+    pub fn describe(&mut self, node: usize, key: &str, value: impl Into<serde_json::Value>) {
         self.kill_node(node);
         let path = self.nodes[node].dir.join("node.json");
         let config = std::fs::read(&path).expect("an enrolled node");

@@ -27,7 +27,7 @@ use protocol::{BlobRef, Hash, NodeId, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-pub use clock::{Clock, boot_id, issued_at, random_bytes};
+pub use clock::{BOOT_ID, Clock, boot_id, issued_at, random_bytes};
 pub use incoming::{directory as incoming_directory, watch as watch_incoming};
 pub use intake::{Intake, Question, issuing_cas};
 pub use shelf::Shelf;
