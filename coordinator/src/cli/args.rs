@@ -7,11 +7,13 @@ use protocol::filter::Filter;
 use protocol::{NodeId, SiteId, Span};
 
 use self::change::ChangeArgs;
+use self::package::PackageArgs;
 use self::relations::RelationArgs;
 use super::units::{self, Rate};
 
 pub mod change;
 pub mod nodes;
+pub mod package;
 pub mod relations;
 pub mod report;
 pub mod rollout;
@@ -249,6 +251,9 @@ pub struct ReleaseBuild {
     /// `tree` installer is used
     #[arg(long)]
     pub recipe: Option<PathBuf>,
+    /// A package instead of files.
+    #[command(flatten)]
+    pub package: PackageArgs,
     /// What runs around the change.
     #[command(flatten)]
     pub change: ChangeArgs,

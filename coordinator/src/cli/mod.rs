@@ -14,6 +14,7 @@ pub mod demo;
 pub mod fleet;
 mod lift;
 pub mod output;
+mod package;
 pub mod release;
 pub mod report;
 pub mod rollout;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::args::change::shell;
 use super::args::{Release, ReleaseBuild, ReleaseSign, Severity as SeverityArg};
-use super::{output, setup, units};
+use super::{output, package, setup, units};
 use crate::api::Client;
 use crate::api::messages::{BlobPresence, ReleaseView};
 use crate::signing::Signer;
@@ -167,10 +167,6 @@ pub async fn run(command: Release) -> anyhow::Result<()> {
 /// # Errors
 /// Names the path that cannot be built or written.
 pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
-    let install = match &ask.recipe {
-        None => Install::Tree,
-        Some(path) => read_recipe(path).context("failed to read the recipe")?,
-    };
     let health_check = ask.health_check.as_ref().map(|command| HealthCheck {
         argv: shell(command),
         soak: ask.health_soak,
@@ -181,8 +177,20 @@ pub fn build_draft(ask: &ReleaseBuild) -> anyhow::Result<(Built, Draft)> {
     relations
         .check(&ask.product, &ask.version)
         .map_err(|why| anyhow::anyhow!("failed to build the release: {why}"))?;
-    let built = build(&ask.path, &ask.out, BuildOptions { level: ask.level })
-        .context("failed to build the release")?;
+    let (install, path) = match &ask.recipe {
+        _ if package::is_asked(&ask.package) => package::recipe(&ask.package, &ask.path, &ask.out)
+            .context("failed to read the package")?,
+        None => (Install::Tree, ask.path.clone()),
+        Some(recipe) => {
+            let recipe = read_recipe(recipe).context("failed to read the recipe")?;
+            (recipe, ask.path.clone())
+        }
+    };
+    let built = build(&path, &ask.out, BuildOptions { level: ask.level });
+    if path != ask.path {
+        std::fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+    }
+    let built = built.context("failed to build the release")?;
     let draft = Draft {
         spec_version: Draft::VERSION,
         product: ask.product.clone(),

@@ -59,6 +59,7 @@ pub async fn carry_out(
         health_check: Some(tree.health_check.clone()),
         health_soak: Span::from_millis(500),
         recipe: None,
+        package: Default::default(),
         change: Default::default(),
         relations: Default::default(),
         level: 6,
