@@ -73,6 +73,15 @@ impl Rollout {
         matches!(&self.stage, Stage::Installing(install) if install.awaits_leave())
     }
 
+    /// Whether it stands before its switch with a slot, or pauses there: newer ones of its product may come
+    /// first, and no others of it.
+    pub(crate) fn stands(&self) -> bool {
+        match &self.stage {
+            Stage::Installing(install) => install.awaits_leave() || install.pauses(),
+            _ => false,
+        }
+    }
+
     /// Whether it could install at once, were it not for others.
     pub(crate) fn could_begin(&self, rooms: &Rooms<'_>) -> bool {
         self.is_waiting() && self.task.staged && self.task.permission(rooms).is_ok()

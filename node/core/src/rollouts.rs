@@ -76,7 +76,7 @@ impl Rollouts {
     /// What rollouts look at in each other: of each, whether it waits, is busy, awaits its leave, is
     /// over.
     pub(crate) fn shape(&self) -> Vec<[bool; 4]> {
-        let shape = |r: &Rollout| [r.is_waiting(), r.is_busy(), r.awaits_leave(), r.is_over()];
+        let shape = |r: &Rollout| [r.is_waiting(), r.is_busy(), r.stands(), r.is_over()];
         self.all().map(shape).collect()
     }
 
@@ -176,9 +176,7 @@ impl Rollouts {
         self.rollouts
             .iter()
             .filter(|(other, _)| *other != id)
-            .any(|(_, r)| {
-                r.is_busy() || r.awaits_leave() && Some(&r.task.release.product) == product
-            })
+            .any(|(_, r)| r.is_busy() || r.stands() && Some(&r.task.release.product) == product)
     }
 
     /// Whether another installation of the same product is under way.
@@ -192,7 +190,7 @@ impl Rollouts {
     /// An installation without leave, halted for instance, gives way to a newer release of its
     /// product: that is how a bad one is mended.
     fn make_way(&mut self, rooms: &mut Rooms<'_>) {
-        if !self.all().any(Rollout::awaits_leave) {
+        if !self.all().any(Rollout::stands) {
             return;
         }
         let ready = self.all().filter(|r| r.could_begin(rooms));
@@ -203,7 +201,7 @@ impl Rollouts {
             )
         });
         let ready: Vec<_> = ready.collect();
-        for rollout in self.rollouts.values_mut().filter(|r| r.awaits_leave()) {
+        for rollout in self.rollouts.values_mut().filter(|r| r.stands()) {
             let release = &rollout.task.release;
             let newer = |(product, counter): &(SiteId, u64)| {
                 *product == release.product && *counter > release.release_counter

@@ -10,8 +10,8 @@ mod back;
 mod forward;
 mod retry;
 
-use protocol::Time;
 use protocol::status::State;
+use protocol::{Span, Time};
 
 use crate::contract::{
     Action, Boundary, Failure, FailureClass, JournalMore, JournalRecord, Record, Step, StepOutcome,
@@ -19,6 +19,8 @@ use crate::contract::{
 };
 use crate::task::{Rooms, Task};
 
+/// Who waits for long after it has begun says so again this often: its silence would count.
+const SAY_AGAIN: Span = Span::from_secs(600);
 /// What a node says that could install if it were not at something else.
 pub(crate) const OTHER_UNDER_WAY: &str = "another installation is under way on this node";
 /// Reason of an installation whose rollout ended before its switch.
@@ -30,6 +32,8 @@ const GAVE_WAY: &str = "a newer release came first";
 pub(crate) struct Install {
     journal: JournalRecord,
     awaits: Awaits,
+    /// Boot time at which it was last said that it still waits.
+    said_at: Time,
 }
 
 enum Awaits {
@@ -102,6 +106,7 @@ impl Install {
         let install = Install {
             journal,
             awaits: Awaits::Content,
+            said_at: rooms.now.boot,
         };
         task.say(State::Installing, "the installation has begun", 1, rooms);
         install.advance(task, rooms)
@@ -123,6 +128,7 @@ impl Install {
         let install = Install {
             journal,
             awaits: Awaits::Nothing,
+            said_at: rooms.now.boot,
         };
         install.go_back(recalled(reason), task, rooms)
     }
@@ -133,6 +139,7 @@ impl Install {
         let install = Install {
             journal,
             awaits: Awaits::Nothing,
+            said_at: rooms.now.boot,
         };
         match at {
             Boundary::Claimed => install.with(Awaits::Content),
@@ -158,13 +165,18 @@ impl Install {
         }
     }
 
-    /// Whether another installation must wait for this one. One that has no leave to switch may
-    /// stand for long, halted for instance, and holds up nobody.
+    /// Whether another installation must wait for this one. One that has no leave to switch, or pauses
+    /// before it has changed anything, may stand for long and holds up nobody.
     pub(crate) fn is_busy(&self) -> bool {
-        !matches!(
-            self.awaits,
-            Awaits::Leave | Awaits::Receipt | Awaits::Nothing
-        )
+        match self.awaits {
+            Awaits::Leave | Awaits::Receipt | Awaits::Nothing => false,
+            _ => !self.pauses(),
+        }
+    }
+
+    /// Whether it has changed nothing and waits for its next attempt.
+    pub(crate) fn pauses(&self) -> bool {
+        matches!(self.awaits, Awaits::NextAttempt(_)) && !self.journal.at.is_switched()
     }
 
     /// Whether its slot is written and it has no leave to switch.
@@ -190,10 +202,11 @@ impl Install {
     /// When time alone moves it on.
     pub(crate) fn wake(&self) -> Option<Time> {
         match self.awaits {
-            Awaits::NextAttempt(t)
-            | Awaits::NextCheck(t, _)
+            Awaits::NextAttempt(t) | Awaits::RestartLeave(t) => {
+                Some(t.min(self.said_at + SAY_AGAIN))
+            }
+            Awaits::NextCheck(t, _)
             | Awaits::NextWayBack(t, _)
-            | Awaits::RestartLeave(t)
             | Awaits::Reboot(t)
             | Awaits::Heard(t) => Some(t),
             _ => None,
@@ -201,13 +214,23 @@ impl Install {
     }
 
     /// Moves on if what is awaited has come; turns round if the release was recalled.
-    pub(crate) fn advance(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
+    pub(crate) fn advance(mut self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         if self.may_turn_round()
             && let Some(why) = self.stopped(task, rooms)
         {
             return self.go_back(why, task, rooms);
         }
         let now = rooms.now.boot;
+        let waits = matches!(
+            self.awaits,
+            Awaits::NextAttempt(_) | Awaits::RestartLeave(_)
+        );
+        if waits && self.said_at + SAY_AGAIN <= now {
+            self.said_at = now;
+            let (counters, out) = (&mut *rooms.counters, &mut *rooms.out);
+            let (id, now) = (task.rollout(), rooms.now);
+            rooms.reports.say_again(id, now, counters, out);
+        }
         match self.awaits {
             Awaits::Content if task.staged => self.write_slot(task, rooms),
             Awaits::NextAttempt(at) if at <= now => self.due(task, rooms),

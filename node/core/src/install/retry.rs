@@ -28,6 +28,9 @@ use super::{Awaits, Install};
 /// Tries of the way back that failed for another reason than a class that has more of them.
 const WAY_BACK_TRIES: Retries = Retries::new(3, 10, 60);
 
+/// Who is due while another installation is under way looks again after this.
+const LOOK_AGAIN: Span = Span::from_secs(5);
+
 /// How often, and when.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Retries {
@@ -118,6 +121,10 @@ impl Install {
 
     /// The time of the next attempt has come.
     pub(super) fn due(mut self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
+        if rooms.busy && self.pauses() {
+            let again = rooms.now.boot + LOOK_AGAIN;
+            return self.with(Awaits::NextAttempt(again));
+        }
         self.journal.more.retry_at = None;
         self.next_attempt(task, rooms)
     }

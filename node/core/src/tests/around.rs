@@ -340,3 +340,33 @@ fn a_process_that_starts_anew_is_no_restart() {
     world.run(|w| w.reported() == Some(State::Succeeded));
     assert_eq!((world.around.asked, world.around.boots), (2, 1));
 }
+
+/// One that waits for its next attempt has changed nothing: a newer release of its product goes first.
+#[test]
+fn a_pause_before_the_switch_holds_up_no_other_and_is_said_again() {
+    let mut world = World::new();
+    let full = || {
+        let failure = failure("no space left on device", true);
+        let class = FailureClass::DiskFull;
+        StepOutcome::Failed(Failure { class, ..failure })
+    };
+    world.slot_outcomes = VecDeque::from(vec![full(), full(), full(), full(), full()]);
+    world.open();
+    world.run(|w| w.why().contains("attempt 5"));
+    let rollout = world.plan.rollout.clone();
+    let said = world.statuses[&rollout].seq;
+    let slots = world.steps.len();
+    world.run_for(Span::from_secs(470));
+    assert_eq!(world.steps.len(), slots, "the pause is kept");
+    world.run(|w| w.why().contains("attempt 6"));
+    let before = world.statuses[&rollout].seq;
+    assert!(before > said);
+    world.run_for(Span::from_secs(800));
+    assert!(
+        world.statuses[&rollout].seq > before,
+        "its silence would count"
+    );
+    assert_eq!(world.reported(), Some(State::Installing));
+    world.run(|w| w.reported() == Some(State::Succeeded));
+    assert_eq!(world.statuses[&rollout].attempt, 6);
+}
