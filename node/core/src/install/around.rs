@@ -11,7 +11,7 @@ use protocol::status::State;
 use protocol::{Span, Time};
 
 use super::{Awaits, Install, Watch};
-use crate::contract::{Action, Boundary, Failure, FailureClass, Step, StepOutcome};
+use crate::contract::{Action, Boundary, Failure, FailureClass, Step, StepOutcome, Ticket};
 use crate::precedence::Wait;
 use crate::task::{Rooms, Task};
 
@@ -28,11 +28,27 @@ impl Install {
 
     /// Nothing has changed yet but for the slot.
     pub(super) fn pre_hook(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
-        let attempt = self.journal.attempt;
-        let install = self.journalled(Boundary::PreHook, rooms);
-        task.say(State::Installing, "the pre hook runs", attempt, rooms);
-        let ticket = install.step(Step::PreHook(attempt), task, rooms);
+        let step = Step::PreHook(self.journal.attempt);
+        let (install, ticket) = self.hook(Boundary::PreHook, step, task, rooms);
         install.with(Awaits::PreHook(ticket))
+    }
+
+    /// The boundary is journalled before the hook.
+    fn hook(
+        self,
+        at: Boundary,
+        step: Step,
+        task: &Task,
+        rooms: &mut Rooms<'_>,
+    ) -> (Install, Ticket) {
+        let install = self.journalled(at, rooms);
+        let why = match at {
+            Boundary::PreHook => "the pre hook runs",
+            _ => "the post hook runs",
+        };
+        task.say(State::Installing, why, install.journal.attempt, rooms);
+        let ticket = install.step(step, task, rooms);
+        (install, ticket)
     }
 
     pub(super) fn pre_hooked(
@@ -74,10 +90,8 @@ impl Install {
         if task.release.hooks.post.is_none() {
             return self.take_up(task, rooms);
         }
-        let attempt = self.journal.attempt;
-        let install = self.journalled(Boundary::PostHook, rooms);
-        task.say(State::Installing, "the post hook runs", attempt, rooms);
-        let ticket = install.step(Step::PostHook(attempt), task, rooms);
+        let step = Step::PostHook(self.journal.attempt);
+        let (install, ticket) = self.hook(Boundary::PostHook, step, task, rooms);
         install.with(Awaits::PostHook(ticket))
     }
 
