@@ -33,6 +33,7 @@ pub mod relations;
 pub mod schedule;
 pub mod slots;
 pub mod status;
+pub mod strangers;
 pub mod terse;
 pub mod time;
 pub mod topology;

@@ -235,6 +235,13 @@ pub const FEED_STARTED: Span = Span::from_secs(60);
 pub const FEED_TAKEOVER: Span = Span::from_secs(15);
 /// What the nodes of a site are at is told at most this often.
 pub const STAGES_INTERVAL: Span = Span::from_secs(30);
+/// Machines that were not let in and that a node has not told of yet, and as many in one message; of more
+/// the longest unseen is forgotten.
+pub const STRANGERS_MAX: usize = 64;
+/// Who was not let in is gathered for so long before it is told.
+pub const STRANGERS_GATHER: Span = Span::from_secs(2);
+/// And is told at most this often, whoever knocks how often.
+pub const STRANGERS_INTERVAL: Span = Span::from_secs(60);
 
 // ---- data plane ------------------------------------------------------------------------------
 
@@ -426,6 +433,8 @@ pub const API_TOKENS_MAX: usize = 1_000;
 pub const API_TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
 /// Machines that were not let in and are remembered.
 pub const UNMANAGED_MAX: usize = 4_096;
+/// Of them, those of which one node told; of more its own longest unseen is forgotten.
+pub const UNMANAGED_TOLD_MAX: usize = 256;
 /// Nodes of a fleet.
 pub const NODES_MAX: usize = 1_000_000;
 /// Nodes that one entry of the ledger names, far below the longest entry; more take several entries.
@@ -557,3 +566,5 @@ const _: () = assert!(WAN_FETCHES_MAX < FETCHES_MAX && WAN_FETCHES_MAX <= CLAIM_
 const _: () = assert!(CLAIM_PIECES_MAX * 5 + 512 < GOSSIP_MAX_BYTES);
 const _: () = assert!(QUEUED_INTERVAL.0 * 2 < SLOW_AFTER.0 && QUEUED_INTERVAL.0 < CLAIM_LEASE.0);
 const _: () = assert!(PRESENCE_INTERVAL.0 * 3 < PRESENCE_LIFETIME.0);
+const _: () =
+    assert!(STRANGERS_MAX * 128 < CONTROL_MAX_BYTES && STRANGERS_MAX <= UNMANAGED_TOLD_MAX);

@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::pieces::PieceSet;
 use crate::slots::SlotWord;
 use crate::status::SignedStatus;
+use crate::strangers::Stranger;
 use crate::versioned::Versioned;
 
 /// libp2p protocol name of control requests.
@@ -186,6 +187,10 @@ pub enum ControlRequest {
     },
     /// To the coordinator, from a node: what it says of itself. Answered with [`ControlReply::Done`].
     Inventory(SignedInventory),
+    /// From a node to a delegate of its site, and from a delegate or a node without a site to the
+    /// coordinator: who knocked and was not let in. Answered with [`ControlReply::Done`]; what is over
+    /// [`crate::limits::STRANGERS_MAX`] is not heard.
+    Strangers(Vec<Stranger>),
 }
 
 impl Versioned for ControlRequest {

@@ -402,8 +402,9 @@ impl Hub {
                     known,
                 }
             }
-            // machines here are never asked what they are like, so they do not tell
+            // machines here are never asked what they are like, so they do not tell; nor does anybody knock
             ControlRequest::Inventory(_)
+            | ControlRequest::Strangers(_)
             | ControlRequest::Push { .. }
             | ControlRequest::Greet { .. }
             | ControlRequest::Report { .. } => {

@@ -106,5 +106,6 @@ pub(crate) fn kind(request: &ControlRequest) -> &'static str {
         ControlRequest::Greet { .. } => "greetings",
         ControlRequest::Report { .. } => "reports",
         ControlRequest::Inventory(_) => "inventories",
+        ControlRequest::Strangers(_) => "strangers",
     }
 }

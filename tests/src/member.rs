@@ -76,6 +76,24 @@ pub fn fleet_of(dir: &Path) -> FleetId {
     NodeConfig::load(dir).expect("enrolled").fleet
 }
 
+/// Where the node of this directory is reached.
+///
+/// # Panics
+/// When there is no configuration.
+pub fn contact_of(dir: &Path) -> Contact {
+    contact(&NodeConfig::load(dir).expect("enrolled"))
+}
+
+/// The rules of admission of a fleet, by its file of roots.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn admission_of(roots: &Path, fleet: FleetId) -> anyhow::Result<Admission> {
+    let roots: Vec<Envelope> = serde_json::from_slice(&std::fs::read(roots)?)?;
+    let trust = Trust::pin(roots.first().context("no roots")?.clone(), fleet)?;
+    Ok(Admission::new(node::driver::issuing_cas(trust.root()))?)
+}
+
 fn contact(config: &NodeConfig) -> Contact {
     let at = |port| SocketAddr::new(config.listen.address, port);
     Contact {
@@ -98,11 +116,8 @@ impl Member {
         blobs: Vec<BlobRef>,
         manner: Manner,
     ) -> anyhow::Result<Member> {
-        let roots: Vec<Envelope> = serde_json::from_slice(&std::fs::read(roots)?)?;
         let config = NodeConfig::load(dir)?;
-        let first = roots.first().context("no roots")?.clone();
-        let trust = Trust::pin(first, config.fleet)?;
-        let admission = Admission::new(node::driver::issuing_cas(trust.root()))?;
+        let admission = admission_of(roots, config.fleet)?;
         let victims: Result<Vec<_>, _> = victims.iter().map(|dir| NodeConfig::load(dir)).collect();
         Ok(Member {
             identity: Arc::new(Identity::load(dir, Arc::new(admission))?),

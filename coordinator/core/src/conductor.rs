@@ -308,6 +308,11 @@ impl Conductor {
         })
     }
 
+    /// The site that a node is in, as far as it is enrolled and said so.
+    pub fn site_of(&self, node: &NodeId) -> Option<SiteId> {
+        self.fleet.nodes.get(node)?.site.as_deref().cloned()
+    }
+
     /// Members of a site that said lately where they are reached, the freshest first.
     pub fn members_of(&self, site: &SiteId) -> Vec<Presence> {
         self.fleet.members_of(site, self.now)

@@ -113,15 +113,18 @@ pub struct AccessView {
     pub expires: Time,
 }
 
-/// A machine that came to the coordinator's door and is none of the fleet's.
+/// A machine that came to a door of the fleet, the coordinator's or a node's, and is none of the fleet's.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UnmanagedView {
     /// Who it says to be; none if it did not even prove a key.
     pub node: Option<NodeId>,
     /// From where it came.
     pub address: IpAddr,
-    /// The site that the address is in.
+    /// The site of the node that saw it; at the coordinator's own door, the site that its address is in.
     pub site: Option<SiteId>,
+    /// The node at whose door it was the last time; none: the coordinator itself.
+    #[serde(default)]
+    pub seen_by: Option<NodeId>,
     /// The first time.
     pub first_seen: Time,
     /// The last time.

@@ -130,6 +130,7 @@ async fn unmanaged(client: &Client, json: bool) -> anyhow::Result<()> {
     let mut table = output::table(&[
         "address",
         "site",
+        "at the door of",
         "says to be",
         "seen",
         "times",
@@ -139,6 +140,8 @@ async fn unmanaged(client: &Client, json: bool) -> anyhow::Result<()> {
         table.add_row([
             one.address.to_string(),
             site_name(one.site.as_ref()),
+            one.seen_by
+                .map_or_else(|| "coordinator".into(), |node| node.short()),
             one.node.map_or_else(|| "-".into(), |node| node.short()),
             format!("{} s ago", now.since(one.last_seen).as_millis() / 1000),
             one.times.to_string(),

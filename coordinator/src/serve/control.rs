@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coordinator_core::contract::{Event, Ticket, Uplink};
+use node::net::control::peers::ip_of;
 use node::net::control::{Control, ControlEvent};
 use protocol::envelope::Envelope;
 use protocol::feed::{Batch, Roster, Seal, SignedStages};
@@ -77,8 +78,10 @@ pub async fn listen(
                         drop(permit);
                     });
                 }
-                Some(ControlEvent::Refused { peer, address, reason, .. }) => {
-                    house.sightings.note(peer, &address, &reason, house.clock.now().wall);
+                Some(ControlEvent::Refused { peer, address, reason, knock, .. }) => {
+                    if let (Some(_), Some(ip)) = (knock, ip_of(&address)) {
+                        house.sightings.note(peer, ip, &reason, house.clock.now().wall);
+                    }
                     house.log.note(house.clock.now().wall, "refused", &format!("{address}: {reason}"));
                 }
                 Some(ControlEvent::Gossip { .. } | ControlEvent::Discovered(_)) => {}
@@ -238,6 +241,10 @@ async fn answer(
                 stages,
             };
             uplink(house, known, brought, statuses, after).await
+        }
+        ControlRequest::Strangers(seen) => {
+            house.sightings.told(from, &seen, house.clock.now().wall);
+            Ok(ControlReply::Done)
         }
         ControlRequest::Report { .. } => Ok(ControlReply::Refused(
             "nodes report to the delegates of their site".into(),

@@ -30,6 +30,7 @@ mod report;
 mod rollout;
 mod rollouts;
 mod slots;
+mod strangers;
 pub mod swarm;
 mod task;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_core::Brain;
-use node_core::contract::{Action, Config, Event, Memory, Ticket};
+use node_core::contract::{Action, Config, Event, Memory, Ticket, Visit};
 use protocol::versioned::Versioned;
 use protocol::wire::{ControlReply, ControlRequest};
 use protocol::{BlobRef, Hash, NodeId, Time};
@@ -33,6 +33,7 @@ pub use intake::{Intake, Question, issuing_cas};
 pub use shelf::Shelf;
 
 use crate::facts::Facts;
+use crate::net::control::peers::ip_of;
 use crate::net::control::{Control, ControlEvent};
 use crate::net::data::{DataEvent, DataPlane, FetchHandle};
 use crate::net::identity::Identity;
@@ -310,6 +311,7 @@ impl Driver {
             DataEvent::Notice(from, notice) => self.tell(Event::Notice(from, notice)),
             DataEvent::Wanted(wanted) => self.tell(Event::Wanted(Box::new(wanted))),
             DataEvent::Left(ticket) => self.tell(Event::Left(ticket)),
+            DataEvent::Knocked(visit) => self.tell(Event::Knocked(visit)),
         }
     }
 
@@ -330,7 +332,23 @@ impl Driver {
                 }
             }
             ControlEvent::Discovered(contact) => self.control.connect(contact),
-            ControlEvent::Refused { reason, .. } => self.notes.say("refused", reason),
+            ControlEvent::Refused {
+                peer,
+                address,
+                reason,
+                knock,
+                ..
+            } => {
+                self.notes.say("refused", reason);
+                if let (Some(knock), Some(address)) = (knock, ip_of(&address)) {
+                    let node = peer;
+                    self.tell(Event::Knocked(Visit {
+                        node,
+                        address,
+                        knock,
+                    }));
+                }
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use protocol::strangers::{Knock, Stranger};
+
 use super::*;
 
 pub fn control(fleet: &Fleet) -> Vec<Sample> {
@@ -195,6 +197,29 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
                     let _ = inventory.verify(Fleet::new(1).id());
                 }
             },
+        ),
+        binary(
+            ".strangers",
+            &ControlRequest::Strangers(vec![
+                Stranger {
+                    node: Some(node(9)),
+                    address: [10, 1, 0, 66].into(),
+                    knock: Knock::Refused,
+                    seen_by: node(1),
+                    first: CREATED,
+                    last: protocol::Time(CREATED.0 + 700),
+                    times: 300,
+                },
+                Stranger {
+                    node: None,
+                    address: std::net::IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 7]),
+                    knock: Knock::Garbage,
+                    seen_by: node(2),
+                    first: CREATED,
+                    last: CREATED,
+                    times: 1,
+                },
+            ]),
         ),
         binary("", &inventory),
         binary("", &stages),

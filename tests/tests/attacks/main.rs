@@ -29,3 +29,4 @@ mod samples;
 mod sluggard;
 mod statements;
 mod statuses;
+mod strangers;

@@ -110,7 +110,11 @@ pub(super) async fn unmanaged(
         let views = strangers.map(|s| UnmanagedView {
             node: s.node,
             address: s.address,
-            site: site_of(s.address),
+            site: match s.told_by {
+                Some(node) => i.conductor.site_of(&node),
+                None => site_of(s.address),
+            },
+            seen_by: s.seen_by,
             first_seen: s.first,
             last_seen: s.last,
             times: s.times,

@@ -1,11 +1,14 @@
-//! Who comes from other sites: at the origin they are referred, at a site's node they are guests.
+//! Who comes from other sites: at the origin they are referred, at a site's node they are guests. And who
+//! is none of the fleet's: such ones are told upward.
+
+use std::net::IpAddr;
 
 use protocol::topology::Site;
-use protocol::wire::Notice;
+use protocol::wire::{Contact, Notice};
 use protocol::{NodeId, Now};
 
 use super::Brain;
-use crate::contract::{Action, Door, NodeRole, Ticket, Wanted};
+use crate::contract::{Action, Door, NodeRole, Ticket, Visit, Wanted};
 
 impl Brain {
     /// The topology or the own site changed: who comes from where, and may it.
@@ -46,6 +49,46 @@ impl Brain {
             NodeRole::Origin => self.referrals.left(now.boot, ticket),
             NodeRole::Endpoint => self.guests.left(ticket),
         }
+    }
+
+    /// Somebody was not let in.
+    pub(super) fn knocked(&mut self, now: Now, visit: &Visit) {
+        let known = match &visit.node {
+            Some(node) => self.membership.is_member(node),
+            None => self.lives_at(visit.address),
+        };
+        if !known {
+            self.strangers.knocked(self.config.node, visit, now);
+        }
+    }
+
+    /// Whether a node of the fleet is known to be there, this one included.
+    fn lives_at(&self, address: IpAddr) -> bool {
+        let there = |contact: &Contact| contact.data.is_some_and(|data| data.ip() == address);
+        let members = self.membership.members().values();
+        self.membership.addresses().contains(&address)
+            || members.map(|m| &m.presence.contact).any(there)
+            || self.coordinators().iter().any(there)
+    }
+
+    /// Tells who was not let in: the coordinator, or a delegate that tells it.
+    pub(super) fn tell_of_strangers(&mut self, now: Now) {
+        if self.strangers.timeout().is_none_or(|at| at > now.boot) {
+            return;
+        }
+        let to = match self.membership.is_uplinker() {
+            true => {
+                let all = self.coordinators();
+                all.get(self.strangers.turn(all.len())).cloned()
+            }
+            false => {
+                let members = self.membership.members();
+                let mut delegates = self.membership.delegates().iter();
+                let member = delegates.find_map(|node| members.get(node));
+                member.map(|m| m.presence.contact.clone())
+            }
+        };
+        self.strangers.tell(to, now, &mut self.out);
     }
 
     /// To the origin: a node brought pieces into its site. True if it was for the origin.

@@ -32,6 +32,7 @@ use crate::referrals::Referrals;
 use crate::report::Reports;
 use crate::rollouts::Rollouts;
 use crate::slots::Slots;
+use crate::strangers::Strangers;
 use crate::swarm::{self, Swarm};
 use crate::uplink::Uplink;
 use settle::{News, Rest};
@@ -64,6 +65,7 @@ pub struct Brain {
     swarm: Swarm,
     referrals: Referrals,
     guests: Guests,
+    strangers: Strangers,
     budgets: Budgets,
     /// What this node itself was told to keep to.
     paced: NodeRates,
@@ -137,6 +139,7 @@ impl Brain {
             ),
             referrals: Referrals::new(config.grain),
             guests: Guests::default(),
+            strangers: Strangers::default(),
             budgets: Budgets::default(),
             paced: NodeRates::default(),
             door: Door::Open,
@@ -316,6 +319,10 @@ impl Brain {
             }
             Event::Left(ticket) => {
                 self.guest_left(now, ticket);
+                return;
+            }
+            Event::Knocked(visit) => {
+                self.knocked(now, &visit);
                 return;
             }
             Event::Notice(from, notice) => {

@@ -49,6 +49,12 @@ impl Brain {
             self.visits.insert(asked);
             return;
         }
+        if let Some(asked) = self.strangers.answered(ticket, reply.as_ref(), now) {
+            if self.coordinators().iter().any(|c| c.node == asked) {
+                self.visits.insert(asked);
+            }
+            return;
+        }
         let reports = &mut self.reports;
         if let Some(asked) = self.uplink.answered(ticket, reply.as_ref(), reports, now) {
             // Whether it answers decides who brings the orders.
@@ -118,6 +124,13 @@ impl Brain {
             | ControlRequest::Guide { .. }
             | ControlRequest::Inventory(_) => {
                 ControlReply::Refused("this is not a coordinator".into())
+            }
+            ControlRequest::Strangers(seen) if self.membership.is_member(&from) => {
+                self.strangers.heard(seen, now);
+                ControlReply::Done
+            }
+            ControlRequest::Strangers(_) => {
+                ControlReply::Refused("this is told to a delegate of the own site".into())
             }
             // Its statuses came as events of their own before.
             ControlRequest::Report { statuses } => self.reports.taken(&statuses),

@@ -68,6 +68,7 @@ impl Brain {
             self.speak_with_coordinator(now);
             self.pull(now);
             self.tell_inventory(now);
+            self.tell_of_strangers(now);
             self.assess(now);
             self.roll_out(now);
             self.tend_slots(now);
@@ -112,6 +113,7 @@ impl Brain {
             self.inventory.timeout(),
             self.assessments.timeout(),
             self.slots.timeout(),
+            self.strangers.timeout(),
             uplink,
         ];
         due.into_iter().flatten().min()

@@ -105,6 +105,8 @@ pub enum Event {
     },
     /// A member said what it does with a restart slot.
     Slot(SlotWord),
+    /// Somebody knocked at one of this node's doors and was not let in.
+    Knocked(super::Visit),
     /// A control connection to a node stands.
     Connected(NodeId),
     /// The control connection to a node is gone.

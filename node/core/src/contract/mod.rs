@@ -24,3 +24,5 @@ pub use record::{
     LeaseRecord, Memory, OfferRecord, PeersRecord, Record, RecordKey, StatusRecord,
 };
 pub use standing::{Snapshot, Standing};
+
+pub use crate::strangers::Visit;

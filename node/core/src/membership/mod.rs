@@ -160,6 +160,11 @@ impl Membership {
         &self.members
     }
 
+    /// Whether a node is in view.
+    pub(crate) fn is_member(&self, node: &NodeId) -> bool {
+        self.members.contains_key(node)
+    }
+
     /// The site's delegates in this node's view, by rank.
     pub(crate) fn delegates(&self) -> &[NodeId] {
         &self.near.delegates

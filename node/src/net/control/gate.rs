@@ -24,6 +24,7 @@ use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
 use protocol::NodeId;
 use protocol::limits::{ADMISSION_TIMEOUT, CREDENTIALS_MAX_BYTES};
+use protocol::strangers::Knock;
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Duration, timeout};
 
@@ -136,6 +137,19 @@ impl GateError {
             | GateError::Timeout { peer, .. }
             | GateError::Broken { peer, .. } => Some(*peer),
             GateError::NoNode(_) => None,
+        }
+    }
+
+    /// What the peer showed, if it was not let in. One that refused us we had let in.
+    pub(super) fn knock(&self) -> Option<Knock> {
+        match self {
+            GateError::Refused { error, .. } if *error == AdmissionError::Missing => {
+                Some(Knock::Bare)
+            }
+            GateError::Refused { .. } => Some(Knock::Refused),
+            GateError::Timeout { .. } => Some(Knock::Bare),
+            GateError::Broken { .. } | GateError::NoNode(_) => Some(Knock::Garbage),
+            GateError::RefusedByPeer { .. } => None,
         }
     }
 

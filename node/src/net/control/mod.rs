@@ -46,6 +46,7 @@ use protocol::limits::{
     CONNECTIONS_MAX, CONTACTS_MAX, CONTROL_EVENTS_MAX, CONTROL_MAX_BYTES, CONTROL_REQUEST_TIMEOUT,
     GOSSIP_MAX_BYTES,
 };
+use protocol::strangers::Knock;
 use protocol::wire::Contact;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
@@ -123,6 +124,8 @@ pub enum ControlEvent {
         error: Option<AdmissionError>,
         /// The whole story in one line.
         reason: String,
+        /// What it showed, if it came to our door and we did not let it in.
+        knock: Option<Knock>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! A node and its libp2p peer id are the same ed25519 key; its addresses are text in a contact.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::identity::{PublicKey, ed25519};
 use libp2p::multiaddr::Protocol;
@@ -46,6 +46,15 @@ pub(super) fn bare(mut address: Multiaddr) -> Multiaddr {
         address.pop();
     }
     address
+}
+
+/// The IP address that a multiaddress begins with, if it does.
+pub fn ip_of(address: &str) -> Option<IpAddr> {
+    match address.parse::<Multiaddr>().ok()?.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
+        _ => None,
+    }
 }
 
 /// `/ip4/…/tcp/…` or `/ip6/…/tcp/…`.
@@ -94,6 +103,11 @@ mod tests {
             addresses,
             ["/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap()]
         );
+        assert_eq!(
+            ip_of("/ip6/::ffff:7f00:1/udp/1/quic-v1"),
+            Some([127, 0, 0, 1].into())
+        );
+        assert_eq!((ip_of("/dns/host/tcp/1"), ip_of("")), (None, None));
         assert_eq!(tcp_address(&addresses[0]), Some(([127, 0, 0, 1], 1).into()));
         assert_eq!(
             tcp_address(&"/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap()),

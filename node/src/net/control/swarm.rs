@@ -15,6 +15,7 @@ use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, mdns};
 use protocol::NodeId;
 use protocol::limits::GOSSIP_MAX_BYTES;
+use protocol::strangers::Knock;
 use protocol::wire::Contact;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +27,7 @@ use super::outbox::Outbox;
 use super::requests::{Answer, Requests};
 use super::{ControlConfig, ControlEvent, Shared, StartError, peers, transport};
 use crate::net::identity::{Admission, Identity};
+use crate::net::knocks::before_a_key;
 
 /// A connection that we dialled for a request is closed when it was unused for so long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -285,6 +287,7 @@ impl Task {
                     address: String::new(),
                     error: Some(error),
                     reason,
+                    knock: None,
                 });
             }
         }
@@ -354,13 +357,7 @@ impl Task {
                 send_back_addr,
                 ..
             } => {
-                if let ListenError::Transport(error) = &error
-                    && let Some(found) = GateError::find(error)
-                {
-                    self.outbox.push(refused(found, &send_back_addr));
-                } else {
-                    tracing::debug!(%error, from = %send_back_addr, "a connection came to nothing");
-                }
+                self.on_knock(&error, &send_back_addr);
             }
             SwarmEvent::NewListenAddr { address, .. } => self.listening(|all| {
                 all.push(address);
@@ -369,6 +366,30 @@ impl Task {
                 all.retain(|held| *held != address);
             }),
             _ => {}
+        }
+    }
+
+    /// Somebody came, and is not let in or went away.
+    fn on_knock(&mut self, error: &ListenError, from: &Multiaddr) {
+        let ListenError::Transport(error) = error else {
+            tracing::debug!(%error, %from, "a connection came to nothing");
+            return;
+        };
+        if let Some(found) = GateError::find(error) {
+            return self.outbox.push(refused(found, from, found.knock()));
+        }
+        let reason = innermost(error);
+        tracing::debug!(%reason, %from, "a connection came to nothing");
+        // Over UDP anybody may have sent what is no handshake, from any address.
+        let knock = before_a_key(error).filter(|_| peers::tcp_address(from).is_some());
+        if knock.is_some() {
+            self.outbox.push(ControlEvent::Refused {
+                peer: None,
+                address: peers::bare(from.clone()).to_string(),
+                error: None,
+                reason: format!("no node's handshake: {reason}"),
+                knock,
+            });
         }
     }
 
@@ -384,7 +405,7 @@ impl Task {
                 if let Some(found) = GateError::find(error) {
                     failure = Failure::Refused;
                     reason = found.to_string();
-                    self.outbox.push(refused(found, address));
+                    self.outbox.push(refused(found, address, None));
                     break;
                 }
             }
@@ -453,13 +474,14 @@ impl Task {
     }
 }
 
-fn refused(error: &GateError, address: &Multiaddr) -> ControlEvent {
+fn refused(error: &GateError, address: &Multiaddr, knock: Option<Knock>) -> ControlEvent {
     tracing::info!(%address, "{error}");
     ControlEvent::Refused {
         peer: error.peer(),
         address: peers::bare(address.clone()).to_string(),
         error: error.admission(),
         reason: error.to_string(),
+        knock,
     }
 }
 

@@ -485,14 +485,34 @@ async fn dialled_connections_leave_from_the_address_that_is_listened_on() {
         let refused = door
             .until("a refusal", |e| matches!(e, ControlEvent::Refused { .. }))
             .await;
-        let ControlEvent::Refused { address, .. } = refused else {
+        let ControlEvent::Refused { address, knock, .. } = refused else {
             unreachable!()
         };
+        assert_eq!(knock, Some(Knock::Refused), "it came to the door");
         assert!(
             address.starts_with("/ip4/127.4.1.2/"),
             "{link:?}: {address}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_handshake_is_told_of_and_who_just_hangs_up_is_not() {
+    let mut door = Peer::start(TestFleet::new("a").identity(1), Link::Tcp).await;
+    let to = peers::tcp_address(&door.control.listen_addrs()[0]).unwrap();
+    drop(tokio::net::TcpStream::connect(to).await.unwrap());
+    let mut garbage = tokio::net::TcpStream::connect(to).await.unwrap();
+    let said = b"GET / HTTP/1.1\r\nHost: node\r\n\r\n".repeat(9);
+    let sent = tokio::io::AsyncWriteExt::write_all(&mut garbage, &said);
+    sent.await.unwrap();
+    let event = timeout(PATIENCE, door.events.recv()).await.unwrap();
+    let from = garbage.local_addr().unwrap();
+    assert!(
+        matches!(&event, Some(ControlEvent::Refused { peer: None, address, knock: Some(Knock::Garbage), .. })
+            if peers::tcp_address(&address.parse().unwrap()) == Some(from)),
+        "{event:?}"
+    );
+    assert!(door.events.try_recv().is_err(), "and nobody else");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,13 +26,14 @@ mod serve;
 mod tcp;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use node_core::contract::{Door, FetchOutcome, Service, Ticket, Wanted};
+use node_core::contract::{Door, FetchOutcome, Service, Ticket, Visit, Wanted};
 use protocol::limits::{FETCHES_MAX, UPLOADS_PER_PEER_MAX};
+use protocol::strangers::Knock;
 use protocol::topology::{NodeRates, Topology};
 use protocol::wire::{Class, Contact, Notice, Referral};
 use protocol::{NodeId, SiteId};
@@ -120,6 +121,20 @@ struct Inner {
 }
 
 impl Inner {
+    /// Somebody was not let in, if it was a stranger. Whoever knocks makes nobody wait.
+    fn knocked(&self, address: IpAddr, knock: Option<Knock>) {
+        if let Some(knock) = knock {
+            let address = address.to_canonical();
+            let node = None;
+            let visit = Visit {
+                node,
+                address,
+                knock,
+            };
+            let _ = self.events.try_send(DataEvent::Knocked(visit));
+        }
+    }
+
     fn add_wan_payload(&self, bytes: u64) {
         self.wan_payload_in.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -161,6 +176,8 @@ pub enum DataEvent {
     Wanted(Wanted),
     /// Who asked is gone, or has what it was given.
     Left(Ticket),
+    /// Somebody was not let in. Told as far as there is room among the other events.
+    Knocked(Visit),
 }
 
 /// What to fetch from whom.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use node_core::congestion::{End, Link};
 use protocol::NodeId;
 use protocol::limits::{PACED_WRITE_MAX_BYTES, SLOW_BYTES_PER_S};
+use protocol::strangers::Knock;
 use protocol::wire::{Class, DataReply, DataRequest};
 use quinn::{Connection, Incoming, SendStream, VarInt};
 use tokio::io::AsyncWrite;
@@ -22,6 +23,7 @@ use super::pace::{Bucket, SitePace};
 use super::peers::{INCOMING_MAX, NOT_ADMITTED, node_of};
 use super::places::Place;
 use super::{DataEvent, Inner};
+use crate::net::knocks;
 use crate::store::blobs::{Blob, Encoder};
 
 /// Under a cap a connection holds so many bytes ahead of what its path takes, at least.
@@ -66,7 +68,8 @@ impl Drop for Room {
 
 async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String> {
     let own = incoming.local_ip().unwrap_or(inner.local.ip());
-    let link = link_between(&inner, own, incoming.remote_address().ip());
+    let remote = incoming.remote_address().ip();
+    let link = link_between(&inner, own, remote);
     let manners = Manners::of(link);
     let connecting = match link {
         Link::Near => incoming.accept(),
@@ -76,9 +79,13 @@ async fn connection(inner: Arc<Inner>, incoming: Incoming) -> Result<(), String>
     let handshake = timeout(inner.config.slow_after, connecting).await;
     let connection = handshake
         .map_err(|_| "the handshake took too long")?
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| {
+            inner.knocked(remote, knocks::over_quic(&e));
+            e.to_string()
+        })?;
     let Some(node) = node_of(&connection) else {
         connection.close(NOT_ADMITTED, b"not admitted");
+        inner.knocked(remote, Some(Knock::Refused));
         return Err("the peer showed no node's certificate".to_owned());
     };
     inner.peers.make_room_for(&node);

@@ -52,6 +52,25 @@ async fn start_as(
     }
 }
 
+impl Node {
+    /// What the next so many machines that were not let in had shown.
+    async fn knocks(&mut self, count: usize) -> Vec<Knock> {
+        let mut knocks = Vec::new();
+        while knocks.len() < count {
+            let event = tokio::time::timeout(Duration::from_secs(60), self.events.recv()).await;
+            match event.expect("one more") {
+                Some(DataEvent::Knocked(visit)) => {
+                    assert_eq!((visit.node, visit.address), (None, [127, 0, 0, 1].into()));
+                    knocks.push(visit.knock);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(self.events.try_recv().is_err(), "and nobody else");
+        knocks
+    }
+}
+
 async fn start(n: u8, address: &str) -> Node {
     start_as(TestFleet::new("fleet").identity(n), address, |_| {}).await
 }

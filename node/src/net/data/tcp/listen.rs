@@ -9,6 +9,7 @@ use protocol::limits::{
     TCP_HANDSHAKES_MAX, TCP_HANDSHAKES_PER_ADDRESS_MAX, TCP_INCOMING_MAX, TCP_PER_PEER_MAX,
     TCP_UNASKED,
 };
+use protocol::strangers::Knock;
 use protocol::wire::{DATA_TCP_ALPN, DataReply};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -24,6 +25,7 @@ use crate::net::data::places::Places;
 use crate::net::data::serve::{self, Asker};
 use crate::net::data::{DataConfig, DataError, DataEvent, Inner, endpoint};
 use crate::net::identity::{Identity, node_of_certificate};
+use crate::net::knocks;
 
 /// After the system refused to hand a connection over, mostly for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -158,15 +160,21 @@ async fn admit(
 ) -> Result<Admitted, String> {
     let text = |error: std::io::Error| error.to_string();
     let own = socket.local_addr().map_err(text)?.ip();
+    let remote = socket.peer_addr().map_err(text)?.ip();
     let wire = Wire::new(socket, inner.tallies.clone()).map_err(text)?;
     let stream = timeout(inner.config.slow_after, listening.tls.accept(wire))
         .await
         .map_err(|_| "the handshake took too long")?
-        .map_err(text)?;
+        .map_err(|error| {
+            inner.knocked(remote, knocks::over_tcp(&error));
+            text(error)
+        })?;
     let certificate = stream.get_ref().1.peer_certificates();
-    let node = certificate
-        .and_then(|chain| node_of_certificate(chain.first()?))
-        .ok_or("the peer showed no node's certificate")?;
+    let node = certificate.and_then(|chain| node_of_certificate(chain.first()?));
+    let node = node.ok_or_else(|| {
+        inner.knocked(remote, Some(Knock::Refused));
+        "the peer showed no node's certificate"
+    })?;
     inner.peers.make_room_tcp(&node, TCP_PER_PEER_MAX);
     let place = listening.connections.take(node);
     let place = place.ok_or("there are too many already")?;

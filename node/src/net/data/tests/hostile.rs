@@ -68,7 +68,7 @@ async fn a_stalled_peer_is_slow_and_a_babbling_one_broken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_get_nothing() {
-    let source = start(1, "127.0.0.1").await;
+    let mut source = start(1, "127.0.0.1").await;
     let name = source.seed(&noise(100_000));
     // Of another fleet, with the right node id expected: refused by both sides alike.
     let stranger = start_as(TestFleet::new("other").identity(2), "127.0.0.1", |_| {}).await;
@@ -125,6 +125,9 @@ async fn strangers_get_nothing() {
         codec::read_reply(&mut from).await.map_err(drop)
     };
     assert_eq!(reply.await, Err(()));
+    // The forged one came over TCP and over QUIC, the last one had none. Those who refused us are none.
+    let told = [Knock::Refused, Knock::Refused, Knock::Bare];
+    assert_eq!(source.knocks(3).await, told);
     // And a friend gets it.
     assert_eq!(
         friend.fetch_all(&source.contact, name).await,

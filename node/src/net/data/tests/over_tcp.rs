@@ -163,7 +163,7 @@ async fn where_udp_does_not_get_through_tcp_does() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_strangers_and_the_slow_are_closed_and_friends_are_served() {
     let impatient = |c: &mut DataConfig| c.slow_after = Duration::from_secs(2);
-    let source = start_as(TestFleet::new("fleet").identity(1), "127.0.0.1", impatient).await;
+    let mut source = start_as(TestFleet::new("fleet").identity(1), "127.0.0.1", impatient).await;
     let to = source.plane.local_addr();
     let name = source.seed(&noise(100_000));
     // No TLS, TLS without an end, nothing at all.
@@ -184,6 +184,8 @@ async fn garbage_strangers_and_the_slow_are_closed_and_friends_are_served() {
         let asked = ask(&mut stream, &request(name, vec![(0, 7)])).await;
         assert!(asked.is_err(), "a stranger is answered");
     }
+    // Whoever said something is told of; who was silent, or just went away, may be a friend.
+    assert_eq!(source.knocks(2).await, [Knock::Garbage, Knock::Refused]);
     assert_eq!(source.plane.inner.peers.alive(), (0, 0));
     assert_eq!(source.plane.counters().sites[&None].payload_out, 0);
     let friend = start(4, "127.0.0.1").await;
