@@ -40,6 +40,7 @@ pub mod topology;
 pub mod trust;
 pub mod versioned;
 pub mod wire;
+pub mod witness;
 pub mod zones;
 
 pub use blob::BlobRef;

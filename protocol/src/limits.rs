@@ -235,6 +235,21 @@ pub const FEED_STARTED: Span = Span::from_secs(60);
 pub const FEED_TAKEOVER: Span = Span::from_secs(15);
 /// What the nodes of a site are at is told at most this often.
 pub const STAGES_INTERVAL: Span = Span::from_secs(30);
+/// Members of a site that are asked whether a node of it is alive: more than half of them must say that it is
+/// not, which a third of a large site hardly ever is among them.
+pub const WITNESSED_BY_MAX: usize = 31;
+/// So many of them must say that it is not, however few there are.
+pub const WITNESSED_BY_MIN: usize = 2;
+/// Silent members that one witness names; of more the longest silent is forgotten.
+pub const SILENT_MAX: usize = 64;
+/// A witness speaks so long after it missed somebody, for all whom it misses by then, and at most this often.
+pub const WITNESS_GATHER: Span = Span::from_secs(5);
+/// Words of members that wait at a delegate, and as many in one message; of more the first by id wait for
+/// their next word.
+pub const WITNESS_WORDS_MAX: usize = 64;
+/// A success stands unless its node falls silent within the soak of its wave; words about it are so long on
+/// their way.
+pub const WITNESS_LAG: Span = Span::from_secs(60);
 /// Machines that were not let in and that a node has not told of yet, and as many in one message; of more
 /// the longest unseen is forgotten.
 pub const STRANGERS_MAX: usize = 64;

@@ -20,6 +20,7 @@ use crate::slots::SlotWord;
 use crate::status::SignedStatus;
 use crate::strangers::Stranger;
 use crate::versioned::Versioned;
+use crate::witness::SignedWord;
 
 /// libp2p protocol name of control requests.
 pub const CONTROL_PROTOCOL: &str = "/tidegate/control/1";
@@ -191,6 +192,10 @@ pub enum ControlRequest {
     /// coordinator: who knocked and was not let in. Answered with [`ControlReply::Done`]; what is over
     /// [`crate::limits::STRANGERS_MAX`] is not heard.
     Strangers(Vec<Stranger>),
+    /// From a node to the delegates of its site, its own word; and from a delegate to the coordinator, words of
+    /// its site. Answered with [`ControlReply::Done`]; what is over
+    /// [`crate::limits::WITNESS_WORDS_MAX`] is not heard.
+    Witness(Vec<SignedWord>),
 }
 
 impl Versioned for ControlRequest {

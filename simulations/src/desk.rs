@@ -402,6 +402,13 @@ impl Hub {
                     known,
                 }
             }
+            ControlRequest::Witness(words) => {
+                let fleet = self.shared.fleet.id();
+                for word in words.iter().filter_map(|word| word.verify(fleet).ok()) {
+                    self.tell_desk(Event::Witnessed(word));
+                }
+                ControlReply::Done
+            }
             // machines here are never asked what they are like, so they do not tell; nor does anybody knock
             ControlRequest::Inventory(_)
             | ControlRequest::Strangers(_)

@@ -19,6 +19,7 @@ use protocol::topology::Topology;
 use protocol::trust::{Role, RoleKeys, Root, Statement, Trust};
 use protocol::versioned::Versioned;
 use protocol::wire::ControlReply;
+use protocol::witness::SignedWord;
 use protocol::{FleetId, Hash, NodeId, PublicKey, Time, Verified};
 
 /// Wall time at the world's beginning.
@@ -204,6 +205,11 @@ impl Fleet {
     /// A node signs its status.
     pub fn sign_status(&self, number: usize, status: &NodeStatus) -> SignedStatus {
         status.sign(&self.nodes[number])
+    }
+
+    /// A witness signs what it says.
+    pub fn sign_word(&self, number: usize, word: &mut SignedWord) {
+        word.sign(self.id(), &self.nodes[number]);
     }
 
     /// A delegate signs what it counts.

@@ -107,5 +107,6 @@ pub(crate) fn kind(request: &ControlRequest) -> &'static str {
         ControlRequest::Report { .. } => "reports",
         ControlRequest::Inventory(_) => "inventories",
         ControlRequest::Strangers(_) => "strangers",
+        ControlRequest::Witness(_) => "witnesses",
     }
 }

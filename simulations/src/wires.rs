@@ -215,6 +215,10 @@ impl Island {
                 self.brought.insert((n, ticket), statuses.marks());
             }
             ControlRequest::Report { statuses } => statuses.extend(own),
+            ControlRequest::Witness(words) => {
+                let own = words.iter_mut().filter(|word| word.sig.is_empty());
+                own.for_each(|word| fleet.sign_word(number, word));
+            }
             _ => {}
         }
         let from = Asker {

@@ -31,6 +31,7 @@ use crate::rollout::Rollout;
 use crate::stopping::Stop;
 use crate::timeframes::Promise;
 use crate::view;
+use crate::witnesses::Words;
 
 /// The coordinator's brain.
 ///
@@ -51,6 +52,8 @@ pub struct Conductor {
     /// Everything is halted.
     pub(crate) stopped: Option<Stop>,
     pub(crate) feeds: Feeds,
+    /// What members of sites do not see.
+    pub(crate) words: Words,
     /// What the fleet told of since the ledger was restored, if it was.
     pub(crate) regain: Option<Box<Regain>>,
     scouts: Scouts,
@@ -79,6 +82,7 @@ impl Conductor {
             assessments: Assessments::default(),
             stopped: None,
             feeds: Feeds::default(),
+            words: Words::default(),
             regain: None,
             scouts: Scouts::default(),
             ledger_head: Hash([0; 32]),
@@ -144,6 +148,7 @@ impl Conductor {
             }
             Event::Uplink(uplink) => self.uplink(&uplink),
             Event::Inventory(inventory) => self.described(&inventory),
+            Event::Witnessed(word) => self.witnessed(&word),
             Event::Located(me) => self.introduced(&me),
             Event::Newcomer { me, addresses } => {
                 self.scouts.came(&self.fleet, &me, &addresses, now.boot);
@@ -415,7 +420,7 @@ impl Conductor {
             Move::Silence(nodes) => {
                 self.note(
                     "silent",
-                    format!("{} nodes of {id} started and went silent", nodes.len()),
+                    format!("{} nodes of {id} went silent", nodes.len()),
                 );
                 self.record(LedgerEvent::Silent { rollout, nodes });
             }

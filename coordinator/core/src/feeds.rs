@@ -1,5 +1,5 @@
 //! What delegates tell of their sites: who is there, and what the nodes are at. Not ledgered: it is
-//! worth nothing after a restart, and nothing is decided by it.
+//! worth nothing after a restart, and nothing is decided by it but whom to ask who is silent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +43,11 @@ impl Feeds {
         }
         held.members = members;
         Some(&held.members)
+    }
+
+    /// Who is in a site, as its delegate told last.
+    pub(crate) fn members(&self, site: &SiteId) -> Option<&BTreeSet<NodeId>> {
+        Some(&self.sites.get(site)?.members)
     }
 
     /// Takes a delegate's counts of its site in. Of one delegate the highest number wins.

@@ -78,6 +78,7 @@ impl Conductor {
             | LedgerEvent::CohortHeld { rollout, .. }
             | LedgerEvent::CohortReleased { rollout, .. }
             | LedgerEvent::Problem { rollout, .. }
+            | LedgerEvent::Witnessed { rollout, .. }
             | LedgerEvent::Silent { rollout, .. } => {
                 if let Some(held) = self.rollouts.get_mut(rollout) {
                     fold_rollout(held, &self.fleet, event, boot);
@@ -183,6 +184,9 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
         LedgerEvent::CohortHeld { cohort, .. } => rollout.fold_cohort_held(*cohort),
         LedgerEvent::CohortReleased { cohort, .. } => rollout.fold_cohort_released(*cohort),
         LedgerEvent::Problem { node, .. } => rollout.fold_problem(node),
+        LedgerEvent::Witnessed { silent, back, .. } => {
+            rollout.fold_witnessed(silent, back, boot);
+        }
         LedgerEvent::Silent { nodes, .. } => {
             for node in nodes {
                 rollout.fold_target_state(node, State::MissingReport, boot);

@@ -40,6 +40,7 @@ pub mod timeframes;
 mod view;
 mod views;
 mod window;
+mod witnesses;
 
 pub use conductor::Conductor;
 pub use contract::{Action, Answer, Command, CommandError, Config, Event, LedgerEvent, Ticket};

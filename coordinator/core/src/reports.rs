@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::inventory::NodeInventory;
 use protocol::limits::{NODES_MAX, UPLINK_STATUSES_MAX};
 use protocol::orders::Mark;
-use protocol::status::{NodeStatus, SignedStatus};
+use protocol::status::{NodeStatus, SignedStatus, State};
 use protocol::wire::Presence;
 use protocol::{NodeId, RolloutId, Seq, SiteId, Verified};
 
@@ -192,7 +192,10 @@ impl Conductor {
         self.change_targets(newest.values().copied());
         if !newest.is_empty() {
             let statuses = newest.values().map(|s| SignedStatus::of(s)).collect();
+            let claim = |s: &&&Verified<NodeStatus>| s.state == State::Succeeded;
+            let claims = newest.values().filter(claim).map(|s| s.node).collect();
             self.record(LedgerEvent::Statuses { statuses });
+            self.reconsider(&claims);
         }
         marks
             .into_iter()

@@ -171,6 +171,7 @@ impl Rollout {
             votes,
             placed,
             state,
+            unseen: None,
             forgiven: false,
             problem: false,
             held,
@@ -199,6 +200,20 @@ impl Rollout {
             t.heard = boot;
             t.placed = true;
         });
+    }
+
+    /// Folds that peers see a node silent after its success, or see it again.
+    pub fn fold_witnessed(&mut self, silent: &[NodeId], back: &[NodeId], boot: Time) {
+        for node in silent {
+            self.change(node, |t| t.unseen = Some(boot));
+        }
+        for node in back {
+            self.change(node, |t| {
+                if t.unseen.take().is_some() && t.state == State::MissingReport {
+                    t.state = State::Succeeded;
+                }
+            });
+        }
     }
 
     /// Folds that a wave opened.
@@ -321,7 +336,13 @@ impl Rollout {
 
     fn deadline(&self, target: &Target) -> Option<Time> {
         let silence = self.plan.waves[target.wave as usize].gate.silence_after;
-        (target.state.started() && silence > Span::ZERO).then(|| target.heard + silence)
+        let since = match target.state {
+            State::Succeeded => target.unseen,
+            state => state.started().then_some(target.heard),
+        };
+        since
+            .filter(|_| silence > Span::ZERO)
+            .map(|at| at + silence)
     }
 
     /// Takes a target out of the sums and sets in which it stands by its state.
@@ -469,7 +490,10 @@ impl Rollout {
         }
         let ids: Vec<NodeId> = self.targets.keys().copied().collect();
         for id in ids {
-            self.change(&id, |t| t.heard = boot);
+            self.change(&id, |t| {
+                t.heard = boot;
+                t.unseen = t.unseen.map(|_| boot);
+            });
         }
         let patience = self.patience();
         self.window.restart(boot, patience);

@@ -16,6 +16,8 @@ pub(crate) struct Target {
     /// Its wave is certain. In a plan with waves for sites it is not until the node was heard of.
     pub placed: bool,
     pub state: State,
+    /// Boot time since which its peers see it silent, though it said that it succeeded.
+    pub unseen: Option<Time>,
     /// Its failure was known when an operator resumed a held rollout.
     pub forgiven: bool,
     /// Someone said that the release does harm there.
@@ -43,7 +45,7 @@ impl Target {
         }
         match self.state {
             _ if has_failed(self) => Some(true),
-            state => (state == State::Succeeded).then_some(false),
+            state => (state == State::Succeeded && self.unseen.is_none()).then_some(false),
         }
     }
 
@@ -78,7 +80,8 @@ impl Tally {
         let votes = t.has_vote();
         self.votes.voters += u32::from(votes);
         let failed = has_failed(t);
-        self.votes.good += u32::from(votes && in_bucket == Bucket::Applied && !failed);
+        let seen = t.unseen.is_none();
+        self.votes.good += u32::from(votes && in_bucket == Bucket::Applied && !failed && seen);
         self.votes.bad += u32::from(votes && failed);
         self.votes.late += u32::from(!t.votes && !t.held);
         self.ended += u32::from(t.state.ended());

@@ -20,7 +20,7 @@ use tidegate_coordinator_core::contract::{
 golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Enrolled, Revoked, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
-    CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing);
+    CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing, Witnessed);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Preempted, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -374,6 +374,14 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 noted_by: "api-token".into(),
                 at: CREATED,
             }),
+        ),
+        (
+            "witnessed",
+            LedgerEvent::Witnessed {
+                rollout: id.clone(),
+                silent: vec![node(1)],
+                back: vec![node(2)],
+            },
         ),
         (
             "silent",

@@ -95,6 +95,7 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::Statuses { statuses, .. } => {
             ("nodes".into(), "statuses", statuses.len().to_string())
         }
+        LedgerEvent::Witnessed { rollout, .. } => (me(), "witnessed", rollout.to_string()),
         LedgerEvent::Silent { rollout, .. } => (me(), "silent", rollout.to_string()),
         LedgerEvent::Cleared { rollout, .. } => (me(), "cleared", rollout.to_string()),
         LedgerEvent::CohortHeld {

@@ -19,6 +19,7 @@ use protocol::orders::Mark;
 use protocol::status::StatusError;
 use protocol::versioned::Versioned as _;
 use protocol::wire::{Contact, ControlReply, ControlRequest, Presence};
+use protocol::witness::SignedWord;
 use protocol::{Hash, NodeId, Seq};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -246,6 +247,7 @@ async fn answer(
             house.sightings.told(from, &seen, house.clock.now().wall);
             Ok(ControlReply::Done)
         }
+        ControlRequest::Witness(words) => take_words(house, from, &words).await,
         ControlRequest::Report { .. } => Ok(ControlReply::Refused(
             "nodes report to the delegates of their site".into(),
         )),
@@ -426,6 +428,24 @@ async fn take_inventory(
         Err(e) => return Ok(ControlReply::Refused(e.to_string())),
     };
     house.desk.tell(Event::Inventory(inventory)).await?;
+    Ok(ControlReply::Done)
+}
+
+/// Takes in what members of a site say of one another; who brings it does not matter.
+async fn take_words(
+    house: &Arc<House>,
+    from: NodeId,
+    words: &[SignedWord],
+) -> Result<ControlReply, DeskError> {
+    for word in words.iter().take(limits::WITNESS_WORDS_MAX) {
+        match word.verify(house.settings.fleet) {
+            Ok(word) => house.desk.tell(Event::Witnessed(word)).await?,
+            Err(e) => {
+                let line = format!("dropped a word that {} brought: {e}", from.short());
+                house.log.note(house.clock.now().wall, "status", &line);
+            }
+        }
+    }
     Ok(ControlReply::Done)
 }
 

@@ -38,6 +38,7 @@ mod tests;
 pub mod transport;
 pub mod turns;
 mod uplink;
+mod witness;
 
 pub use brain::Brain;
 pub use contract::{Action, Config, Event, Memory, Record, RecordKey, Ticket};

@@ -178,6 +178,10 @@ impl Driver {
             }
             ControlRequest::Report { statuses } => statuses.extend(own),
             ControlRequest::Inventory(inventory) => inventory.sign(fleet, key),
+            ControlRequest::Witness(words) => {
+                let own = words.iter_mut().filter(|word| word.sig.is_empty());
+                own.for_each(|word| word.sign(fleet, key));
+            }
             _ => {}
         }
         let bytes = request.to_bytes();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::strangers::{Knock, Stranger};
+use protocol::witness::{SignedWord, WitnessWord};
 
 use super::*;
 
@@ -50,6 +51,14 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
     };
     let mut signed_inventory = SignedInventory::unsigned(&inventory);
     signed_inventory.sign(fleet.id(), &node_key(1));
+    let word = WitnessWord {
+        witness: node(1),
+        site: site("s1"),
+        seq: seq(13),
+        silent: vec![node(2)],
+    };
+    let mut signed_word = SignedWord::unsigned(&word);
+    signed_word.sign(fleet.id(), &node_key(1));
     let presence = Presence {
         contact: contact(1),
         site: Some(site("s1")),
@@ -221,6 +230,18 @@ pub fn control(fleet: &Fleet) -> Vec<Sample> {
                 },
             ]),
         ),
+        binary_and(
+            ".witness",
+            &ControlRequest::Witness(vec![signed_word]),
+            |request| {
+                if let ControlRequest::Witness(words) = request {
+                    words
+                        .iter()
+                        .for_each(|word| drop(word.verify(Fleet::new(1).id())));
+                }
+            },
+        ),
+        binary("", &word),
         binary("", &inventory),
         binary("", &stages),
         binary(

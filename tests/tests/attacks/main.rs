@@ -30,3 +30,4 @@ mod sluggard;
 mod statements;
 mod statuses;
 mod strangers;
+mod witnesses;

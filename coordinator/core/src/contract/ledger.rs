@@ -229,7 +229,17 @@ pub enum LedgerEvent {
         /// As signed.
         statuses: Vec<SignedStatus>,
     },
-    /// Nodes went silent after a reported start.
+    /// Peers see nodes silent that said they succeeded: their success proves nothing from here on. Or they see
+    /// them again.
+    Witnessed {
+        /// The rollout.
+        rollout: RolloutId,
+        /// Who is silent.
+        silent: Vec<NodeId>,
+        /// Who was, and is no more.
+        back: Vec<NodeId>,
+    },
+    /// Nodes went silent after a reported start, or after a success by the word of their peers.
     Silent {
         /// The rollout.
         rollout: RolloutId,

@@ -17,6 +17,7 @@ use protocol::inventory::NodeInventory;
 use protocol::orders::{Mark, Order, OrderBody};
 use protocol::status::NodeStatus;
 use protocol::wire::{Contact, Presence};
+use protocol::witness::WitnessWord;
 use protocol::{FleetId, Hash, NodeId, SiteId, Span, Time, Verified};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +81,8 @@ pub enum Event {
     Uplink(Uplink),
     /// A node told what it says of itself.
     Inventory(Verified<NodeInventory>),
+    /// A member of a site said whom of it it does not see.
+    Witnessed(Verified<WitnessWord>),
     /// A node asked who is in its site.
     Located(Presence),
     /// A node without a topology asked who nearby may have it; see [`crate::Conductor::guides`].

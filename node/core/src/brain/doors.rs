@@ -9,6 +9,7 @@ use protocol::{NodeId, Now};
 
 use super::Brain;
 use crate::contract::{Action, Door, NodeRole, Ticket, Visit, Wanted};
+use crate::witness::{self, Witness};
 
 impl Brain {
     /// The topology or the own site changed: who comes from where, and may it.
@@ -81,14 +82,47 @@ impl Brain {
                 let all = self.coordinators();
                 all.get(self.strangers.turn(all.len())).cloned()
             }
-            false => {
-                let members = self.membership.members();
-                let mut delegates = self.membership.delegates().iter();
-                let member = delegates.find_map(|node| members.get(node));
-                member.map(|m| m.presence.contact.clone())
-            }
+            false => self.other_delegates().into_iter().next(),
         };
         self.strangers.tell(to, now, &mut self.out);
+    }
+
+    /// Says whom it misses as a witness, and carries what others say.
+    pub(super) fn bear_witness(&mut self, now: Now) {
+        let alive = self
+            .orders
+            .bulletin()
+            .is_some_and(|b| !b.rollouts.is_empty());
+        if alive {
+            self.witness.misses(self.membership.missed(), now);
+        }
+        let due = self.witness.timeout().is_some_and(|at| at <= now.boot);
+        if !due {
+            return;
+        }
+        let Some(site) = self.membership.site() else {
+            self.witness = Witness::default();
+            return;
+        };
+        let mut around = witness::Around {
+            me: self.config.node,
+            site,
+            delegate: self.membership.is_uplinker(),
+            delegates: self.other_delegates(),
+            coordinator: self.coordinators().first().cloned(),
+            now,
+            counters: &mut self.counters,
+            out: &mut self.out,
+        };
+        self.witness.tell(self.membership.missed(), &mut around);
+    }
+
+    /// The delegates of the site beside this node, by rank.
+    fn other_delegates(&self) -> Vec<Contact> {
+        let members = self.membership.members();
+        let delegates = self.membership.delegates().iter();
+        let delegates = delegates.filter_map(|node| members.get(node));
+        delegates.map(|m| m.presence.contact.clone()).collect()
     }
 
     /// To the origin: a node brought pieces into its site. True if it was for the origin.

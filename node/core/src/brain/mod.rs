@@ -35,6 +35,7 @@ use crate::slots::Slots;
 use crate::strangers::Strangers;
 use crate::swarm::{self, Swarm};
 use crate::uplink::Uplink;
+use crate::witness::Witness;
 use settle::{News, Rest};
 
 /// Everything that a node decides.
@@ -66,6 +67,7 @@ pub struct Brain {
     referrals: Referrals,
     guests: Guests,
     strangers: Strangers,
+    witness: Witness,
     budgets: Budgets,
     /// What this node itself was told to keep to.
     paced: NodeRates,
@@ -140,6 +142,7 @@ impl Brain {
             referrals: Referrals::new(config.grain),
             guests: Guests::default(),
             strangers: Strangers::default(),
+            witness: Witness::default(),
             budgets: Budgets::default(),
             paced: NodeRates::default(),
             door: Door::Open,

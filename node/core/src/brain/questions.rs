@@ -55,6 +55,10 @@ impl Brain {
             }
             return;
         }
+        if let Some(asked) = self.witness.answered(ticket, reply.as_ref(), now) {
+            self.visits.extend(asked);
+            return;
+        }
         let reports = &mut self.reports;
         if let Some(asked) = self.uplink.answered(ticket, reply.as_ref(), reports, now) {
             // Whether it answers decides who brings the orders.
@@ -129,7 +133,11 @@ impl Brain {
                 self.strangers.heard(seen, now);
                 ControlReply::Done
             }
-            ControlRequest::Strangers(_) => {
+            ControlRequest::Witness(words) if self.membership.is_member(&from) => {
+                self.witness.heard(from, words, now);
+                ControlReply::Done
+            }
+            ControlRequest::Strangers(_) | ControlRequest::Witness(_) => {
                 ControlReply::Refused("this is told to a delegate of the own site".into())
             }
             // Its statuses came as events of their own before.

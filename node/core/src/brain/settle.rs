@@ -69,6 +69,7 @@ impl Brain {
             self.pull(now);
             self.tell_inventory(now);
             self.tell_of_strangers(now);
+            self.bear_witness(now);
             self.assess(now);
             self.roll_out(now);
             self.tend_slots(now);
@@ -114,6 +115,7 @@ impl Brain {
             self.assessments.timeout(),
             self.slots.timeout(),
             self.strangers.timeout(),
+            self.witness.timeout(),
             uplink,
         ];
         due.into_iter().flatten().min()

@@ -31,6 +31,7 @@ use crate::outbox::Outbox;
 mod beat;
 mod isolation;
 mod locate;
+mod missed;
 mod neighbours;
 mod rumours;
 mod survey;
@@ -40,6 +41,7 @@ mod tests;
 use beat::Beats;
 use isolation::Isolation;
 use locate::Locate;
+use missed::Missed;
 use neighbours::Neighbours;
 use rumours::Rumours;
 use survey::Survey;
@@ -101,6 +103,7 @@ pub(crate) struct Membership {
     connected: BTreeSet<NodeId>,
     near: Neighbours,
     rumours: Rumours,
+    missed: Missed,
     beats: Beats,
     survey: Survey,
     locate: Locate,
@@ -136,6 +139,7 @@ impl Membership {
             connected: BTreeSet::new(),
             near: Neighbours::new(config.node, None),
             rumours: Rumours::default(),
+            missed: Missed::default(),
             beats: Beats::default(),
             survey: Survey::default(),
             locate: Locate::new(last),
@@ -247,6 +251,7 @@ impl Membership {
         self.members.clear();
         self.prints = 0;
         self.rumours = Rumours::default();
+        self.missed = Missed::default();
         self.beats = Beats::default();
         self.survey = Survey::default();
         self.locate.begin(site.as_ref());
@@ -338,6 +343,7 @@ impl Membership {
             presence,
         };
         self.prints ^= member.print;
+        self.missed.back(&node);
         self.near.met(node, &member);
         self.members.insert(node, member);
         self.changes.insert(node);
@@ -518,6 +524,7 @@ impl Membership {
     /// A member that nobody reaches any more. It may come back by its own word.
     fn count_as_gone(&mut self, node: &NodeId, now: Now) {
         if let Some(member) = self.drop_member(node) {
+            self.miss(*node, &member, now);
             self.rumours.bury(member.presence, now);
         }
     }
