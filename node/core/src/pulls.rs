@@ -8,6 +8,7 @@ use protocol::wire::{Contact, ControlRequest, Presence};
 use protocol::{Hash, NodeId, Now, Seq, Span, Time};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
+use serde::Serialize;
 
 use crate::contract::{Action, Ticket};
 use crate::outbox::Outbox;
@@ -23,6 +24,15 @@ const ORDERS_PATIENCE: Span = Span::from_secs(1);
 const BACKOFF_MAX: Span = Span::from_secs(10);
 /// A node of a site turns to the coordinator with every so many-th try only.
 const TRIES_BEFORE_COORDINATOR: u32 = 6;
+
+/// What a node asked others for since its start: orders, documents, roots, guides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Trips {
+    /// Questions.
+    pub requests: u32,
+    /// Round trips one after the other: questions that were under way at the same time share one.
+    pub rounds: u32,
+}
 
 /// Something that is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -76,6 +86,8 @@ struct Pull {
 
 struct Asked {
     ticket: Ticket,
+    /// Which round trip after the start it is part of.
+    round: u32,
     from: NodeId,
     after: Seq,
     /// When it is asked for again, whether an answer came or not.
@@ -94,6 +106,7 @@ impl Pull {
 /// All open questions.
 pub(crate) struct Pulls {
     open: BTreeMap<Wanted, Pull>,
+    trips: Trips,
     rng: ChaCha8Rng,
 }
 
@@ -102,12 +115,15 @@ impl Pulls {
     pub(crate) fn new(seed: u64) -> Pulls {
         Pulls {
             open: BTreeMap::new(),
+            trips: Trips::default(),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
 
     /// From now on exactly these are wanted. A question that is under way is not taken back.
     pub(crate) fn set(&mut self, wanted: &BTreeSet<Wanted>, now: Now) {
+        // What came to be wanted together is asked for together, in one round trip.
+        let together = self.jitter(PATIENCE);
         self.open
             .retain(|w, pull| wanted.contains(w) || pull.asked.is_some());
         for want in wanted {
@@ -117,7 +133,7 @@ impl Pulls {
                 } else {
                     Span::ZERO
                 };
-                let next = Time(now.boot.0 + patience.0 + self.jitter(PATIENCE));
+                let next = Time(now.boot.0 + patience.0 + together);
                 self.open.insert(
                     *want,
                     Pull {
@@ -166,8 +182,10 @@ impl Pulls {
             let ticket = out.ticket();
             // The way to the coordinator is long, and the connection that is made for it ends with the answer.
             let near = !sources.coordinators.iter().any(|c| c.node == to.node);
+            self.trips.requests += 1;
             pull.asked = Some(Asked {
                 ticket,
+                round: self.trips.rounds + 1,
                 from: to.node,
                 after: sources.after,
                 patience: match wanted {
@@ -190,7 +208,10 @@ impl Pulls {
         let jitter = self.jitter(BACKOFF_MIN);
         let asked_by = |p: &Pull| p.asked.as_ref().is_some_and(|a| a.ticket == ticket);
         let (wanted, pull) = self.open.iter_mut().find(|(_, p)| asked_by(p))?;
-        let Asked { from, after, .. } = pull.asked.take()?;
+        let Asked {
+            from, after, round, ..
+        } = pull.asked.take()?;
+        self.trips.rounds = self.trips.rounds.max(round);
         pull.tries += 1;
         pull.next = backoff(now, pull.tries, jitter);
         Some(Pulled {
@@ -198,6 +219,11 @@ impl Pulls {
             from,
             after,
         })
+    }
+
+    /// What it asked for so far.
+    pub(crate) fn trips(&self) -> Trips {
+        self.trips
     }
 
     /// Whether somebody is being asked for this.
@@ -359,6 +385,35 @@ mod tests {
             panic!("one question")
         };
         assert_eq!(node, contact(1).node);
+    }
+
+    #[test]
+    fn what_is_wanted_at_once_is_asked_for_at_once_and_is_one_round_trip() {
+        let mut pulls = Pulls::new(7);
+        let mut out = Outbox::default();
+        let mut now = Now::default();
+        let want: BTreeSet<Wanted> = (0..24u8)
+            .map(|n| Wanted::Document(Hash::of(&[n])))
+            .collect();
+        for round in 1..=3 {
+            pulls.set(&want, now);
+            now.boot = pulls.timeout().unwrap();
+            pulls.ask(now, &sources(false), &mut out);
+            let asked = asked(&mut out);
+            assert_eq!(asked.len(), 24);
+            for (ticket, _) in asked {
+                pulls.answered(ticket, now);
+            }
+            let requests = 24 * round;
+            assert_eq!(
+                pulls.trips(),
+                Trips {
+                    requests,
+                    rounds: round
+                }
+            );
+            pulls.set(&BTreeSet::new(), now);
+        }
     }
 
     /// The question was lost, and a halt came only when it was given up, ten seconds later.

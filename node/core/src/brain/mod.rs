@@ -383,6 +383,7 @@ impl Brain {
             isolated: self.membership.is_isolated(),
             delegate: self.membership.is_delegate(),
             orders_head: self.orders.head(),
+            trips: self.pulls.trips(),
             standings: match self.config.role {
                 NodeRole::Origin => Vec::new(),
                 NodeRole::Endpoint => {

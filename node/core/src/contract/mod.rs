@@ -25,4 +25,5 @@ pub use record::{
 };
 pub use standing::{Snapshot, Standing};
 
+pub use crate::pulls::Trips;
 pub use crate::strangers::Visit;

@@ -1,6 +1,7 @@
 //! What the brain says of itself, for people.
 
 use super::FetchReason;
+use crate::pulls::Trips;
 use protocol::Now;
 use protocol::RolloutId;
 use protocol::Seq;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub delegate: bool,
     /// The highest order it has.
     pub orders_head: Seq,
+    /// What it asked others for since it started.
+    pub trips: Trips,
     /// Rollouts that concern it.
     pub standings: Vec<Standing>,
 }

@@ -10,8 +10,10 @@ use protocol::orders::{Mark, Order, OrderBody};
 use protocol::plan::RolloutPlan;
 use protocol::status::{NodeStatus, State};
 use protocol::topology::Topology;
+use protocol::versioned::Versioned as _;
 use protocol::wire::{ControlReply, ControlRequest, Presence, SiteMessage};
-use protocol::{Hash, NodeId, Now, Span, Time, Verified};
+use protocol::witness::WitnessWord;
+use protocol::{Hash, NodeId, Now, Seq, Span, Time, Verified};
 
 use crate::Brain;
 use crate::contract::{
@@ -46,6 +48,8 @@ struct Site {
     known: BTreeMap<NodeId, Presence>,
     statuses: BTreeMap<NodeId, NodeStatus>,
     uplinks: BTreeSet<NodeId>,
+    /// Of each witness the number of its newest word, and whom it misses by that.
+    words: BTreeMap<NodeId, (Seq, Vec<NodeId>)>,
     /// Questions between nodes: who asked, and with which ticket.
     questions: BTreeMap<Ticket, (NodeId, Ticket)>,
     next: u64,
@@ -93,6 +97,7 @@ impl Site {
             known: BTreeMap::new(),
             statuses: BTreeMap::new(),
             uplinks: BTreeSet::new(),
+            words: BTreeMap::new(),
             questions: BTreeMap::new(),
             next: 0,
             step_takes: Span::ZERO,
@@ -270,6 +275,16 @@ impl Site {
                 document.into_iter().for_each(|d| self.send(from, d));
                 reply
             }
+            ControlRequest::Witness(words) => {
+                for word in words {
+                    let word = WitnessWord::from_bytes(&word.body).expect("a word");
+                    let held = self.words.entry(word.witness).or_default();
+                    if held.0 < word.seq {
+                        *held = (word.seq, word.silent);
+                    }
+                }
+                ControlReply::Done
+            }
             other => panic!("not a question for the coordinator: {other:?}"),
         };
         self.answer(from, ticket, Some(reply));
@@ -374,6 +389,10 @@ impl Site {
                 if let ControlRequest::Report { statuses } = &mut *request {
                     let key = &member.key;
                     statuses.extend(own_statuses.iter().map(|s| s.sign(key)));
+                }
+                if let ControlRequest::Witness(words) = &mut *request {
+                    let fleet = self.fleet.id();
+                    words.iter_mut().for_each(|w| w.sign(fleet, &member.key));
                 }
                 self.ask(id, to.node, ticket, *request);
             }

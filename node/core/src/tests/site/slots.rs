@@ -30,7 +30,7 @@ fn label(site: &mut Site, n: u64, role: &str) {
 }
 
 /// The process starts again with what it remembered.
-fn come_back(site: &mut Site, n: u64) {
+pub(super) fn come_back(site: &mut Site, n: u64) {
     let now = site.now;
     let member = site.members.get_mut(&node(n)).expect("a member");
     let records = member.disk.values().cloned().collect();

@@ -102,6 +102,25 @@ fn a_member_that_leaves_is_gone_at_once_and_one_that_falls_silent_soon() {
     site.run(|s| members(s) == 2);
 }
 
+#[test]
+fn who_falls_silent_is_missed_by_its_witnesses_until_it_is_back() {
+    let mut site = Site::new(6);
+    site.run(|s| s.all_up_say(State::Succeeded) && s.all_reported());
+    let missing = |s: &Site, n: u64| {
+        let misses = |(_, silent): &&(Seq, Vec<NodeId>)| silent.contains(&node(n));
+        s.words.values().filter(misses).count()
+    };
+    // Who says that it goes is not missed.
+    site.send(node(2), Event::Leaving);
+    site.work();
+    site.die(node(2));
+    site.die(node(3));
+    site.run(|s| missing(s, 3) == 4);
+    assert_eq!(missing(&site, 2), 0);
+    super::slots::come_back(&mut site, 3);
+    site.run(|s| missing(s, 3) == 0);
+}
+
 /// A topology by which the WAN of `s1` carries 1 KB/s in the second minute from now on.
 fn an_hour_is_near(site: &Site) -> Verified<Topology> {
     let minute = site.now.wall.0 / 60_000 % 1440 + 1;
