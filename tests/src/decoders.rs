@@ -33,6 +33,7 @@ use protocol::topology::Topology;
 use protocol::trust::{Root, Trust};
 use protocol::versioned::Versioned;
 use protocol::wire::{ControlReply, ControlRequest, DataRequest, Notice, Referral, SiteMessage};
+use protocol::witness::WitnessWord;
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -129,6 +130,7 @@ pub fn site(bytes: &[u8]) -> bool {
         || versioned::<NodeInventory>(bytes)
         || versioned::<Stages>(bytes)
         || versioned::<AuditProof>(bytes)
+        || versioned::<WitnessWord>(bytes)
 }
 
 /// What is signed, as it lies in its envelope, what enrols and renews, and the list of a backup.
