@@ -237,7 +237,9 @@ impl FakeCoordinator {
                     known,
                 }
             }
-            ControlRequest::Inventory(_) => ControlReply::Done,
+            ControlRequest::Inventory(_)
+            | ControlRequest::Strangers(_)
+            | ControlRequest::Witness(_) => ControlReply::Done,
             ControlRequest::Push { .. }
             | ControlRequest::Greet { .. }
             | ControlRequest::Report { .. } => {
