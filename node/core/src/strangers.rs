@@ -5,8 +5,8 @@
 //! machine is named by the key that it proved and its address. Who proved no key is not noted where a node of
 //! the fleet is known to live: that one's handshake may just have gone wrong.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use protocol::limits::{STRANGERS_GATHER, STRANGERS_INTERVAL, STRANGERS_MAX};
 use protocol::strangers::{Knock, Stranger};

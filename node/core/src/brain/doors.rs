@@ -1,7 +1,7 @@
 //! Who comes from other sites: at the origin they are referred, at a site's node they are guests. And who
 //! is none of the fleet's: such ones are told upward.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use protocol::topology::Site;
 use protocol::wire::{Contact, Notice};
