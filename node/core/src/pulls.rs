@@ -122,8 +122,6 @@ impl Pulls {
 
     /// From now on exactly these are wanted. A question that is under way is not taken back.
     pub(crate) fn set(&mut self, wanted: &BTreeSet<Wanted>, now: Now) {
-        // What came to be wanted together is asked for together, in one round trip.
-        let together = self.jitter(PATIENCE);
         self.open
             .retain(|w, pull| wanted.contains(w) || pull.asked.is_some());
         for want in wanted {
@@ -133,7 +131,7 @@ impl Pulls {
                 } else {
                     Span::ZERO
                 };
-                let next = Time(now.boot.0 + patience.0 + together);
+                let next = Time(now.boot.0 + patience.0 + self.jitter(PATIENCE));
                 self.open.insert(
                     *want,
                     Pull {
@@ -148,13 +146,15 @@ impl Pulls {
 
     /// Asks what is due.
     pub(crate) fn ask(&mut self, now: Now, sources: &Sources, out: &mut Outbox) {
-        let due: Vec<Wanted> = self
-            .open
-            .iter()
-            .filter(|(_, p)| p.due() <= now.boot)
-            .map(|(w, _)| *w)
-            .collect();
-        for wanted in due {
+        let is_due = |p: &Pull| p.due() <= now.boot;
+        let documents = |w: &Wanted| matches!(w, Wanted::Document(_));
+        // Documents that nobody was asked for yet go along with the first of them, in one round trip.
+        let along = self.open.iter().any(|(w, p)| documents(w) && is_due(p));
+        let new = |w: &Wanted, p: &Pull| along && documents(w) && p.asked.is_none() && p.tries == 0;
+        let due = self.open.iter().filter(|(w, p)| is_due(p) || new(w, p));
+        let mut due: Vec<(Time, Wanted)> = due.map(|(w, p)| (p.due(), *w)).collect();
+        due.sort_unstable();
+        for (_, wanted) in due {
             let silent = |p: &mut Pull| p.tries += u32::from(p.asked.take().is_some());
             self.open.get_mut(&wanted).map(silent);
             let tries = self.open[&wanted].tries;
