@@ -15,18 +15,17 @@ use std::path::{Path, PathBuf};
 use coordinator_core::contract::LedgerEvent;
 use data_encoding::BASE64URL_NOPAD;
 use node::config::write_durably;
-use node::net::identity::issue::IssuingCa;
 use node::net::identity::{KEY_FILE, load_key};
 use protocol::envelope::Envelope;
+use protocol::trust::Root;
 use protocol::{FleetId, Hash, Time};
-use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::{Directory, DirectoryError};
 use crate::init;
 use crate::keys::random_32;
 use crate::ledger::{self, Ledger, LedgerError, events};
-use crate::serve::{ServeError, lock};
+use crate::serve::{ServeError, issuing, lock};
 
 /// The list of a backup's files.
 const LIST: &str = "backup.json";
@@ -45,6 +44,8 @@ const FILES: [&str; 9] = [
     "peer/certificates.pem",
 ];
 const NEXT_ONLINE_KEY: &str = "online/next.key";
+/// What a coming root will name, if it was made already.
+const NEXT: [&str; 3] = [NEXT_ONLINE_KEY, "ca/next.key", "ca/next.der"];
 /// A key, a certificate or a chain of roots is not longer.
 const FILE_MAX_BYTES: u64 = 64 << 20;
 
@@ -174,8 +175,8 @@ fn write_backup(dir: &Directory, fleet: FleetId, out: &Path) -> Result<Backup, B
     // The ledger first: keys and roots only ever get ahead of it.
     let report = ledger::copy(&dir.ledger_file(), &out.join(LEDGER))?;
     (backup.entries, backup.head) = (report.entries, report.head);
-    let next = dir.path().join(NEXT_ONLINE_KEY).exists();
-    let next = next.then_some((NEXT_ONLINE_KEY, PathBuf::from(NEXT_ONLINE_KEY)));
+    let next = NEXT.iter().filter(|name| dir.path().join(name).exists());
+    let next = next.map(|name| (*name, PathBuf::from(name)));
     let origin = Path::new("origin").join(KEY_FILE);
     let files = FILES.iter().map(|name| (*name, PathBuf::from(name)));
     for (name, from) in files.chain(next).chain([(ORIGIN_KEY, origin)]) {
@@ -203,7 +204,7 @@ fn checked(from: &Path) -> Result<(Backup, BTreeMap<String, Vec<u8>>), BackupErr
         return Err(not_whole(LIST, what));
     }
     let mut files = BTreeMap::new();
-    let known = |name: &str| FILES.contains(&name) || [NEXT_ONLINE_KEY, ORIGIN_KEY].contains(&name);
+    let known = |name: &str| FILES.contains(&name) || NEXT.contains(&name) || name == ORIGIN_KEY;
     for (name, hash) in &list.files {
         if !known(name) {
             return Err(not_whole(
@@ -335,13 +336,13 @@ fn restore_origin(dir: &Directory, from: &Path) -> Result<(), BackupError> {
     let failed = |path: PathBuf, why: String| BackupError::Disk { path, why };
     let key_file = from.join(ORIGIN_KEY);
     let key = load_key(&key_file).map_err(|e| failed(key_file, e.to_string()))?;
-    let ca_key = load_key(&dir.ca_key_file());
-    let ca_key = ca_key.map_err(|e| failed(dir.ca_key_file(), e.to_string()))?;
-    let certificate = CertificateDer::from(read(&dir.ca_certificate_file())?);
-    let ca = IssuingCa::open(certificate, &ca_key);
-    let ca = ca.map_err(|e| failed(dir.ca_certificate_file(), e.to_string()))?;
     let roots: Vec<Envelope> = serde_json::from_slice(&read(&dir.root_file())?)
         .map_err(|e| failed(dir.root_file(), e.to_string()))?;
+    let newest = roots
+        .last()
+        .and_then(|root| serde_json::from_slice::<Root>(&root.payload).ok())
+        .ok_or_else(|| failed(dir.root_file(), "it holds no root".into()))?;
+    let ca = issuing::named(dir, &newest).map_err(|why| failed(dir.ca_dir(), why))?;
     let made = init::restore_origin(dir, &dir.settings()?, &key, &ca, roots);
     made.map_err(|e| failed(dir.origin_dir(), e.to_string()))
 }

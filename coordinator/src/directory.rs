@@ -165,6 +165,14 @@ impl Directory {
     pub fn ca_certificate_file(&self) -> PathBuf {
         self.ca_dir().join("ca.der")
     }
+    /// The key of the issuing CA that a coming root names; takes the place of the other when that root comes.
+    pub fn next_ca_key_file(&self) -> PathBuf {
+        self.ca_dir().join("next.key")
+    }
+    /// Its certificate, DER.
+    pub fn next_ca_certificate_file(&self) -> PathBuf {
+        self.ca_dir().join("next.der")
+    }
     /// The API's key.
     pub fn server_key_file(&self) -> PathBuf {
         self.server_dir().join("server.key")

@@ -1,23 +1,28 @@
 //! The node's certificate is renewed by the node itself, over HTTPS to the server that it was enrolled
 //! at, because a node whose certificate is over meets no peer any more. The key stays; the new
 //! certificates are on disk before they are shown, and live connections keep what they have.
+//!
+//! The same way a node learns of roots when it meets nobody any more whose issuing CA it knows.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use node_core::renewal::Life;
-use protocol::enroll::{RenewReply, RenewRequest};
+use node_core::renewal::{Crowd, Doubt, Issuer, Life};
+use protocol::enroll::{RenewReply, RenewRequest, RootsReply};
+use protocol::limits::ROOT_WALK_MAX;
 use protocol::{FleetId, Hash, Span, Time};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
 use crate::config::{ConfigError, write_durably};
 use crate::driver::issued_at;
+use crate::driver::status::Request;
 use crate::enroll::{EnrollError, ask, certificates};
 use crate::net::identity::Identity;
 
@@ -97,42 +102,137 @@ impl Api {
     }
 }
 
-/// Keeps a certificate for the node of `dir` at all times, for ever.
-pub(crate) async fn keep(dir: std::path::PathBuf, fleet: FleetId, identity: Arc<Identity>) {
-    let mut failures = 0;
+/// Keeps a certificate for the node of `dir` at all times, for ever; `found` are roots for the driver.
+pub(crate) async fn keep(
+    dir: std::path::PathBuf,
+    fleet: FleetId,
+    crowd: Crowd,
+    identity: Arc<Identity>,
+    found: mpsc::Sender<Request>,
+) {
+    let admission = identity.admission().clone();
+    let (mut changed, mut strangers) = (admission.changed(), admission.strangers());
+    let started = Instant::now();
+    let up = || Time(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let mut doubt = Doubt::of(&identity.node());
+    let mut state = State::default();
     loop {
         let chain = identity.chain();
         let Some((leaf, life)) = chain.first().and_then(|leaf| Some((leaf, life(leaf)?))) else {
             return;
         };
-        let now = identity.admission().now();
-        let at = life.renew_at(&identity.node());
-        if now < at {
-            sleep(at.since(now).0.min(LOOK_UP.0)).await;
+        let now = admission.now();
+        let issuer = state.learn(admission.issuer_of(leaf), now);
+        let due = life.due(&identity.node(), issuer, state.learnt, crowd);
+        let wait = due.since(now).max(state.again.since(up()));
+        if wait == Span::ZERO {
+            match renew(&dir, fleet, &identity, leaf).await {
+                Ok(()) => {
+                    state.failures = 0;
+                    tracing::info!(event = "renewed", "the certificate is renewed");
+                }
+                Err(e) => {
+                    state.failures += 1;
+                    let left = life.not_after.since(now).0 / 86_400_000;
+                    tracing::warn!(
+                        event = "renewal",
+                        "the certificate ({left} days left) is not renewed: {e}"
+                    );
+                }
+            }
+            // After a success, too: to a clock that is far ahead the new one is over.
+            state.again = up() + life.pause(issuer, state.failures.max(1));
             continue;
         }
-        match renew(&dir, fleet, &identity, leaf).await {
-            Ok(()) => {
-                failures = 0;
-                tracing::info!(event = "renewed", "the certificate is renewed");
-                // To a clock that is far ahead the new one is over too.
-                sleep(life.pause(1).0).await;
-            }
-            Err(e) => {
-                failures += 1;
-                let left = life.not_after.since(now).0 / 86_400_000;
-                tracing::warn!(
-                    event = "renewal",
-                    "the certificate ({left} days left) is not renewed: {e}"
-                );
-                sleep(life.pause(failures).0).await;
-            }
+        let ask = doubt.ask_at().map_or(LOOK_UP, |at| at.since(up()));
+        if ask == Span::ZERO {
+            let learnt = learn(&dir, fleet, &identity, leaf, &found).await;
+            let learnt = learnt.unwrap_or_else(|e| {
+                tracing::warn!(event = "root", "the newest root is not learnt: {e}");
+                false
+            });
+            doubt.asked(up(), learnt);
+            continue;
         }
+        tokio::select! {
+            () = sleep(wait.min(ask).min(LOOK_UP).0) => {}
+            ticked = changed.changed() => if ticked.is_err() { return },
+            ticked = strangers.changed() => match ticked {
+                Ok(()) => doubt.met(up()),
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+/// What was found out about our own certificate's CA, and how renewal went with it.
+struct State {
+    issuer: Issuer,
+    learnt: Time,
+    failures: u32,
+    /// Since the start.
+    again: Time,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            issuer: Issuer::InUse,
+            learnt: Time(0),
+            failures: 0,
+            again: Time(0),
+        }
+    }
+}
+
+impl State {
+    fn learn(&mut self, issuer: Issuer, now: Time) -> Issuer {
+        if issuer != self.issuer {
+            *self = State {
+                issuer,
+                learnt: now,
+                ..State::default()
+            };
+        }
+        issuer
     }
 }
 
 async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms.max(1))).await;
+}
+
+/// Asks the coordinator for roots and hands them to the driver, which believes them or not. Whether there
+/// was a newer one.
+async fn learn(
+    dir: &Path,
+    fleet: FleetId,
+    identity: &Identity,
+    leaf: &CertificateDer<'_>,
+    found: &mpsc::Sender<Request>,
+) -> Result<bool, EnrollError> {
+    let api = Api::needed(dir)?;
+    let request = request(fleet, identity, leaf);
+    let reply: RootsReply = ask(&api, "/v1/roots", &request).await?;
+    if reply.spec_version != 1 || reply.roots.len() > ROOT_WALK_MAX {
+        return Err(EnrollError::Reply("it is no chain of roots".into()));
+    }
+    let (answer, taken) = oneshot::channel();
+    // The driver ends with the node, and this with it.
+    let _ = found.send(Request::Roots(reply.roots, answer)).await;
+    Ok(taken.await.unwrap_or(false))
+}
+
+fn request(fleet: FleetId, identity: &Identity, leaf: &CertificateDer<'_>) -> RenewRequest {
+    let mut request = RenewRequest {
+        spec_version: 1,
+        fleet,
+        node: identity.node(),
+        certificate: data_encoding::HEXLOWER.encode(leaf),
+        proof: String::new(),
+    };
+    request.prove(identity.key());
+    request
 }
 
 async fn renew(
@@ -142,19 +242,16 @@ async fn renew(
     leaf: &CertificateDer<'_>,
 ) -> Result<(), EnrollError> {
     let api = Api::needed(dir)?;
-    let mut request = RenewRequest {
-        spec_version: 1,
-        fleet,
-        node: identity.node(),
-        certificate: data_encoding::HEXLOWER.encode(leaf),
-        proof: String::new(),
-    };
-    request.prove(identity.key());
+    let request = request(fleet, identity, leaf);
     let reply: RenewReply = ask(&api, "/v1/renew", &request).await?;
     let chain = certificates(&reply.certificates)?;
     let ends = |leaf: &CertificateDer<'_>| life(leaf).map(|life| life.not_after);
-    let later = chain.first().and_then(&ends) > ends(leaf);
-    if reply.spec_version != 1 || !later {
+    let next = chain.first();
+    let admission = identity.admission();
+    let moved = next.is_some_and(|next| admission.issuer_of(next) == Issuer::InUse)
+        && admission.issuer_of(leaf) != Issuer::InUse;
+    let later = next.and_then(&ends) > ends(leaf);
+    if reply.spec_version != 1 || !(later || moved) {
         return Err(EnrollError::Reply("it brings no later certificate".into()));
     }
     identity.renew(dir, chain)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use node_core::contract::{Config, Tempo};
+use node_core::renewal::Crowd;
 use protocol::trust::{Trust, TrustError};
 use tokio::sync::{mpsc, watch};
 
@@ -251,7 +252,7 @@ async fn run_agent_until(
     };
 
     let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
-    let mut helpers = Helpers(status::serve(dir, ask)?.into());
+    let mut helpers = Helpers(status::serve(dir, ask.clone())?.into());
     if config.role == Role::Origin {
         let incoming = driver::incoming_directory(dir);
         fs::create_dir_all(&incoming).map_err(|source| RunError::Directory {
@@ -282,10 +283,12 @@ async fn run_agent_until(
         // The receiver would take a dropped sender for nothing to wait for.
         stop.closed().await;
     }));
-    if config.role == Role::Endpoint {
-        let kept = renew::keep(dir.to_owned(), config.fleet, showing);
-        helpers.0.push(tokio::spawn(kept));
-    }
+    let crowd = match config.role {
+        Role::Endpoint => Crowd::Fleet,
+        Role::Origin => Crowd::One,
+    };
+    let kept = renew::keep(dir.to_owned(), config.fleet, crowd, showing, ask);
+    helpers.0.push(tokio::spawn(kept));
     drop(blobs);
     let driven = Driver::new(parts, stopped).drive(questions).await;
     drop(helpers);

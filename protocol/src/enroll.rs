@@ -204,6 +204,16 @@ pub struct RenewReply {
     pub certificates: Vec<String>,
 }
 
+/// What a node gets that meets certificates of an issuing CA which it does not know: `POST /v1/roots`, with the
+/// same request as for its next certificate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RootsReply {
+    /// Format version, 1.
+    pub spec_version: u32,
+    /// Root metadata from version 1 to the newest, rising.
+    pub roots: Vec<Envelope>,
+}
+
 /// How a request proves that its asker holds a key.
 mod proof {
     use data_encoding::HEXLOWER;

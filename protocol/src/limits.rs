@@ -63,6 +63,8 @@ pub const ROLE_KEYS_MAX: usize = 32;
 pub const DELEGATIONS_MAX: usize = 32;
 /// Products, or beginnings of their names, in one delegation.
 pub const DELEGATION_PRODUCTS_MAX: usize = 64;
+/// Issuing CAs that a root names: the one in use, and those that are on their way out.
+pub const ISSUING_CAS_MAX: usize = 8;
 /// Root versions that are walked in one update.
 pub const ROOT_WALK_MAX: usize = 1024;
 /// What a signer's command may print: a signature of 64 bytes, in base64.

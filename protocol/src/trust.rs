@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::delegations::{self, Delegation};
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::ids::{FleetId, Hash, PublicKey, SiteId};
-use crate::limits::ROLE_KEYS_MAX;
+use crate::limits::{ISSUING_CAS_MAX, ROLE_KEYS_MAX};
 use crate::time::Time;
 
 /// A role of the root metadata.
@@ -56,7 +56,8 @@ pub struct Root {
     pub expires: Time,
     /// Keys and thresholds of every role.
     pub roles: Vec<RoleKeys>,
-    /// DER of the certificates that may issue node certificates, hex.
+    /// DER of the certificates that may issue node certificates, hex. The last one is in use: nodes of the
+    /// others move to it.
     pub issuing_cas: Vec<String>,
     /// Who else signs releases of some products.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -317,6 +318,12 @@ impl Root {
                     "role {role:?} has no sound keys and threshold"
                 )));
             }
+        }
+        if root.issuing_cas.len() > ISSUING_CAS_MAX {
+            return Err(TrustError::Malformed(format!(
+                "{} issuing CAs are over {ISSUING_CAS_MAX}",
+                root.issuing_cas.len()
+            )));
         }
         delegations::check(&root.delegations).map_err(TrustError::Delegation)?;
         Ok(root)

@@ -8,7 +8,9 @@ use std::time::Duration;
 use axum::body::{Bytes, HttpBody};
 use axum::http::Method;
 use node::enroll::pin;
-use protocol::enroll::{EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest};
+use protocol::enroll::{
+    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, RootsReply,
+};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::plan::Cohort;
@@ -134,6 +136,10 @@ impl Client {
     /// Enrols a node; takes no API token. Nodes themselves ask by `node::enroll`.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollReply, ApiError> {
         self.send(Method::POST, "/v1/enroll", Some(request)).await
+    }
+    /// The chain of roots, for a node; takes no API token. Nodes themselves ask by `node::renew`.
+    pub async fn roots_for(&self, request: &RenewRequest) -> Result<RootsReply, ApiError> {
+        self.send(Method::POST, "/v1/roots", Some(request)).await
     }
     /// Renews a node's certificate; takes no API token. Nodes themselves ask by `node::renew`.
     pub async fn renew(&self, request: &RenewRequest) -> Result<RenewReply, ApiError> {

@@ -6,6 +6,7 @@
 //! | method and path | takes | gives |
 //! |---|---|---|
 //! | `POST /v1/enroll` (no bearer) | [`protocol::enroll::EnrollRequest`] | [`protocol::enroll::EnrollReply`] |
+//! | `POST /v1/renew`, `/v1/rejoin`, `/v1/roots` (no bearer) | requests of [`protocol::enroll`] that prove a key | replies of it |
 //! | `GET /v1/status` | | [`messages::ServerStatus`] |
 //! | `GET /v1/root` | | the root envelopes, rising |
 //! | `POST /v1/root` | the next root's envelope | its version |

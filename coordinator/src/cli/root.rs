@@ -1,4 +1,4 @@
-//! `root show|online-key|rotate|sign|publish|fetch`: how a fleet changes its keys.
+//! `root show|online-key|issuing-ca|rotate|sign|publish|fetch`: how a fleet changes its keys.
 //!
 //! Each step but `publish` and `fetch` works on a machine without a network: a request goes out as a
 //! file, signatures come back as files. A signature file is the request's envelope with one signature.
@@ -6,16 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use data_encoding::HEXLOWER;
 use node::config::write_durably;
 use node::net::identity::save_key;
 use protocol::delegations::{self, Delegation};
 use protocol::envelope::Envelope;
-use protocol::trust::{Role, Root, Trust};
+use protocol::trust::{Role, RoleKeys, Root, Trust};
 use protocol::{FleetId, PublicKey};
 
-use super::args::trust::{Root as Command, RootRotate};
-use super::{output, setup, units};
+use super::args::trust::{Part, Root as Command, RootRotate};
+use super::{issuing, output, setup, units};
 use crate::directory::Directory;
 use crate::keys;
 
@@ -37,6 +36,9 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             root,
             out,
         } => sign(&request, &key, &root, out).context("failed to sign the root"),
+        Command::IssuingCa { dir, out } => {
+            issuing::make(&dir, &out).context("failed to make the next issuing CA")
+        }
         Command::Publish {
             at,
             request,
@@ -125,7 +127,7 @@ fn show(path: &Path, json: bool) -> anyhow::Result<()> {
     for one in &newest.delegations {
         output::line(&format!("delegation   {}", described(one)))?;
     }
-    output::line(&format!("issuing CAs  {}", newest.issuing_cas.len()))?;
+    issuing::show(newest)?;
     if days < WARN_DAYS {
         output::line("next         tidegate root rotate: an expired root stops new installs")?;
     }
@@ -159,43 +161,24 @@ fn rotate(ask: &RootRotate) -> anyhow::Result<()> {
     root.version += 1;
     root.fleet = Some(trust.fleet());
     root.expires = units::wall_now() + ask.valid;
-    for (role, text) in &ask.remove {
-        let keys = &mut role_of(&mut root, *role)?.keys;
-        let meant = match keys::load_public(Path::new(text)) {
-            Ok(key) => key.to_string(),
-            Err(_) => text.clone(),
-        };
-        let found: Vec<PublicKey> = keys
-            .iter()
-            .filter(|k| k.to_string().starts_with(&meant))
-            .copied()
-            .collect();
-        let [key] = found[..] else {
-            bail!(
-                "{} keys of the {} role begin with {meant:?}; name one",
-                found.len(),
-                name(*role)
-            );
-        };
-        keys.retain(|k| *k != key);
-    }
-    for (role, file) in &ask.add {
-        let key = keys::load_public(file)?;
-        let keys = &mut role_of(&mut root, *role)?.keys;
-        if keys.contains(&key) {
-            bail!("the {} role has key {} already", name(*role), key.short());
+    for (part, text) in &ask.remove {
+        match part {
+            Part::Role(role) => remove_key(role_of(&mut root, *role)?, text)?,
+            Part::Ca => issuing::remove(&mut root, text)?,
         }
-        keys.push(key);
+    }
+    for (part, file) in &ask.add {
+        let file = Path::new(file);
+        match part {
+            Part::Role(role) => add_key(role_of(&mut root, *role)?, file)?,
+            Part::Ca => issuing::add(&mut root, file)?,
+        }
     }
     for (role, count) in &ask.threshold {
         role_of(&mut root, *role)?.threshold = *count;
     }
     delegate(ask, &mut root.delegations)?;
     delegations::check(&root.delegations).map_err(|why| anyhow::anyhow!("delegation {why}"))?;
-    for file in &ask.issuing_ca {
-        let der = std::fs::read(file).with_context(|| file.display().to_string())?;
-        root.issuing_cas.push(HEXLOWER.encode(&der));
-    }
     for role in &root.roles {
         if role.keys.len() < role.threshold as usize {
             bail!(
@@ -212,6 +195,7 @@ fn rotate(ask: &RootRotate) -> anyhow::Result<()> {
             ask.out.display()
         );
     }
+    issuing::check(&root)?;
     write_durably(&ask.out, &root.to_envelope().to_json(), 0o644)?;
     differences(trust.root(), &root)?;
     output::line(&format!(
@@ -219,6 +203,42 @@ fn rotate(ask: &RootRotate) -> anyhow::Result<()> {
         ask.out.display(),
         who_must(trust.root(), &root)
     ))
+}
+
+/// Takes away the key of a `.pub` file, or the one that begins with these digits.
+fn remove_key(role: &mut RoleKeys, text: &str) -> anyhow::Result<()> {
+    let meant = match keys::load_public(Path::new(text)) {
+        Ok(key) => key.to_string(),
+        Err(_) => text.to_owned(),
+    };
+    let found: Vec<PublicKey> = role
+        .keys
+        .iter()
+        .filter(|k| k.to_string().starts_with(&meant))
+        .copied()
+        .collect();
+    let [key] = found[..] else {
+        bail!(
+            "{} keys of the {} role begin with {meant:?}; name one",
+            found.len(),
+            name(role.role)
+        );
+    };
+    role.keys.retain(|k| *k != key);
+    Ok(())
+}
+
+fn add_key(role: &mut RoleKeys, file: &Path) -> anyhow::Result<()> {
+    let key = keys::load_public(file)?;
+    if role.keys.contains(&key) {
+        bail!(
+            "the {} role has key {} already",
+            name(role.role),
+            key.short()
+        );
+    }
+    role.keys.push(key);
+    Ok(())
 }
 
 /// Makes, changes and takes away delegations as asked for.
@@ -377,7 +397,7 @@ fn keep_chain(directory: &Directory, chain: &[Envelope]) -> anyhow::Result<()> {
     Ok(write_durably(&directory.root_file(), &json, 0o644)?)
 }
 
-fn role_of(root: &mut Root, role: Role) -> anyhow::Result<&mut protocol::trust::RoleKeys> {
+fn role_of(root: &mut Root, role: Role) -> anyhow::Result<&mut RoleKeys> {
     let found = root.roles.iter_mut().find(|r| r.role == role);
     found.with_context(|| format!("the root has no {} role", name(role)))
 }
@@ -425,14 +445,7 @@ fn differences(before: &Root, after: &Root) -> anyhow::Result<()> {
     for one in old.iter().filter(|one| !new.contains(one)) {
         output::line(&format!("- delegation   {}", described(one)))?;
     }
-    let cas = after
-        .issuing_cas
-        .iter()
-        .filter(|ca| !before.issuing_cas.contains(ca));
-    for _ in cas {
-        output::line("+ issuing CA")?;
-    }
-    Ok(())
+    issuing::differences(before, after)
 }
 
 fn who_must(before: &Root, after: &Root) -> String {

@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use node::config::{ListenAsked, Role as NodeRole, write_durably};
 use node::net::identity::issue::{IssuingCa, Validity};
 use node::net::identity::{Admission, Identity, save_key};
+use node::renew::Api;
 use protocol::enroll::EnrollReply;
 use protocol::envelope::Envelope;
 use protocol::trust::{Role, RoleKeys, Root, Trust};
@@ -20,7 +21,7 @@ use crate::keys;
 use crate::ledger::{Ledger, events};
 
 /// The issuing CA outlives the roots that name it.
-const CA_LIFE: Span = Span::from_secs(10 * 365 * 86_400);
+pub(crate) const CA_LIFE: Span = Span::from_secs(10 * 365 * 86_400);
 /// Certificates hold from a day before, for machines whose clocks are behind.
 pub(crate) const SKEW: Span = protocol::limits::CERTIFICATE_SKEW;
 /// Epoch of orders and of node registers in a new fleet.
@@ -231,6 +232,11 @@ fn make_origin(
         listen,
     );
     adopted.map_err(|e| other(&e))?;
+    let api = Api::at(
+        &format!("https://{}", settings.public_api()),
+        settings.server_pin,
+    );
+    api.store(&dir.origin_dir()).map_err(|e| other(&e))?;
     make_dir(&dir.incoming_dir())
 }
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::{FleetId, Span};
 
-pub(crate) use fleet::{FIRST_EPOCH, SKEW, restore_origin, serial, wall};
+pub(crate) use fleet::{CA_LIFE, FIRST_EPOCH, SKEW, restore_origin, serial, wall};
 
 use crate::directory::Directory;
 use crate::keys::KeyError;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use coordinator_core::contract::LedgerEvent;
-use node::net::identity::Admission;
 use node::net::identity::issue::{IssuingCa, Validity};
+use node::net::identity::{Admission, Issuer};
 use protocol::limits::{COPIES_MAX, RENEWALS_MAX};
 use protocol::{Hash, NodeId, Span, Time};
 use rustls::pki_types::CertificateDer;
@@ -27,6 +27,8 @@ pub struct List {
 
 /// Stands where a token's id stands for certificates that no token gave.
 const RENEWAL: &str = "renewal";
+/// Stands there for a node that was taken in by its certificate alone, in whose CA the ledger trusted.
+pub(super) const RESTORED: &str = "restored";
 /// Stands before the node that another one was copied from; no token's id has a space.
 const COPY: &str = "copy of ";
 
@@ -143,13 +145,30 @@ impl Certificates {
     }
 
     /// The serial that a node was admitted by though the ledger does not know it: the node was enrolled,
-    /// or its certificate renewed, in a time that was lost.
+    /// or its certificate renewed, in a time that was lost. The word of the CA in use counts, of no other:
+    /// whoever took its key made machines that nobody enrolled.
     pub fn lost(&self, node: &NodeId) -> Option<u64> {
         if !self.restored || self.is_revoked(node) {
             return None;
         }
+        self.admission
+            .issuer_of_node(node)
+            .filter(|issuer| *issuer == Issuer::InUse)?;
         let serial = self.admission.serial_of(node)?;
         (!self.barred.contains(&serial) && !self.was_given(node, serial)).then_some(serial)
+    }
+
+    /// Whether a node was ever enrolled by somebody's leave: by a token, or as the copy of one that was.
+    fn was_let_in(&self, node: &NodeId) -> bool {
+        let mut given = self.serials.get(node).into_iter().flatten();
+        given.any(|(_, by)| match by.strip_prefix(COPY) {
+            // The first one, which was no copy itself.
+            Some(first) => first.parse().is_ok_and(|first| {
+                let mut given = self.serials.get(&first).into_iter().flatten();
+                given.any(|(_, by)| by_token(by))
+            }),
+            None => by_token(by),
+        })
     }
 
     fn was_given(&self, node: &NodeId, serial: u64) -> bool {
@@ -182,16 +201,33 @@ impl Certificates {
     /// Whose key a certificate proves, if it was given here and not taken back; its time may be over. Its
     /// serial number, too, if it was given in a time that the ledger lost.
     ///
+    /// What another CA than the one in use issued counts as far as the ledger says who was given it, and
+    /// that somebody let that node in: whoever took that CA's key finds no way to the next one.
+    ///
     /// # Errors
     /// One line.
     pub fn proves(&self, leaf: &CertificateDer<'_>) -> Result<(NodeId, Option<u64>), String> {
-        let (node, serial) = self.admission.proves(leaf).map_err(|e| e.to_string())?;
-        let lost = self.restored && !self.barred.contains(&serial);
+        let never = "its certificate was never given here, or was taken back";
+        let issuer = self.admission.issuer_of(leaf);
+        let (node, serial) = match issuer {
+            Issuer::InUse | Issuer::Older => self.admission.proves(leaf),
+            Issuer::Gone => Admission::claims(leaf),
+        }
+        .map_err(|e| e.to_string())?;
+        let lost = self.restored && issuer == Issuer::InUse && !self.barred.contains(&serial);
         match (self.may_leave(&node, serial), lost) {
+            (true, _) if issuer != Issuer::InUse && !self.was_let_in(&node) => Err(
+                "it was taken in after a restore, by a CA that was replaced since, and by nobody's leave".into(),
+            ),
             (true, _) => Ok((node, None)),
             (_, true) if !self.is_revoked(&node) => Ok((node, Some(serial))),
-            _ => Err("its certificate was never given here, or was taken back".into()),
+            _ => Err(never.into()),
         }
+    }
+
+    /// Whether a node is of this fleet: somebody has to have given it a certificate, and taken none back.
+    pub fn knows(&self, node: &NodeId) -> bool {
+        self.serials.contains_key(node) && !self.is_revoked(node)
     }
 
     /// Whether a node was renewed too often within so long before `now`.
@@ -202,13 +238,19 @@ impl Certificates {
             .is_some_and(|first| now.since(*first) < within)
     }
 
-    /// From now on certificates of these CAs are honoured here.
+    /// From now on certificates of these CAs are honoured here, and lists are signed by `in_use`.
     ///
     /// # Errors
     /// One line, when one of them is no certificate.
-    pub fn trust_issuers(&mut self, cas: Vec<CertificateDer<'static>>) -> Result<(), String> {
+    pub fn trust_issuers(
+        &mut self,
+        cas: Vec<CertificateDer<'static>>,
+        in_use: Arc<IssuingCa>,
+    ) -> Result<(), String> {
         let taken = self.admission.set_issuing_cas(cas);
-        taken.map_err(|e| e.to_string())
+        taken.map_err(|e| e.to_string())?;
+        self.ca = in_use;
+        Ok(())
     }
 
     /// Makes the list that follows from all revocations so far, and puts it in force here.
@@ -260,7 +302,9 @@ impl Certificates {
 
     /// Nodes that were ever enrolled.
     pub fn nodes(&self) -> u32 {
-        self.serials.len() as u32
+        // The origin was not: it is only renewed.
+        let enrolled = |given: &&Vec<(u64, String)>| given.iter().any(|(_, by)| by != RENEWAL);
+        self.serials.values().filter(enrolled).count() as u32
     }
 
     /// How often a node was enrolled.
@@ -281,4 +325,8 @@ impl Certificates {
         let known = self.serials.get(node).into_iter().flatten();
         known.filter(|(_, by)| by == token).count()
     }
+}
+
+fn by_token(by: &str) -> bool {
+    by != RENEWAL && by != RESTORED && !by.starts_with(COPY)
 }

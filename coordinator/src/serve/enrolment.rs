@@ -6,7 +6,7 @@ use coordinator_core::contract::{self, Enrolled, Event};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use node::net::identity::issue::Validity;
 use protocol::enroll::{
-    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, Token,
+    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, RootsReply, Token,
 };
 use protocol::limits;
 use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::desk::{DeskError, Insight};
 use super::store::{TokenError, TokenRow};
-use super::{House, witnesses};
+use super::{House, issuing, witnesses};
 use crate::api::messages::{NewToken, TokenMade};
 use crate::init::{FIRST_EPOCH, SKEW, serial};
 use crate::keys::random_32;
@@ -48,6 +48,11 @@ pub enum EnrolmentError {
         "node {0} was copied to too many machines: revoke it, or make an image with `tidegate-node seal` and a token"
     )]
     Copies(NodeId),
+    /// Not one of ours.
+    #[error(
+        "node {0} is not of this fleet, or was revoked; enrol the machine anew in an empty directory"
+    )]
+    Stranger(NodeId),
     /// Something asks again and again.
     #[error("node {0} was renewed too often lately; ask again later")]
     TooOften(NodeId),
@@ -275,11 +280,14 @@ pub async fn renew(
             often,
         )
     };
+    let own = node == house.settings.origin;
     match house.desk.view(look).await? {
         (true, ..) => return Err(EnrolmentError::Revoked(node)),
+        (.., true) => return Err(EnrolmentError::TooOften(node)),
+        // The directory names its key, whatever certificate it shows.
+        _ if own => {}
         (_, Err(why), _) => return Err(EnrolmentError::Certificate(why)),
         (_, Ok((found, _)), _) if found != node => return Err(EnrolmentError::Proof(node)),
-        (.., true) => return Err(EnrolmentError::TooOften(node)),
         // The ledger has to know the old one, so that a list can have it.
         (_, Ok((_, Some(lost))), _) => witnesses::take_in(house, node, lost).await?,
         _ => {}
@@ -301,6 +309,30 @@ pub async fn renew(
     })
 }
 
+/// The chain of roots for a node that proves its key: it met certificates of an issuing CA which it does
+/// not know, and nobody who knows one will talk to it.
+///
+/// # Errors
+/// When the proof does not hold, or the node is not of this fleet.
+pub async fn roots_for(
+    house: &Arc<House>,
+    request: RenewRequest,
+) -> Result<RootsReply, EnrolmentError> {
+    let node = request.node;
+    check_fleet(house, request.spec_version, request.fleet)?;
+    if !request.proven() {
+        return Err(EnrolmentError::Proof(node));
+    }
+    let look = move |i: &Insight<'_>| i.certificates.knows(&node);
+    if node != house.settings.origin && !house.desk.view(look).await? {
+        return Err(EnrolmentError::Stranger(node));
+    }
+    Ok(RootsReply {
+        spec_version: 1,
+        roots: house.roots.now().envelopes.clone(),
+    })
+}
+
 /// A certificate for a node's key, which nobody may have before the ledger knows it: its serial number, and
 /// the chain as it is sent.
 fn issue(house: &House, node: NodeId) -> Result<(u64, Vec<String>), EnrolmentError> {
@@ -309,10 +341,10 @@ fn issue(house: &House, node: NodeId) -> Result<(u64, Vec<String>), EnrolmentErr
         not_before: now - SKEW,
         not_after: now + house.settings.certificate_life(),
     };
-    let leaf = house.ca.node(node, serial, validity);
+    let ca = house.issuing.now();
+    let leaf = ca.node(node, serial, validity);
     let leaf = leaf.map_err(|e| EnrolmentError::Issue(e.to_string()))?;
-    let chain = [&leaf[..], house.ca.certificate()];
-    Ok((serial, chain.map(|der| HEXLOWER.encode(der)).to_vec()))
+    Ok((serial, issuing::credentials(&ca, &leaf)))
 }
 
 fn check_fleet(house: &House, spec_version: u32, fleet: FleetId) -> Result<(), EnrolmentError> {

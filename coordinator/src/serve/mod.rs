@@ -10,6 +10,7 @@ mod control;
 mod desk;
 mod enrolment;
 mod events;
+pub(crate) mod issuing;
 mod lifts;
 mod origin;
 mod roots;
@@ -30,14 +31,14 @@ use std::time::Duration;
 
 use node::driver::Clock;
 use node::net::control::StartError;
-use node::net::identity::issue::IssuingCa;
+use node::net::identity::Identity;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub(crate) use api_tokens::{AccessError, accesses, new_access, revoke_access};
 pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signed_by};
 pub(crate) use desk::{DeskError, DeskHandle, Insight};
-pub(crate) use enrolment::{EnrolmentError, enroll, new_token, rejoin, renew};
+pub(crate) use enrolment::{EnrolmentError, enroll, new_token, rejoin, renew, roots_for};
 pub(crate) use events::EventLog;
 pub(crate) use lifts::{halt_in_force, lift};
 pub(crate) use roots::{RootError, Roots, publish as publish_root};
@@ -120,7 +121,8 @@ pub(crate) struct House {
     pub(crate) settings: Settings,
     pub(crate) api_token: String,
     pub(crate) roots: Roots,
-    pub(crate) ca: Arc<IssuingCa>,
+    pub(crate) issuing: issuing::Issuing,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) signer: Arc<Signer>,
     pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<Clock>,

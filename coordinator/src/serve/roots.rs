@@ -10,14 +10,16 @@ use coordinator_core::contract::Event;
 use ed25519_dalek::SigningKey;
 use node::config::write_durably;
 use node::driver::issuing_cas;
+use node::net::identity::issue::IssuingCa;
 use node::net::identity::{Admission, load_key};
+use protocol::Hash;
 use protocol::envelope::Envelope;
 use protocol::limits::ROOT_WALK_MAX;
 use protocol::trust::{Role, Root, Trust, TrustError};
 use tokio::sync::oneshot;
 
-use super::House;
 use super::desk::{Desk, DeskError};
+use super::{House, issuing};
 use crate::directory::Directory;
 use crate::keys;
 
@@ -90,11 +92,7 @@ fn publish_at(desk: &mut Desk, house: &House, envelope: Envelope) -> Result<u64,
     let root = trust.root().clone();
     let online = online_key(&house.dir, &root).map_err(RootError::Keys)?;
     let cas = issuing_cas(&root);
-    if !cas.contains(house.ca.certificate()) {
-        let why =
-            "the new root does not name this coordinator's issuing CA; add it with --issuing-ca";
-        return Err(RootError::Keys(why.into()));
-    }
+    let ca = Arc::new(issuing::next(&house.dir, &root).map_err(RootError::Keys)?);
     // Tried before anything is written.
     Admission::new(cas.clone()).map_err(|e| RootError::Keys(e.to_string()))?;
     let mut envelopes = chain.envelopes.clone();
@@ -102,9 +100,10 @@ fn publish_at(desk: &mut Desk, house: &House, envelope: Envelope) -> Result<u64,
     let json = serde_json::to_vec_pretty(&envelopes).expect("envelopes are plain data");
     write_durably(&house.dir.root_file(), &json, 0o644)
         .map_err(|e| RootError::Disk(e.to_string()))?;
-    let kept = desk.parts.certificates.trust_issuers(cas);
+    let kept = desk.parts.certificates.trust_issuers(cas, ca.clone());
     kept.map_err(RootError::Keys)?;
     settle_online_key(&house.dir, &online);
+    let list = change_issuer(desk, house, ca);
     house.signer.set_key(online);
     house.roots.set(Chain {
         envelopes,
@@ -119,9 +118,33 @@ fn publish_at(desk: &mut Desk, house: &House, envelope: Envelope) -> Result<u64,
     };
     let now = desk.parts.clock.now();
     desk.parts.conductor.handle(now, event);
+    if let Some(list) = list {
+        desk.parts.conductor.handle(now, Event::Revocations(list));
+    }
     let line = format!("root {} is in force", root.version);
     desk.parts.log.note(now.wall, "root", &line);
     Ok(root.version)
+}
+
+/// Puts an issuing CA in use. Gives the revocation list that it signed, if it is another one than before.
+fn change_issuer(desk: &mut Desk, house: &House, ca: Arc<IssuingCa>) -> Option<Hash> {
+    let before = house.issuing.now();
+    if before.certificate() == ca.certificate() {
+        return None;
+    }
+    issuing::settle(&house.dir, &ca);
+    house.issuing.set(ca.clone());
+    let now = desk.parts.clock.now().wall;
+    let note = |why: String| house.log.note(now, "issuing_ca", &why);
+    // At the next start it is tried again.
+    issuing::keep_own(&house.dir, &house.identity, &ca)
+        .unwrap_or_else(|e| note(format!("the coordinator has no certificate of it yet: {e}")));
+    note("another issuing CA is in use: the nodes move to it".into());
+    let certificates = &mut desk.parts.certificates;
+    certificates
+        .any_revoked()
+        .then(|| certificates.renew_list().map_err(&note).ok())
+        .flatten()
 }
 
 /// The online key that a root names: the one in use, or the next one that was made for it.

@@ -11,8 +11,7 @@ use coordinator_core::contract::Config;
 use data_encoding::HEXLOWER;
 use node::driver::Clock;
 use node::net::control::{Control, ControlConfig};
-use node::net::identity::issue::IssuingCa;
-use node::net::identity::{Admission, Identity, load_key};
+use node::net::identity::{Admission, Identity};
 use protocol::envelope::Envelope;
 use protocol::limits;
 use protocol::limits::BULLETIN_LIFE;
@@ -27,7 +26,7 @@ use super::desk::{self, Parts};
 use super::origin::{Program, Supervisor};
 use super::{
     EventLog, House, OriginMode, Roots, Running, ServeError, ServeOptions, Sightings, Signer,
-    Store, control, roots, witnesses,
+    Store, control, issuing, roots, witnesses,
 };
 use crate::api::server;
 use crate::directory::{Directory, DirectoryError, Settings};
@@ -50,11 +49,12 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let trust = trust(&dir, &chain, settings.fleet)?;
     let online = roots::online_key(&dir, trust.root()).map_err(ServeError::Keys)?;
     roots::settle_online_key(&dir, &online);
-    let ca_certificate = CertificateDer::from(read(&dir.ca_certificate_file())?);
-    let ca_key = load_key(&dir.ca_key_file()).map_err(unusable)?;
-    let ca = Arc::new(IssuingCa::open(ca_certificate, &ca_key).map_err(unusable)?);
+    let ca = Arc::new(issuing::named(&dir, trust.root()).map_err(ServeError::Keys)?);
+    issuing::settle(&dir, &ca);
+    issuing::tell_origin(&dir, &settings).map_err(ServeError::Keys)?;
     let admission = Arc::new(Admission::new(issuing_cas(&trust)?).map_err(unusable)?);
     let identity = Arc::new(Identity::load(&dir.peer_dir(), admission.clone()).map_err(unusable)?);
+    issuing::keep_own(&dir, &identity, &ca).map_err(ServeError::Keys)?;
     let tls = server::tls(&dir).map_err(ServeError::Keys)?;
 
     let store = Arc::new(Store::open(&dir.store_file())?);
@@ -81,7 +81,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
     let listener = TcpListener::bind(settings.api).await.map_err(listen)?;
 
     let (control_plane, control_events) =
-        Control::start(control_config(settings.control), identity).await?;
+        Control::start(control_config(settings.control), identity.clone()).await?;
     let signer = Arc::new(Signer::new(settings.fleet, online));
     let log = Arc::new(EventLog::new());
     let (pushes, pushed) = mpsc::channel(limits::PUSHES_WAITING_MAX);
@@ -120,7 +120,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         settings,
         api_token,
         roots: Roots::new(chain, trust),
-        ca,
+        issuing: issuing::Issuing::new(ca),
+        identity,
         signer,
         store,
         clock,

@@ -19,6 +19,7 @@ use protocol::wire::{Contact, ControlReply, ControlRequest};
 use protocol::{Hash, NodeId, Seq, Verified};
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::certificates::RESTORED;
 use super::desk::{DeskError, Insight};
 use super::{House, roots};
 
@@ -69,7 +70,7 @@ pub(super) async fn take_in(house: &House, node: NodeId, serial: u64) -> Result<
         labels: Default::default(),
         site: None,
         serial,
-        token: "restored".into(),
+        token: RESTORED.into(),
     };
     let line = format!("{node} was enrolled before the restore, and is taken in again");
     house.log.note(house.clock.now().wall, "regained", &line);

@@ -1,5 +1,6 @@
 //! Foreign bytes on their way in: decoded within limits, verified, and only then an event.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use node_core::contract::Event;
@@ -273,7 +274,21 @@ impl Intake {
         }
     }
 
-    fn root_update(&mut self, from: NodeId, bytes: &[u8]) -> bool {
+    /// Walks a chain of roots of the coordinator's API, as far as it holds. Whether it led any further.
+    pub fn roots(&mut self, chain: &[Envelope]) -> bool {
+        let before = self.root().version;
+        for envelope in chain {
+            let version =
+                serde_json::from_slice::<Root>(&envelope.payload).map(|root| root.version);
+            let known = version.is_ok_and(|version| version <= self.root().version);
+            if !known && !self.root_update("the coordinator", &envelope.to_json()) {
+                break;
+            }
+        }
+        self.root().version > before
+    }
+
+    fn root_update(&mut self, from: impl Display, bytes: &[u8]) -> bool {
         let before = self.trust.root().clone();
         let taken = Envelope::from_json(bytes)
             .map_err(TrustError::from)

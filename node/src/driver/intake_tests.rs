@@ -55,6 +55,33 @@ fn peers_are_still_admitted_after_an_order_issued_two_years_ahead() {
     assert_eq!(intake.admission.admit(&peer), Ok(fixtures::node(2)));
 }
 
+/// A chain that came from the coordinator's API is walked like one that came from a peer, as far as it holds.
+#[test]
+fn a_chain_of_roots_is_walked_from_where_the_node_stands() {
+    let mut fleet = Fleet::new(1);
+    let mut intake = intake(&fleet);
+    let mut chain = vec![fleet.trust().root().envelope().clone()];
+    for _ in 0..4 {
+        fleet.rotate(&[Role::Coordinator]);
+        chain.push(fleet.trust().root().envelope().clone());
+    }
+    assert!(!intake.roots(&chain[..1]), "nothing new");
+    assert!(!intake.roots(&[]));
+    assert!(!intake.roots(&chain[2..]), "none may be skipped");
+    let mut forged = chain[..3].to_vec();
+    forged[2].signatures.clear();
+    assert!(intake.roots(&forged), "up to there it holds");
+    assert_eq!(intake.root().version, 2);
+    assert!(intake.roots(&chain));
+    assert_eq!(intake.root().version, 5);
+    let heard = |e: &&Event| matches!(e, Event::Root(_));
+    assert_eq!(intake.events.iter().filter(heard).count(), 4);
+    let kept = |c: &&Change| matches!(c, Change::Root(..));
+    assert_eq!(intake.changes.iter().filter(kept).count(), 4);
+    let other = Fleet::new(2).trust().root().envelope().clone();
+    assert!(!intake.roots(&[other]));
+}
+
 #[test]
 fn a_node_speaks_only_for_itself() {
     let mut intake = intake(&Fleet::new(1));

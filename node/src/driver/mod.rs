@@ -255,6 +255,11 @@ impl Driver {
                     wish,
                 });
             }
+            Request::Roots(roots, reply) => {
+                let newer = self.intake.roots(&roots);
+                self.tell_believed();
+                let _ = reply.send(newer);
+            }
         }
     }
 

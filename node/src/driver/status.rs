@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_core::contract::{Snapshot, Wish};
+use protocol::envelope::Envelope;
 use protocol::wire::Contact;
 use protocol::{FleetId, Hash, NodeId, RolloutId, SiteId, Time};
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub enum Request {
         Wish,
         oneshot::Sender<Result<String, String>>,
     ),
+    /// Roots from the coordinator's API, rising; answered with whether there was a newer one.
+    Roots(Vec<Envelope>, oneshot::Sender<bool>),
 }
 
 /// Where a node stands.

@@ -141,6 +141,7 @@ impl From<EnrolmentError> for Failure {
             EnrolmentError::Proof(_)
             | EnrolmentError::Revoked(_)
             | EnrolmentError::Again(_)
+            | EnrolmentError::Stranger(_)
             | EnrolmentError::Certificate(_) => StatusCode::FORBIDDEN,
             EnrolmentError::TooOften(_) | EnrolmentError::Copies(_) => {
                 StatusCode::TOO_MANY_REQUESTS

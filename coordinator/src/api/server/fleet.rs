@@ -6,7 +6,9 @@ use axum::Extension;
 use axum::extract::{Path, Query, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, ByHand, Command};
-use protocol::enroll::{EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest};
+use protocol::enroll::{
+    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, RootsReply,
+};
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
 use protocol::limits::TEXT_MAX_BYTES;
@@ -35,6 +37,13 @@ pub(super) async fn renew(
     Json(request): Json<RenewRequest>,
 ) -> Answer<RenewReply> {
     Ok(Json(serve::renew(&house, request).await?))
+}
+
+pub(super) async fn roots_for(
+    State(house): Shared,
+    Json(request): Json<RenewRequest>,
+) -> Answer<RootsReply> {
+    Ok(Json(serve::roots_for(&house, request).await?))
 }
 
 pub(super) async fn rejoin(

@@ -77,6 +77,7 @@ fn router(house: Arc<House>) -> Router {
     Router::new()
         .route("/v1/enroll", post(fleet::enroll))
         .route("/v1/renew", post(fleet::renew))
+        .route("/v1/roots", post(fleet::roots_for))
         .route("/v1/rejoin", post(fleet::rejoin))
         .merge(authorised(house.clone()))
         .fallback(async || {

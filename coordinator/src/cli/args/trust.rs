@@ -31,6 +31,15 @@ pub enum Root {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Make the coordinator's next issuing CA, for `root rotate --add ca=FILE`
+    IssuingCa {
+        /// The coordinator's directory
+        #[arg(long, env = "TIDEGATE_DIR")]
+        dir: PathBuf,
+        /// Where its certificate goes (DER)
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Write the next root as a request to be signed; nothing changes yet
     Rotate(RootRotate),
     /// Sign a request where a root key lies; writes a signature file
@@ -75,12 +84,14 @@ pub struct RootRotate {
     /// Where the request goes
     #[arg(long)]
     pub out: PathBuf,
-    /// Give a role a key: root, releases, plans, topology or coordinator, and a .pub file
-    #[arg(long, value_parser = role_and::<PathBuf>, value_name = "ROLE=FILE")]
-    pub add: Vec<(Role, PathBuf)>,
-    /// Take a key away from a role: a .pub file, or the first digits of the key
-    #[arg(long, value_parser = role_and::<String>, value_name = "ROLE=KEY")]
-    pub remove: Vec<(Role, String)>,
+    /// Give a role a key: root, releases, plans, topology or coordinator, and a .pub file; or name the next
+    /// issuing CA: ca, and its certificate (DER)
+    #[arg(long, value_parser = part_and, value_name = "ROLE=FILE")]
+    pub add: Vec<(Part, String)>,
+    /// Take a key away from a role: a .pub file, or the first digits of the key; or an issuing CA: ca, and its
+    /// certificate, or the first digits that `root show` has for it
+    #[arg(long, value_parser = part_and, value_name = "ROLE=KEY")]
+    pub remove: Vec<(Part, String)>,
     /// How many keys of a role must sign
     #[arg(long, value_parser = role_and::<u32>, value_name = "ROLE=COUNT")]
     pub threshold: Vec<(Role, u32)>,
@@ -99,12 +110,26 @@ pub struct RootRotate {
     /// Take a delegation away
     #[arg(long, value_name = "NAME")]
     pub undelegate: Vec<String>,
-    /// Honour node certificates of this CA too (DER)
-    #[arg(long, value_name = "FILE")]
-    pub issuing_ca: Vec<PathBuf>,
     /// The new root expires after this
     #[arg(long, default_value = "365d", value_parser = units::span)]
     pub valid: Span,
+}
+
+/// What a root has keys or certificates of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// A role.
+    Role(Role),
+    /// The issuing CAs.
+    Ca,
+}
+
+/// `ROLE=VALUE`, or `ca=VALUE`.
+fn part_and(text: &str) -> Result<(Part, String), String> {
+    match text.strip_prefix("ca=") {
+        Some(value) => Ok((Part::Ca, value.to_owned())),
+        None => role_and(text).map(|(role, value)| (Part::Role(role), value)),
+    }
 }
 
 /// `NAME=VALUE`.
@@ -131,7 +156,7 @@ where
         "coordinator" => Role::Coordinator,
         other => {
             return Err(format!(
-                "{other:?} is no role; the roles are root, releases, plans, topology and coordinator"
+                "{other:?} is no role; the roles are root, releases, plans, topology and coordinator, and ca stands for the issuing CAs"
             ));
         }
     };

@@ -4,6 +4,7 @@ mod accessing;
 mod copying;
 mod enrolling;
 mod forecasting;
+mod issuing;
 mod lifting;
 mod mistakes;
 mod renewing;

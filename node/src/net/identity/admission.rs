@@ -1,7 +1,7 @@
 //! Who is admitted: one verdict for both planes.
 //!
 //! A peer is admitted by its leaf certificate alone: an issuing CA of the root signed it, it is valid
-//! by the clock, it may be used by clients, its serial stands in no list of its CA, and its
+//! by the clock, it may be used by clients, its serial stands in no list of these CAs, and its
 //! one name is the base32 of its key. What else a peer sends in its chain decides nothing, so a new
 //! CA certificate over the same key costs no node its place.
 
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use node_core::renewal::Issuer;
 use protocol::limits::{ADMITTED_MAX, CONTROL_MAX_BYTES, CREDENTIALS_MAX_BYTES};
 use protocol::{NodeId, PublicKey, Time};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -26,17 +27,18 @@ use super::key::ed25519_subject;
 /// The rules by which peers are admitted. Shared, and changed while connections live.
 #[derive(Debug)]
 pub struct Admission {
-    issuers: ArcSwap<Vec<Issuer>>,
+    issuers: ArcSwap<Vec<Issuing>>,
     floor: AtomicU64,
     /// When our own certificate was issued: a system clock before this one is wrong.
     own_issued: AtomicU64,
     seen: Mutex<Seen>,
     changing: Mutex<()>,
     changed: watch::Sender<u64>,
+    strangers: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
-struct Issuer {
+struct Issuing {
     anchor: TrustAnchor<'static>,
     key: PublicKey,
     revocations: Option<Arc<List>>,
@@ -139,13 +141,14 @@ impl Admission {
             seen: Mutex::default(),
             changing: Mutex::default(),
             changed: watch::Sender::new(0),
+            strangers: watch::Sender::new(0),
         })
     }
 
     /// The verdict about a chain, leaf first.
     pub fn admit(&self, chain: &[CertificateDer<'_>]) -> Result<NodeId, AdmissionError> {
         let leaf = chain.first().ok_or(AdmissionError::Missing)?;
-        let node = self.judge(leaf)?;
+        let node = self.meet(leaf)?;
         self.remember(node, leaf);
         Ok(node)
     }
@@ -157,7 +160,7 @@ impl Admission {
         chain: &[CertificateDer<'_>],
     ) -> Result<(), AdmissionError> {
         let leaf = chain.first().ok_or(AdmissionError::Missing)?;
-        let found = self.judge(leaf)?;
+        let found = self.meet(leaf)?;
         if found != expected {
             return Err(AdmissionError::WrongNode { expected, found });
         }
@@ -250,6 +253,31 @@ impl Admission {
         self.changed.subscribe()
     }
 
+    /// Ticks whenever somebody comes whose certificate no CA of our root issued: a stranger, or a sign of a
+    /// root that we have not seen.
+    pub fn strangers(&self) -> watch::Receiver<u64> {
+        self.strangers.subscribe()
+    }
+
+    /// Where the CA that issued a certificate stands.
+    pub fn issuer_of(&self, leaf: &CertificateDer<'_>) -> Issuer {
+        let issuers = self.issuers.load();
+        let issued = |issuer: &Issuing| issuer.issued(leaf);
+        match issuers.split_last() {
+            Some((in_use, _)) if issued(in_use) => Issuer::InUse,
+            Some((_, older)) if older.iter().any(issued) => Issuer::Older,
+            _ => Issuer::Gone,
+        }
+    }
+
+    /// Where the CA of the certificate stands that an admitted node showed last.
+    pub fn issuer_of_node(&self, node: &NodeId) -> Option<Issuer> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaf = seen.leaves.get(node)?.0.clone();
+        drop(seen);
+        Some(self.issuer_of(&leaf))
+    }
+
     /// The verdict about a node that was admitted before, by the certificate that it showed last;
     /// `None` if it is not remembered. Used to close live connections after a change.
     pub fn readmit(&self, node: &NodeId) -> Option<Result<(), AdmissionError>> {
@@ -276,7 +304,7 @@ impl Admission {
     /// When it is no list, or signed by nobody who may.
     pub fn listed(&self, der: &[u8]) -> Result<(u64, Vec<u64>), RulesError> {
         let signed = split(der)?;
-        let known = |i: &Issuer| protocol::envelope::verify(i.key, signed.tbs, signed.signature);
+        let known = |i: &Issuing| protocol::envelope::verify(i.key, signed.tbs, signed.signature);
         if !self.issuers.load().iter().any(known) {
             return Err(RulesError::UnknownSigner);
         }
@@ -307,6 +335,28 @@ impl Admission {
         Ok((node, small(&parsed.serial).ok_or_else(malformed)?))
     }
 
+    /// Whom a certificate names and its serial number, whoever issued it: a claim, to be held against a
+    /// record of what was issued.
+    ///
+    /// # Errors
+    /// When it is no node's certificate.
+    pub fn claims(leaf: &CertificateDer<'_>) -> Result<(NodeId, u64), AdmissionError> {
+        let malformed = || AdmissionError::Malformed("not a node's certificate".to_owned());
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| malformed())?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(verdict)?;
+        let key = ed25519_subject(&certificate).ok_or_else(malformed)?;
+        let serial = small(&parsed.serial).ok_or_else(malformed)?;
+        Ok((NodeId(key), serial))
+    }
+
+    fn meet(&self, leaf: &CertificateDer<'_>) -> Result<NodeId, AdmissionError> {
+        let verdict = self.judge(leaf);
+        if verdict == Err(AdmissionError::UnknownIssuer) {
+            self.strangers.send_modify(|n| *n += 1);
+        }
+        verdict
+    }
+
     fn judge(&self, leaf: &CertificateDer<'_>) -> Result<NodeId, AdmissionError> {
         self.judge_at(leaf, self.now())
     }
@@ -319,7 +369,7 @@ impl Admission {
         let issuers = self.issuers.load();
         let now = UnixTime::since_unix_epoch(Duration::from_millis(at.as_millis()));
         let mut refusal = AdmissionError::NoIssuers;
-        let mut signer = None;
+        let mut signed = false;
         for issuer in issuers.iter() {
             match certificate.verify_for_usage(
                 &[webpki::aws_lc_rs::ED25519],
@@ -331,7 +381,7 @@ impl Admission {
                 None,
             ) {
                 Ok(_) => {
-                    signer = Some(issuer);
+                    signed = true;
                     break;
                 }
                 Err(error) => {
@@ -345,8 +395,11 @@ impl Admission {
                 }
             }
         }
-        let signer = signer.ok_or(refusal)?;
-        if let Some(held) = &signer.revocations {
+        if !signed {
+            return Err(refusal);
+        }
+        // No serial is given out twice, so each list is about the certificates of all.
+        for held in issuers.iter().filter_map(|i| i.revocations.as_ref()) {
             match held.list.find_serial(certificate.serial()) {
                 Ok(None) => {}
                 Ok(Some(_)) => return Err(AdmissionError::Revoked),
@@ -373,6 +426,15 @@ impl Admission {
     }
 }
 
+impl Issuing {
+    fn issued(&self, leaf: &CertificateDer<'_>) -> bool {
+        X509Certificate::from_der(leaf).is_ok_and(|(_, parsed)| {
+            let tbs = parsed.tbs_certificate.as_ref();
+            protocol::envelope::verify(self.key, tbs, &parsed.signature_value.data)
+        })
+    }
+}
+
 impl Seen {
     fn put(&mut self, node: NodeId, leaf: &CertificateDer<'_>) {
         self.turn += 1;
@@ -392,7 +454,7 @@ impl Seen {
     }
 }
 
-fn issuers(cas: &[CertificateDer<'static>]) -> Result<Vec<Issuer>, RulesError> {
+fn issuers(cas: &[CertificateDer<'static>]) -> Result<Vec<Issuing>, RulesError> {
     let one = |(index, der): (usize, &CertificateDer<'static>)| {
         let refuse = |reason: String| RulesError::Issuer { index, reason };
         let anchor = webpki::anchor_from_trusted_cert(der).map_err(|e| refuse(e.to_string()))?;
@@ -400,7 +462,7 @@ fn issuers(cas: &[CertificateDer<'static>]) -> Result<Vec<Issuer>, RulesError> {
             .ok()
             .and_then(|certificate| ed25519_subject(&certificate))
             .ok_or_else(|| refuse("its key is not ed25519".to_owned()))?;
-        Ok(Issuer {
+        Ok(Issuing {
             anchor: anchor.to_owned(),
             key: PublicKey(key),
             revocations: None,

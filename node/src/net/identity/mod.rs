@@ -28,6 +28,7 @@ use rustls::pki_types::CertificateDer;
 pub use admission::{Admission, AdmissionError, Revocations, RulesError};
 pub(crate) use key::load_chain as certificates_in;
 pub use key::{load_key, node_of_certificate, save_key};
+pub use node_core::renewal::Issuer;
 pub use tls::crypto_provider;
 
 /// A node's key file inside its directory: PKCS#8 PEM, mode 0600.

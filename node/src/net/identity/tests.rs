@@ -1,6 +1,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use node_core::renewal::Issuer;
 use proptest::prelude::*;
 use protocol::Time;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -218,21 +219,59 @@ fn two_issuing_cas_stand_side_by_side_while_one_replaces_the_other() {
     let (old, new) = (TestFleet::new("a"), TestFleet::new("a2"));
     let both = vec![old.ca.certificate().clone(), new.ca.certificate().clone()];
     let rules = Admission::new(both).unwrap();
-    rules.set_revocations(&old.revocations(&[1], 1)).unwrap();
+    rules.set_revocations(&old.revocations(&[1], 7)).unwrap();
+    assert_eq!(rules.admit(&[old.certificate(3, LONG)]), Ok(node(3)));
+    assert_eq!(rules.admit(&[new.certificate(4, LONG)]), Ok(node(4)));
+    // The next CA's list, whatever its number, is about what the other one issued too.
     rules.set_revocations(&new.revocations(&[2], 1)).unwrap();
-    assert_eq!(
-        rules.admit(&[old.certificate(1, LONG)]),
-        Err(AdmissionError::Revoked)
-    );
-    assert_eq!(rules.admit(&[new.certificate(1, LONG)]), Ok(node(1)));
-    assert_eq!(rules.admit(&[old.certificate(2, LONG)]), Ok(node(2)));
-    assert_eq!(
-        rules.admit(&[new.certificate(2, LONG)]),
-        Err(AdmissionError::Revoked)
-    );
+    for revoked in [1, 2] {
+        for fleet in [&old, &new] {
+            assert_eq!(
+                rules.admit(&[fleet.certificate(revoked, LONG)]),
+                Err(AdmissionError::Revoked)
+            );
+        }
+    }
     assert_eq!(
         rules.admit(&[new.certificate(3, OVER)]),
         Err(AdmissionError::Expired)
+    );
+}
+
+/// What the CA that was taken away says counts no more: neither its certificates nor its lists.
+#[test]
+fn a_ca_that_was_taken_away_is_a_stranger() {
+    let (old, new) = (TestFleet::new("a"), TestFleet::new("a2"));
+    let cas = [old.ca.certificate().clone(), new.ca.certificate().clone()];
+    let rules = Admission::new(cas.to_vec()).unwrap();
+    let (strangers, before) = (rules.strangers(), [old.certificate(1, LONG)]);
+    assert_eq!(rules.issuer_of(&before[0]), Issuer::Older);
+    assert_eq!(rules.issuer_of(&new.certificate(1, LONG)), Issuer::InUse);
+    rules.admit(&before).unwrap();
+    assert_eq!(rules.issuer_of_node(&node(1)), Some(Issuer::Older));
+    rules.set_revocations(&old.revocations(&[3], 9)).unwrap();
+    assert!(rules.admit(&[new.certificate(3, LONG)]).is_err());
+    assert!(!strangers.has_changed().unwrap(), "a revoked one is none");
+
+    let mut ticks = rules.changed();
+    ticks.mark_unchanged();
+    rules.set_issuing_cas(vec![cas[1].clone()]).unwrap();
+    assert!(ticks.has_changed().unwrap(), "live connections are judged");
+    assert_eq!(
+        rules.readmit(&node(1)),
+        Some(Err(AdmissionError::UnknownIssuer))
+    );
+    assert!(!strangers.has_changed().unwrap(), "that one came before");
+    assert_eq!(rules.admit(&before), Err(AdmissionError::UnknownIssuer));
+    assert!(strangers.has_changed().unwrap());
+    assert_eq!(rules.issuer_of(&before[0]), Issuer::Gone);
+    assert!(rules.proves(&before[0]).is_err());
+    assert_eq!(Admission::claims(&before[0]), Ok((node(1), 2)));
+    assert!(Admission::claims(&CertificateDer::from(vec![7; 99])).is_err());
+    assert_eq!(rules.admit(&[new.certificate(3, LONG)]), Ok(node(3)));
+    assert_eq!(
+        rules.set_revocations(&old.revocations(&[2], 10)),
+        Err(RulesError::UnknownSigner)
     );
 }
 
