@@ -44,8 +44,14 @@ const FILES: [&str; 9] = [
     "peer/certificates.pem",
 ];
 const NEXT_ONLINE_KEY: &str = "online/next.key";
-/// What a coming root will name, if it was made already.
-const NEXT: [&str; 3] = [NEXT_ONLINE_KEY, "ca/next.key", "ca/next.der"];
+/// What a coming root will name, if it was made already, and what stands above the issuing CA, if anything.
+const SOMETIMES: [&str; 5] = [
+    NEXT_ONLINE_KEY,
+    "ca/next.key",
+    "ca/next.der",
+    "ca/next.chain",
+    "ca/ca.chain",
+];
 /// A key, a certificate or a chain of roots is not longer.
 const FILE_MAX_BYTES: u64 = 64 << 20;
 
@@ -175,7 +181,9 @@ fn write_backup(dir: &Directory, fleet: FleetId, out: &Path) -> Result<Backup, B
     // The ledger first: keys and roots only ever get ahead of it.
     let report = ledger::copy(&dir.ledger_file(), &out.join(LEDGER))?;
     (backup.entries, backup.head) = (report.entries, report.head);
-    let next = NEXT.iter().filter(|name| dir.path().join(name).exists());
+    let next = SOMETIMES
+        .iter()
+        .filter(|name| dir.path().join(name).exists());
     let next = next.map(|name| (*name, PathBuf::from(name)));
     let origin = Path::new("origin").join(KEY_FILE);
     let files = FILES.iter().map(|name| (*name, PathBuf::from(name)));
@@ -204,7 +212,8 @@ fn checked(from: &Path) -> Result<(Backup, BTreeMap<String, Vec<u8>>), BackupErr
         return Err(not_whole(LIST, what));
     }
     let mut files = BTreeMap::new();
-    let known = |name: &str| FILES.contains(&name) || NEXT.contains(&name) || name == ORIGIN_KEY;
+    let known =
+        |name: &str| FILES.contains(&name) || SOMETIMES.contains(&name) || name == ORIGIN_KEY;
     for (name, hash) in &list.files {
         if !known(name) {
             return Err(not_whole(

@@ -173,6 +173,14 @@ impl Directory {
     pub fn next_ca_certificate_file(&self) -> PathBuf {
         self.ca_dir().join("next.der")
     }
+    /// The issuing CA's certificate and those above it up to an enterprise's root (PEM), if one signed it.
+    pub fn ca_chain_file(&self) -> PathBuf {
+        self.ca_dir().join("ca.chain")
+    }
+    /// The same of the next CA.
+    pub fn next_ca_chain_file(&self) -> PathBuf {
+        self.ca_dir().join("next.chain")
+    }
     /// The API's key.
     pub fn server_key_file(&self) -> PathBuf {
         self.server_dir().join("server.key")

@@ -65,6 +65,11 @@ pub const DELEGATIONS_MAX: usize = 32;
 pub const DELEGATION_PRODUCTS_MAX: usize = 64;
 /// Issuing CAs that a root names: the one in use, and those that are on their way out.
 pub const ISSUING_CAS_MAX: usize = 8;
+/// Certificates from the issuing CA up to an enterprise's root, both counted, and their bytes: a node shows
+/// them with its own.
+pub const CA_CHAIN_MAX: usize = 5;
+/// See [`CA_CHAIN_MAX`].
+pub const CA_CHAIN_MAX_BYTES: usize = 12 << 10;
 /// Root versions that are walked in one update.
 pub const ROOT_WALK_MAX: usize = 1024;
 /// What a signer's command may print: a signature of 64 bytes, in base64.

@@ -4,24 +4,27 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
 use node::config::write_durably;
-use node::net::identity::issue::{IssuingCa, Validity};
-use node::net::identity::save_key;
+use node::net::identity::issue::{IssuingCa as Issuer, Validity};
+use node::net::identity::{chain, load_key, save_key};
 use protocol::Hash;
 use protocol::limits::ISSUING_CAS_MAX;
 use protocol::trust::Root;
 
+use super::args::trust::IssuingCa;
 use super::output;
-use crate::directory::Directory;
+use crate::directory::{Directory, Settings};
 use crate::init::{CA_LIFE, SKEW, wall};
 use crate::keys;
 
 /// Digits by which a certificate is told from others.
 const SHORT: usize = 16;
 
-/// Makes the next CA's key and certificate at the coordinator.
-pub(super) fn make(dir: &Path, out: &Path) -> anyhow::Result<()> {
-    let directory = Directory::new(dir);
+/// Makes the next CA's key at the coordinator, and its certificate: by itself, or by an enterprise's CA in
+/// two steps.
+pub(super) fn make(ask: &IssuingCa) -> anyhow::Result<()> {
+    let directory = Directory::new(&ask.dir);
     let settings = directory.settings()?;
     let place = directory.next_ca_certificate_file();
     if place.exists() {
@@ -30,21 +33,57 @@ pub(super) fn make(dir: &Path, out: &Path) -> anyhow::Result<()> {
             place.display()
         );
     }
-    let key = keys::generate();
-    let validity = Validity {
-        not_before: wall() - SKEW,
-        not_after: wall() + CA_LIFE,
+    let key_file = directory.next_ca_key_file();
+    let asked_for = key_file.exists().then(|| load_key(&key_file)).transpose()?;
+    if let Some(csr) = &ask.csr {
+        // Asked once more, it is the same.
+        let key = asked_for.unwrap_or_else(keys::generate);
+        let request = Issuer::request(&ca_name(&settings, &key), &key)?;
+        save_key(&key_file, &key)?;
+        write_durably(csr, request.as_bytes(), 0o644)?;
+        return output::line(&format!(
+            "next   have {} signed by the enterprise's CA, as a CA with path length 0, and bring the chain with --signed",
+            csr.display()
+        ));
+    }
+    let now = wall();
+    let (key, ca) = match (&ask.signed, asked_for) {
+        (None, None) => {
+            let key = keys::generate();
+            let validity = Validity {
+                not_before: now - SKEW,
+                not_after: now + CA_LIFE,
+            };
+            let ca = Issuer::create(&ca_name(&settings, &key), &key, validity)?;
+            (key, ca)
+        }
+        (None, Some(_)) => bail!(
+            "a certificate was asked for by a request: bring it with --signed, or remove {}",
+            key_file.display()
+        ),
+        (Some(_), None) => bail!("nothing was asked for; write a request with --csr first"),
+        (Some(signed), Some(key)) => {
+            let pem = std::fs::read(signed).with_context(|| signed.display().to_string())?;
+            let ca = chain::accept(&pem, &key, now, settings.certificate_life());
+            let ca = ca.with_context(|| signed.display().to_string())?;
+            write_durably(&directory.next_ca_chain_file(), &pem, 0o644)?;
+            (key, ca)
+        }
     };
-    let name = format!("{} {}", settings.fleet_name, keys::public(&key).short());
-    let ca = IssuingCa::create(&name, &key, validity)?;
+    let out = ask.out.as_deref().context("--out is missing")?;
     // The certificate comes last: with it the next CA is whole.
-    save_key(&directory.next_ca_key_file(), &key)?;
+    save_key(&key_file, &key)?;
     write_durably(out, ca.certificate(), 0o644)?;
     write_durably(&place, ca.certificate(), 0o644)?;
     output::line(&format!(
         "next   tidegate root rotate --add ca={}",
         out.display()
     ))
+}
+
+/// Told from those before and after it.
+fn ca_name(settings: &Settings, key: &SigningKey) -> String {
+    format!("{} {}", settings.fleet_name, keys::public(key).short())
 }
 
 /// What people call a certificate: the first digits of its BLAKE3.

@@ -36,8 +36,8 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             root,
             out,
         } => sign(&request, &key, &root, out).context("failed to sign the root"),
-        Command::IssuingCa { dir, out } => {
-            issuing::make(&dir, &out).context("failed to make the next issuing CA")
+        Command::IssuingCa(ask) => {
+            issuing::make(&ask).context("failed to make the next issuing CA")
         }
         Command::Publish {
             at,

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use data_encoding::HEXLOWER;
 use node::driver::issuing_cas;
 use node::net::identity::issue::{IssuingCa, Validity};
-use node::net::identity::{Identity, Issuer, load_key};
+use node::net::identity::{Identity, Issuer, chain, load_key};
 use node::renew::Api;
 use protocol::trust::Root;
 use rustls::pki_types::CertificateDer;
@@ -36,7 +36,9 @@ impl Issuing {
 
 /// What a node is given: its certificate, and those above it.
 pub(super) fn credentials(ca: &IssuingCa, leaf: &CertificateDer<'_>) -> Vec<String> {
-    vec![HEXLOWER.encode(leaf), HEXLOWER.encode(ca.certificate())]
+    let above = ca.chain();
+    let all = std::iter::once(leaf).chain(&above);
+    all.map(|der| HEXLOWER.encode(der)).collect()
 }
 
 /// The last CA of those that a root names whose key lies here.
@@ -53,6 +55,16 @@ pub(crate) fn named(dir: &Directory, root: &Root) -> Result<IssuingCa, String> {
     let opened = cas.find_map(|ca| {
         let mut by_key = keys.iter().map(|key| IssuingCa::open(ca.clone(), key));
         by_key.find_map(Result::ok)
+    });
+    let opened = opened.map(|ca| {
+        // A chain that is of another CA, or of none, is left where it lies.
+        let mut chains = [dir.next_ca_chain_file(), dir.ca_chain_file()]
+            .into_iter()
+            .filter_map(|file| chain::parse(&std::fs::read(file).ok()?).ok());
+        match chains.find(|chain| chain.first() == Some(ca.certificate())) {
+            Some(chain) => ca.below(chain[1..].to_vec()),
+            None => ca,
+        }
     });
     opened.ok_or_else(|| {
         format!(
@@ -80,6 +92,7 @@ pub(super) fn settle(dir: &Directory, ca: &IssuingCa) {
     let certificate = dir.next_ca_certificate_file();
     if std::fs::read(&certificate).is_ok_and(|next| next[..] == ca.certificate()[..]) {
         let _ = std::fs::rename(dir.next_ca_key_file(), dir.ca_key_file());
+        let _ = std::fs::rename(dir.next_ca_chain_file(), dir.ca_chain_file());
         let _ = std::fs::rename(certificate, dir.ca_certificate_file());
     }
 }
@@ -103,7 +116,8 @@ pub(super) fn keep_own(dir: &Directory, identity: &Identity, ca: &IssuingCa) -> 
     };
     let leaf = ca.node(identity.node(), serial(), validity);
     let leaf = leaf.map_err(|e| e.to_string())?;
-    let renewed = identity.renew(&dir.peer_dir(), vec![leaf, ca.certificate().clone()]);
+    let chain = std::iter::once(leaf).chain(ca.chain()).collect();
+    let renewed = identity.renew(&dir.peer_dir(), chain);
     renewed.map_err(|e| e.to_string())
 }
 

@@ -32,14 +32,7 @@ pub enum Root {
         out: PathBuf,
     },
     /// Make the coordinator's next issuing CA, for `root rotate --add ca=FILE`
-    IssuingCa {
-        /// The coordinator's directory
-        #[arg(long, env = "TIDEGATE_DIR")]
-        dir: PathBuf,
-        /// Where its certificate goes (DER)
-        #[arg(long)]
-        out: PathBuf,
-    },
+    IssuingCa(IssuingCa),
     /// Write the next root as a request to be signed; nothing changes yet
     Rotate(RootRotate),
     /// Sign a request where a root key lies; writes a signature file
@@ -73,6 +66,23 @@ pub enum Root {
         #[command(flatten)]
         at: At,
     },
+}
+
+/// `tidegate root issuing-ca`
+#[derive(Args, Debug)]
+pub struct IssuingCa {
+    /// The coordinator's directory
+    #[arg(long, env = "TIDEGATE_DIR")]
+    pub dir: PathBuf,
+    /// Where its certificate goes (DER)
+    #[arg(long, required_unless_present = "csr")]
+    pub out: Option<PathBuf>,
+    /// Ask an enterprise's CA to sign it: write the request (PKCS #10, PEM), and nothing else yet
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "signed"])]
+    pub csr: Option<PathBuf>,
+    /// What the enterprise's CA gave back: PEM, the signed certificate first, the enterprise's root last
+    #[arg(long, value_name = "FILE")]
+    pub signed: Option<PathBuf>,
 }
 
 /// `tidegate root rotate`

@@ -1,5 +1,7 @@
 //! The issuing CA was stolen: another one takes its place, and the thief finds no way to it.
 
+use std::path::Path;
+
 use data_encoding::HEXLOWER;
 use node::net::identity::Issuer;
 use node::net::identity::issue::{IssuingCa, Validity};
@@ -54,12 +56,24 @@ impl Town {
     /// Makes the next CA here; gives its certificate, hex.
     async fn next_ca(&self) -> String {
         let out = self.temp.path().join("ca.der");
-        let make = Command::IssuingCa {
-            dir: self.dir().path().to_owned(),
-            out: out.clone(),
-        };
-        crate::cli::root::run(make).await.unwrap();
+        self.make(None, None, Some(&out)).await.unwrap();
         HEXLOWER.encode(&std::fs::read(out).unwrap())
+    }
+
+    async fn make(
+        &self,
+        csr: Option<&Path>,
+        signed: Option<&Path>,
+        out: Option<&Path>,
+    ) -> Result<(), String> {
+        let make = Command::IssuingCa(crate::cli::args::trust::IssuingCa {
+            dir: self.dir().path().to_owned(),
+            out: out.map(Path::to_owned),
+            csr: csr.map(Path::to_owned),
+            signed: signed.map(Path::to_owned),
+        });
+        let made = crate::cli::root::run(make).await;
+        made.map_err(|e| format!("{e:#}"))
     }
 
     /// A root that names these CAs.
@@ -258,6 +272,120 @@ async fn who_was_taken_in_after_a_restore_does_not_move_to_the_next_ca() {
         if root == 2 {
             town.name(&[&next]).await.unwrap();
         }
+    }
+    town.close().await;
+}
+
+/// An enterprise's root of an hour's making.
+fn enterprise() -> (rcgen::Certificate, rcgen::KeyPair) {
+    let mut params = rcgen::CertificateParams::default();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "Enterprise Root");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    (params.self_signed(&key).unwrap(), key)
+}
+
+/// What the enterprise signs for the key that a request names.
+fn signed(csr: &Path, by: &(rcgen::Certificate, rcgen::KeyPair)) -> String {
+    struct Asked(Vec<u8>);
+    impl rcgen::PublicKeyData for Asked {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+        fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+            &rcgen::PKCS_ED25519
+        }
+    }
+    use rustls::pki_types::pem::PemObject as _;
+    let der = rustls::pki_types::CertificateSigningRequestDer::from_pem_file(csr).unwrap();
+    // An ed25519 key stands behind its OID and the head of a bit string (RFC 8410).
+    let oid = [0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let at = der.windows(oid.len()).position(|w| w == oid).unwrap() + oid.len();
+    let mut params = rcgen::CertificateParams::default();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "Fleet CA");
+    params
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "Example");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    let asked = Asked(der[at..at + 32].to_vec());
+    let made = params.signed_by(&asked, &by.0, &by.1).unwrap();
+    made.pem() + &by.0.pem()
+}
+
+#[tokio::test]
+async fn an_enterprise_signs_the_issuing_ca_in_two_steps() {
+    let mut town = Town::new().await;
+    let file = |name: &str| town.temp.path().join(name);
+    let (csr, again, pem, out) = (
+        file("ca.csr"),
+        file("2.csr"),
+        file("ca.pem"),
+        file("ca.der"),
+    );
+    let early = town.make(None, Some(&pem), Some(&out)).await.unwrap_err();
+    assert!(early.contains("--csr first"), "{early}");
+    town.make(Some(&csr), None, None).await.unwrap();
+    town.make(Some(&again), None, None).await.unwrap();
+    assert_eq!(std::fs::read(&csr).unwrap(), std::fs::read(&again).unwrap());
+    let alone = town.make(None, None, Some(&out)).await.unwrap_err();
+    assert!(alone.contains("--signed"), "{alone}");
+
+    let enterprise = enterprise();
+    let chain = signed(&csr, &enterprise);
+    let one = chain.find("-----END").unwrap();
+    for bad in [
+        &chain[..one],
+        &signed(&csr, &self::enterprise())[..one + 40],
+        "no PEM",
+    ] {
+        std::fs::write(&pem, bad).unwrap();
+        let refused = town.make(None, Some(&pem), Some(&out)).await.unwrap_err();
+        assert!(refused.contains("ca.pem"), "{refused}");
+        assert!(!out.exists() && !town.dir().next_ca_chain_file().exists());
+    }
+    std::fs::write(&pem, &chain).unwrap();
+    town.make(None, Some(&pem), Some(&out)).await.unwrap();
+    let next = HEXLOWER.encode(&std::fs::read(&out).unwrap());
+    let old = town.cas()[0].clone();
+    town.name(&[&old, &next]).await.unwrap();
+
+    // Before and after a restart, and out of a backup, it issues what the enterprise's root vouches for.
+    for state in ["published", "restarted", "restored"] {
+        let key = keys::generate();
+        let token = town.token(1, Span::from_secs(3600)).await;
+        let reply = town.client.enroll(&request(&token, &key)).await.unwrap();
+        assert_eq!(reply.certificates[1], next, "{state}");
+        let ders = reply
+            .certificates
+            .iter()
+            .map(|hex| CertificateDer::from(HEXLOWER.decode(hex.as_bytes()).unwrap()));
+        let ders: Vec<_> = ders.collect();
+        let anchors = [webpki::anchor_from_trusted_cert(enterprise.0.der()).unwrap()];
+        let verified = webpki::EndEntityCert::try_from(&ders[0])
+            .unwrap()
+            .verify_for_usage(
+                webpki::ALL_VERIFICATION_ALGS,
+                &anchors,
+                &ders[1..],
+                rustls::pki_types::UnixTime::now(),
+                webpki::KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map(drop);
+        assert_eq!(verified, Ok(()), "{state}");
+        town.close().await;
+        if state == "restarted" {
+            let backup = town.temp.path().join("backup");
+            crate::backup::backup(&town.dir(), &backup).unwrap();
+            std::fs::remove_dir_all(town.dir().ca_dir()).unwrap();
+            crate::backup::restore(&town.dir(), Some(&backup)).unwrap();
+        }
+        town.open().await;
     }
     town.close().await;
 }

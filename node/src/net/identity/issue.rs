@@ -10,12 +10,15 @@ use ed25519_dalek::{Signer, SigningKey};
 use protocol::limits::REVOKED_MAX;
 use protocol::{NodeId, Time};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519,
-    PublicKeyData, RemoteKeyPair, RevokedCertParams, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, RemoteKeyPair, RevokedCertParams, SanType,
+    SerialNumber, SignatureAlgorithm,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use webpki::EndEntityCert;
+use x509_parser::asn1_rs::Tag;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::key::ed25519_subject;
@@ -24,6 +27,8 @@ use super::key::ed25519_subject;
 /// CA may have signed the certificate with whatever it likes.
 pub struct IssuingCa {
     certificate: CertificateDer<'static>,
+    /// What stands above it up to an enterprise's root, which comes last.
+    above: Vec<CertificateDer<'static>>,
     issuer: rcgen::Certificate,
     key: KeyPair,
 }
@@ -59,11 +64,12 @@ impl IssuingCa {
         validity: Validity,
     ) -> Result<IssuingCa, IssueError> {
         let key = key_pair(key);
-        let mut params = ca_params(&format!("Tidegate issuing CA {fleet}"));
+        let mut params = ca_params(&ca_name(fleet));
         set_validity(&mut params, validity)?;
         let issuer = params.self_signed(&key).map_err(request)?;
         Ok(IssuingCa {
             certificate: issuer.der().clone(),
+            above: Vec::new(),
             issuer,
             key,
         })
@@ -80,27 +86,36 @@ impl IssuingCa {
         if !parsed.is_ca() {
             return Err(refuse("it is not a CA's"));
         }
-        let name = parsed
-            .subject()
-            .iter_common_name()
-            .next()
-            .and_then(|name| name.as_str().ok())
-            .ok_or_else(|| refuse("its subject has no common name"))?;
         let held = EndEntityCert::try_from(&certificate)
             .map_err(|error| IssueError::Certificate(error.to_string()))?;
         if ed25519_subject(&held) != Some(key.verifying_key().to_bytes()) {
             return Err(refuse("it is for another key"));
         }
         let key = key_pair(key);
-        let issuer = ca_params(name).self_signed(&key).map_err(request)?;
+        let mut params = ca_params("");
+        params.distinguished_name = name_of(&parsed)?;
+        // Whoever verifies a chain by these finds ours where the CA's certificate has its own.
+        let own_id = parsed
+            .iter_extensions()
+            .find_map(|e| match e.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            });
+        if let Some(id) = own_id {
+            params.key_identifier_method = KeyIdMethod::PreSpecified(id);
+        }
+        let issuer = params.self_signed(&key).map_err(request)?;
         // Issuer names are compared byte by byte, so ours must come out as theirs.
         let ours = EndEntityCert::try_from(issuer.der())
             .map_err(|error| IssueError::Certificate(error.to_string()))?;
         if ours.subject() != held.subject() {
-            return Err(refuse("its subject must be one common name in UTF-8"));
+            return Err(refuse(
+                "its subject is written in a way that we cannot write",
+            ));
         }
         Ok(IssuingCa {
             certificate,
+            above: Vec::new(),
             issuer,
             key,
         })
@@ -109,6 +124,39 @@ impl IssuingCa {
     /// The CA's certificate, as it stands in the root.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// The same CA with what stands above it, an enterprise's root last.
+    pub fn below(mut self, above: Vec<CertificateDer<'static>>) -> IssuingCa {
+        self.above = above;
+        self
+    }
+
+    /// What is shown beside a certificate that it issued: its own, and those between it and the
+    /// enterprise's root.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let between = self
+            .above
+            .split_last()
+            .map_or(&[][..], |(_, between)| between);
+        let own = std::iter::once(&self.certificate);
+        own.chain(between).cloned().collect()
+    }
+
+    /// What an enterprise's CA is asked to sign (PKCS #10, PEM): a CA that issues to nodes alone.
+    ///
+    /// # Errors
+    /// When the name cannot be written.
+    pub fn request(fleet: &str, key: &SigningKey) -> Result<String, IssueError> {
+        let mut params = ca_params(&ca_name(fleet));
+        params.is_ca = IsCa::NoCa;
+        // basicConstraints: a CA, with no other below it.
+        let content = vec![0x30, 0x06, 0x01, 0x01, 0xff, 0x02, 0x01, 0x00];
+        let mut constraints = CustomExtension::from_oid_content(&[2, 5, 29, 19], content);
+        constraints.set_criticality(true);
+        params.custom_extensions = vec![constraints];
+        let signed = params.serialize_request(&key_pair(key)).map_err(request)?;
+        signed.pem().map_err(request)
     }
 
     /// A node's certificate: its name is its id in base32. No serial (from 1) is used twice: the
@@ -170,7 +218,7 @@ impl IssuingCa {
             crl_number: serial_number(number),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
+            key_identifier_method: self.issuer.params().key_identifier_method.clone(),
         };
         let list = params.signed_by(&self.issuer, &self.key).map_err(request)?;
         Ok(list.der().to_vec())
@@ -216,6 +264,33 @@ impl fmt::Debug for IssuingCa {
 pub fn private_key_der(key: &SigningKey) -> PrivateKeyDer<'static> {
     let der = key.to_pkcs8_der().expect("an ed25519 key is plain data");
     PrivatePkcs8KeyDer::from(der.as_bytes().to_vec()).into()
+}
+
+fn ca_name(fleet: &str) -> String {
+    format!("Tidegate issuing CA {fleet}")
+}
+
+/// A certificate's subject, as rcgen has it: issuer names are compared byte by byte.
+fn name_of(certificate: &X509Certificate<'_>) -> Result<DistinguishedName, IssueError> {
+    let refuse = |why: &str| IssueError::Certificate(format!("its subject {why}"));
+    let mut name = DistinguishedName::new();
+    for attribute in certificate.subject().iter_attributes() {
+        let oid = attribute.attr_type().iter();
+        let oid = oid.map(Iterator::collect).unwrap_or_default();
+        let text = attribute.as_str().map_err(|_| refuse("is no text"))?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => DnValue::PrintableString(text.try_into().map_err(request)?),
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().map_err(request)?),
+            _ => return Err(refuse("is in an alphabet that we do not write")),
+        };
+        let kind = DnType::CustomDnType(oid);
+        if name.get(&kind).is_some() {
+            return Err(refuse("has a part twice"));
+        }
+        name.push(kind, value);
+    }
+    Ok(name)
 }
 
 fn ca_params(name: &str) -> CertificateParams {
@@ -311,7 +386,14 @@ impl RemoteKeyPair for RawSigner {
     }
 }
 
-struct Subject([u8; 32]);
+pub(super) struct Subject([u8; 32]);
+
+#[cfg(test)]
+impl Subject {
+    pub(super) fn of(key: &SigningKey) -> Subject {
+        Subject(key.verifying_key().to_bytes())
+    }
+}
 
 impl PublicKeyData for Subject {
     fn der_bytes(&self) -> &[u8] {

@@ -7,6 +7,7 @@
 //! plane (inside mutual TLS, `tls.rs`) alike.
 
 mod admission;
+pub mod chain;
 pub mod issue;
 mod key;
 mod tls;
