@@ -166,7 +166,7 @@ async fn run_agent_until(
         None => None,
     };
     let revocations = revocations.and_then(|(digest, der)| {
-        let taken = admission.set_revocations(&der);
+        let taken = admission.set_revocations(&protocol::revocation::parts(&der).0);
         taken
             .inspect_err(|e| tracing::warn!(event = "signature", "revocation list dropped: {e}"))
             .ok()

@@ -30,6 +30,7 @@ pub mod pieces;
 pub mod plan;
 pub mod positions;
 pub mod relations;
+pub mod revocation;
 pub mod schedule;
 pub mod slots;
 pub mod status;

@@ -118,6 +118,14 @@ pub const STEPS_MAX: usize = 64;
 pub const ARGV_MAX: usize = 256;
 /// Revoked serials in a list.
 pub const REVOKED_MAX: usize = 100_000;
+/// Certificates that may be revoked within a day without operators' signatures. Some machines are lost every
+/// day even in a large fleet; a hundred at once are a decision of several people, or a thief's.
+pub const REVOCATIONS_PER_DAY_MAX: usize = 64;
+/// Certificates a day by which a node lets the list grow without them: more than the coordinator gives, because
+/// the two count days from different moments.
+pub const REVOCATIONS_BELIEVED: u64 = 128;
+/// Nodes in one statement that revokes many.
+pub const MASS_REVOCATION_MAX: usize = 10_000;
 
 // ---- control plane ---------------------------------------------------------------------------
 
@@ -590,3 +598,5 @@ const _: () = assert!(QUEUED_INTERVAL.0 * 2 < SLOW_AFTER.0 && QUEUED_INTERVAL.0 
 const _: () = assert!(PRESENCE_INTERVAL.0 * 3 < PRESENCE_LIFETIME.0);
 const _: () =
     assert!(STRANGERS_MAX * 128 < CONTROL_MAX_BYTES && STRANGERS_MAX <= UNMANAGED_TOLD_MAX);
+const _: () = assert!(REVOCATIONS_PER_DAY_MAX as u64 * 2 <= REVOCATIONS_BELIEVED);
+const _: () = assert!(CA_CHAIN_MAX_BYTES + (2 << 10) < CREDENTIALS_MAX_BYTES);

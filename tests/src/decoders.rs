@@ -28,6 +28,7 @@ use protocol::merkle::{AuditProof, LedgerHead};
 use protocol::orders::{Order, Receipt};
 use protocol::plan::{Proposal, RolloutPlan};
 use protocol::relations::Requirement;
+use protocol::revocation::{self, MassRevocation};
 use protocol::status::NodeStatus;
 use protocol::topology::Topology;
 use protocol::trust::{Root, Trust};
@@ -107,8 +108,9 @@ pub fn request(bytes: &[u8]) -> bool {
 /// A list of certificates that are not to be admitted any more.
 pub fn revocations(bytes: &[u8]) -> bool {
     // A restored coordinator reads the list that a node kept, before it believes any of it.
-    let listed = AUTHORITY.listed(bytes).is_ok();
-    let taken = AUTHORITY.set_revocations(bytes).is_ok();
+    let (list, _) = revocation::parts(bytes);
+    let listed = AUTHORITY.listed(&list).is_ok();
+    let taken = AUTHORITY.set_revocations(&list).is_ok();
     assert!(listed || !taken, "what is taken can be listed");
     taken
 }
@@ -145,6 +147,7 @@ pub fn statement(bytes: &[u8]) -> bool {
         json::<Receipt>,
         json::<Topology>,
         json::<Lift>,
+        json::<MassRevocation>,
         json::<LedgerHead>,
         json::<EnrollRequest>,
         json::<EnrollReply>,

@@ -5,6 +5,7 @@ use protocol::limits::ROLLOUTS_MAX;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::OrderBody;
 use protocol::plan::{Proposal, Recall, RolloutPlan};
+use protocol::revocation::MassRevocation;
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
@@ -56,6 +57,7 @@ impl Conductor {
             Command::EndAssessment(release) => self.end_assessment(release),
             Command::RecordInstall(note) => self.record_install(note),
             Command::Revoke { node, reason } => self.revoke(node, reason),
+            Command::RevokeMany(statement) => self.revoke_many(&statement),
         };
         let answer = outcome.unwrap_or_else(Answer::Refused);
         self.act(Action::Answer(ticket, answer));
@@ -321,6 +323,21 @@ impl Conductor {
             });
         }
         self.record(LedgerEvent::Revoked { node, reason });
+        Ok(Answer::Done)
+    }
+
+    /// All or none of them.
+    fn revoke_many(&mut self, statement: &Verified<MassRevocation>) -> Outcome {
+        let nodes = &self.fleet.nodes;
+        let mut unknown = statement.nodes.iter().filter(|n| !nodes.contains_key(n));
+        if let Some(unknown) = unknown.next() {
+            return Err(CommandError::NoNode(*unknown));
+        }
+        for node in &statement.nodes {
+            self.revoke(*node, statement.reason.clone())?;
+        }
+        let envelope = statement.envelope().clone();
+        self.record(LedgerEvent::Warranted { envelope });
         Ok(Answer::Done)
     }
 

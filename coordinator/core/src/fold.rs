@@ -37,6 +37,7 @@ impl Conductor {
             // The body holds the certificates.
             LedgerEvent::Barred { .. }
             | LedgerEvent::Renewed { .. }
+            | LedgerEvent::Warranted { .. }
             | LedgerEvent::TokenMade(_) => {}
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
             LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),

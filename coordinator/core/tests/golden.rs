@@ -10,6 +10,7 @@ use protocol::inventory::{NodeInventory, SignedInventory};
 use protocol::lift::Lift;
 use protocol::orders::OrderBody;
 use protocol::plan::{Gate, Priority, Proposal, Selector, Targets, WaveDraft};
+use protocol::revocation::MassRevocation;
 use protocol::status::{NodeStatus, State};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, PublicKey, Span};
@@ -17,7 +18,7 @@ use tidegate_coordinator_core::contract::{
     ByHand, Enrolled, LedgerEvent, RolloutState, TokenMade, Verdict,
 };
 
-golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Enrolled, Revoked, Moved, Rooted, Topology, Released,
+golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Enrolled, Revoked, Warranted, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
     CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing, Witnessed);
@@ -220,6 +221,20 @@ fn events() -> Vec<(String, LedgerEvent)> {
             LedgerEvent::Revoked {
                 node: node(1),
                 reason: "lost".into(),
+            },
+        ),
+        (
+            "warranted",
+            LedgerEvent::Warranted {
+                envelope: fleet.sign(&MassRevocation {
+                    spec_version: 1,
+                    fleet: fleet.id(),
+                    nodes: vec![node(1)],
+                    certificates: 3,
+                    list: Hash::of(b"list"),
+                    reason: "stolen in transit".into(),
+                    created: CREATED,
+                }),
             },
         ),
         ("moved", moved(Some(site("s2")))),

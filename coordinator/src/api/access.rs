@@ -183,6 +183,7 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
         (false, ["halt"]) => (Power::Steer, About::Fleet),
         (false, ["lift"]) => (Power::Approve, About::Fleet),
         (false, ["tokens"]) => (Power::Enrol, About::Its),
+        (false, ["revocations"]) => (Power::Enrol, About::Fleet),
         (false, ["nodes", id, "revoke"]) => {
             (Power::Enrol, id.parse().map_or(About::Fleet, About::Node))
         }
@@ -231,6 +232,8 @@ mod tests {
             ("POST", "/v1/rollouts/r/halt", "o"),
             ("POST", "/v1/tokens", "o"),
             ("POST", &revoke, "o"),
+            ("POST", "/v1/revocations", "o"),
+            ("PUT", "/v1/revocations", "o"),
             ("POST", "/v1/nodes/nobody/installs", "htao"),
             ("PUT", "/v1/topology", ""),
             ("POST", "/v1/root", ""),

@@ -141,6 +141,16 @@ impl Client {
     pub async fn roots_for(&self, request: &RenewRequest) -> Result<RootsReply, ApiError> {
         self.send(Method::POST, "/v1/roots", Some(request)).await
     }
+    /// What operators have to sign to revoke these nodes.
+    pub async fn draft_revocation(&self, nodes: &[NodeId]) -> Result<RevocationDraft, ApiError> {
+        self.send(Method::PUT, "/v1/revocations", Some(&nodes))
+            .await
+    }
+    /// Revokes what the operators signed.
+    pub async fn revoke_many(&self, statement: &Envelope) -> Result<(), ApiError> {
+        self.send(Method::POST, "/v1/revocations", Some(statement))
+            .await
+    }
     /// Renews a node's certificate; takes no API token. Nodes themselves ask by `node::renew`.
     pub async fn renew(&self, request: &RenewRequest) -> Result<RenewReply, ApiError> {
         self.send(Method::POST, "/v1/renew", Some(request)).await

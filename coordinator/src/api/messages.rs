@@ -283,3 +283,14 @@ pub struct EventLine {
     /// One line.
     pub line: String,
 }
+
+/// What operators sign to revoke many nodes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RevocationDraft {
+    /// Those of the nodes that are not revoked, and their copies.
+    pub nodes: Vec<NodeId>,
+    /// Certificates on the list once they are.
+    pub certificates: u32,
+    /// Digest of these.
+    pub list: Hash,
+}

@@ -27,6 +27,8 @@
 //! | `POST /v1/rollouts/{id}/recall` | the recall's envelope with a signature | [`messages::Progress`] |
 //! | `GET /v1/nodes`, `/v1/sites` | | views; [`messages::SiteView`]s |
 //! | `POST /v1/nodes/{id}/revoke` | [`messages::Reason`] | nothing |
+//! | `PUT /v1/revocations` | nodes' ids | [`messages::RevocationDraft`] |
+//! | `POST /v1/revocations` | a [`protocol::revocation::MassRevocation`] that the operators signed | nothing |
 //! | `GET`, `POST /v1/access` | [`messages::NewAccess`] | [`messages::AccessView`]s; [`messages::AccessMade`] |
 //! | `POST /v1/access/{id}/revoke` | | nothing |
 //! | `GET /v1/unmanaged` | | [`messages::UnmanagedView`]s, the one seen last first |

@@ -9,7 +9,7 @@ use protocol::{FleetId, SiteId};
 use super::args::nodes::{NodesAct, RecordInstall};
 use super::args::{Nodes, Sites, Why};
 use super::sites_file::read_sites;
-use super::{output, release, setup, units};
+use super::{output, release, revoking, setup, units};
 use crate::api::Client;
 use crate::api::messages::InstallNote;
 use crate::directory::Directory;
@@ -19,8 +19,12 @@ use crate::directory::Directory;
 /// # Errors
 /// When the coordinator does not answer or refuses.
 pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
-    if let Some(NodesAct::RecordInstall(ask)) = ask.act {
-        return record_install(ask).await;
+    match ask.act {
+        Some(NodesAct::RecordInstall(ask)) => return record_install(ask).await,
+        Some(NodesAct::RevokeMany(ask)) => return revoking::write(ask).await,
+        Some(NodesAct::SignRevocation(ask)) => return revoking::sign(&ask),
+        Some(NodesAct::PublishRevocation(ask)) => return revoking::publish(&ask).await,
+        None => {}
     }
     let Some(at) = &ask.at else {
         bail!("failed to find the coordinator: give --dir DIR or set TIDEGATE_DIR");

@@ -18,6 +18,7 @@ pub mod output;
 mod package;
 pub mod release;
 pub mod report;
+mod revoking;
 pub mod rollout;
 pub mod root;
 pub mod setup;

@@ -76,7 +76,7 @@ pub fn read_chain(path: &Path) -> anyhow::Result<(Vec<Envelope>, Trust)> {
     Ok((envelopes, trust))
 }
 
-fn read_envelope(path: &Path) -> anyhow::Result<Envelope> {
+pub(super) fn read_envelope(path: &Path) -> anyhow::Result<Envelope> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     Envelope::from_json(&bytes).with_context(|| path.display().to_string())
 }
@@ -323,13 +323,19 @@ fn sign(request: &Path, key: &Path, root_file: &Path, out: Option<PathBuf>) -> a
     differences(trust.root(), &next)?;
     envelope.signatures.clear();
     key.sign(&mut envelope)?;
-    let out = out.unwrap_or_else(|| {
-        let mut name = request.as_os_str().to_owned();
-        name.push(format!(".{}.sig", public.short()));
-        name.into()
-    });
+    let out = signature_file(out.as_deref(), request, &public);
     write_durably(&out, &envelope.to_json(), 0o644)?;
     output::line(&format!("signature  {}", out.display()))
+}
+
+/// Where a signature goes, if nobody says.
+pub(super) fn signature_file(asked: Option<&Path>, request: &Path, key: &PublicKey) -> PathBuf {
+    let beside = || {
+        let mut name = request.as_os_str().to_owned();
+        name.push(format!(".{}.sig", key.short()));
+        name.into()
+    };
+    asked.map_or_else(beside, Path::to_owned)
 }
 
 async fn publish(dir: &Path, request: &Path, signatures: &[PathBuf]) -> anyhow::Result<()> {

@@ -58,6 +58,11 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::TokenMade(token) => (token.by.clone(), "token", token.id.clone()),
         LedgerEvent::Renewed { node, .. } => (node.to_string(), "renew", node.to_string()),
         LedgerEvent::Revoked { node, .. } => ("operator".into(), "revoke", node.to_string()),
+        LedgerEvent::Warranted { envelope } => (
+            signers(envelope),
+            "revoke_many",
+            envelope.digest().to_string(),
+        ),
         LedgerEvent::Moved { node, .. } => (me(), "move", node.to_string()),
         LedgerEvent::Inventory { envelope } => (
             signers(envelope),

@@ -9,20 +9,25 @@ use std::sync::Arc;
 use coordinator_core::contract::LedgerEvent;
 use node::net::identity::issue::{IssuingCa, Validity};
 use node::net::identity::{Admission, Issuer};
-use protocol::limits::{COPIES_MAX, RENEWALS_MAX};
+use protocol::envelope::Envelope;
+use protocol::limits::{COPIES_MAX, RENEWALS_MAX, REVOCATIONS_PER_DAY_MAX};
+use protocol::revocation::{self, MassRevocation, Warranted};
+use protocol::versioned::Versioned as _;
 use protocol::{Hash, NodeId, Span, Time};
 use rustls::pki_types::CertificateDer;
 
 /// A list has no end of its own: the bulletin, which expires, names the newest.
 const LIST_LIFE: Span = Span::from_secs(20 * 365 * 86_400);
 
+const DAY: Span = Span::from_secs(86_400);
+
 /// A certificate revocation list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct List {
     /// Names it as a document.
     pub digest: Hash,
-    /// DER.
-    pub der: Arc<Vec<u8>>,
+    /// The list (DER), with its warrant if it has one.
+    pub bytes: Arc<Vec<u8>>,
 }
 
 /// Stands where a token's id stands for certificates that no token gave.
@@ -51,6 +56,15 @@ pub struct Certificates {
     revoked: BTreeSet<NodeId>,
     /// Serials that were revoked in a time that this ledger lost.
     barred: BTreeSet<u64>,
+    /// All that were revoked, in the order of the list, which grows at its end.
+    listed: Vec<u64>,
+    on_list: BTreeSet<u64>,
+    /// When the last of them were put on the list without the operators' signatures.
+    lately: VecDeque<Time>,
+    /// Certificates whose revocation was decided, and is not in the ledger yet.
+    promised: usize,
+    /// What the operators signed last, for the list as it was then.
+    warrant: Option<Envelope>,
     /// Nodes that were enrolled as copies of one, or of its copies.
     copies: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// When nodes were given their last certificates.
@@ -70,6 +84,11 @@ impl Certificates {
             serials: BTreeMap::new(),
             revoked: BTreeSet::new(),
             barred: BTreeSet::new(),
+            listed: Vec::new(),
+            on_list: BTreeSet::new(),
+            lately: VecDeque::new(),
+            promised: 0,
+            warrant: None,
             copies: BTreeMap::new(),
             renewals: BTreeMap::new(),
             restored: false,
@@ -92,6 +111,7 @@ impl Certificates {
                     .entry(enrolled.node)
                     .or_default()
                     .extend(serial.ok().map(|serial| (serial, enrolled.token.clone())));
+                self.relist(&enrolled.node, time);
             }
             LedgerEvent::Renewed { node, serial } => {
                 let serial = u64::from_str_radix(serial, 16);
@@ -102,15 +122,26 @@ impl Certificates {
                 while renewals.len() > RENEWALS_MAX {
                     renewals.pop_front();
                 }
+                self.relist(node, time);
             }
             LedgerEvent::Revoked { node, .. } => {
                 self.revoked.insert(*node);
+                self.relist(node, time);
+                self.revocations += 1;
+                self.last = time;
+            }
+            LedgerEvent::Warranted { envelope } => {
+                self.warrant = Some(envelope.clone());
+                self.lately.clear();
+                // The next list says more, be it by this alone.
                 self.revocations += 1;
                 self.last = time;
             }
             LedgerEvent::Barred { serials, number } => {
                 let serials = serials.iter();
                 let serials = serials.filter_map(|serial| u64::from_str_radix(serial, 16).ok());
+                let serials: Vec<u64> = serials.collect();
+                self.list_more(&serials, None);
                 self.barred.extend(serials);
                 // The next list says more than that one, or as much under another date.
                 self.revocations = self.revocations.max(*number) + 1;
@@ -121,13 +152,92 @@ impl Certificates {
         }
     }
 
+    /// Puts on the list what a revoked node was given and is not there yet.
+    fn relist(&mut self, node: &NodeId, time: Time) {
+        if self.is_revoked(node) {
+            self.list_more(&self.given(node), Some(time));
+        }
+    }
+
+    fn given(&self, node: &NodeId) -> Vec<u64> {
+        let given = self.serials.get(node).into_iter().flatten();
+        given.map(|(serial, _)| *serial).collect()
+    }
+
+    fn list_more(&mut self, serials: &[u64], at: Option<Time>) {
+        for serial in serials {
+            if self.on_list.insert(*serial) {
+                self.listed.push(*serial);
+                self.lately.extend(at);
+            }
+        }
+        while self.lately.len() > REVOCATIONS_PER_DAY_MAX {
+            self.lately.pop_front();
+        }
+    }
+
+    /// Whether these nodes may be revoked now without the operators' signatures: no more than
+    /// [`REVOCATIONS_PER_DAY_MAX`] certificates within a day. If so, they are counted.
+    pub fn may_revoke(&mut self, nodes: &[NodeId], now: Time) -> bool {
+        let more: usize = nodes
+            .iter()
+            .filter(|node| !self.is_revoked(node))
+            .map(|node| self.given(node).len())
+            .sum();
+        let today = self.lately.iter().filter(|at| now.since(**at) < DAY);
+        let fits = self.promised + more + today.count() <= REVOCATIONS_PER_DAY_MAX;
+        self.promised += if fits { more } else { 0 };
+        fits
+    }
+
+    /// All that was decided is in the ledger.
+    pub fn settled(&mut self) {
+        self.promised = 0;
+    }
+
+    /// Whether the warrant is about this list.
+    pub fn warrant_holds(&self) -> bool {
+        let warrant = self.warrant.as_ref();
+        let said = warrant.and_then(|w| serde_json::from_slice::<MassRevocation>(&w.payload).ok());
+        said.is_some_and(|said| said.covers(&self.listed) > 0 || said.certificates == 0)
+    }
+
+    /// What the operators sign, to revoke these nodes and their copies: all of them, the certificates that
+    /// are on the list then, and the digest of these.
+    pub fn as_many(&self, nodes: &[NodeId]) -> (Vec<NodeId>, u32, Hash) {
+        let copies = nodes.iter().flat_map(|node| self.copies_of(node));
+        let mut all: Vec<NodeId> = Vec::new();
+        let mut known = BTreeSet::new();
+        for node in nodes.iter().copied().chain(copies) {
+            if !self.is_revoked(&node) && known.insert(node) {
+                all.push(node);
+            }
+        }
+        let (certificates, list) = self.with(&all);
+        (all, certificates, list)
+    }
+
+    /// The list once these nodes are revoked, too: certificates, and their digest.
+    fn with(&self, nodes: &[NodeId]) -> (u32, Hash) {
+        let mut listed = self.listed.clone();
+        let more = nodes.iter().flat_map(|node| self.given(node));
+        listed.extend(more.filter(|serial| !self.on_list.contains(serial)));
+        (listed.len() as u32, revocation::digest(&listed))
+    }
+
+    /// Whether a statement still says what the list will be.
+    pub fn fits(&self, statement: &MassRevocation) -> bool {
+        self.with(&statement.nodes) == (statement.certificates, statement.list)
+    }
+
     /// What a revocation list of the fleet says that this ledger does not: all serials on it, the nodes of
     /// those that are known, and its number. `None` if there is nothing new in it.
     ///
     /// # Errors
     /// One line, when it is no list, or not the fleet's.
-    pub fn news_of(&self, der: &[u8]) -> Result<Option<ListNews>, String> {
-        let (number, serials) = self.admission.listed(der).map_err(|e| e.to_string())?;
+    pub fn news_of(&self, document: &[u8]) -> Result<Option<ListNews>, String> {
+        let (der, _) = revocation::parts(document);
+        let (number, serials) = self.admission.listed(&der).map_err(|e| e.to_string())?;
         if number <= self.revocations {
             return Ok(None);
         }
@@ -258,36 +368,30 @@ impl Certificates {
     /// # Errors
     /// One line, when the CA cannot sign it.
     pub fn renew_list(&mut self) -> Result<Hash, String> {
-        let serials: Vec<u64> = self
-            .revoked
-            .iter()
-            .flat_map(|node| self.serials.get(node).into_iter().flatten())
-            .map(|(serial, _)| *serial)
-            .chain(self.barred.iter().copied())
-            .collect::<BTreeSet<u64>>()
-            .into_iter()
-            .collect();
         let validity = Validity {
             not_before: self.last,
             not_after: self.last + LIST_LIFE,
         };
-        let made = self.ca.revoke(&serials, self.revocations, validity);
+        let made = self.ca.revoke(&self.listed, self.revocations, validity);
         let der = made.map_err(|e| format!("the revocation list cannot be made: {e}"))?;
         self.admission
             .set_revocations(&der)
             .map_err(|e| format!("the revocation list is not taken: {e}"))?;
+        let bytes = match &self.warrant {
+            Some(warrant) => Warranted {
+                list: der,
+                warrant: warrant.clone(),
+            }
+            .to_bytes(),
+            None => der,
+        };
         let list = List {
-            digest: Hash::of(&der),
-            der: Arc::new(der),
+            digest: Hash::of(&bytes),
+            bytes: Arc::new(bytes),
         };
         let digest = list.digest;
         self.list = Some(list);
         Ok(digest)
-    }
-
-    /// Whether anything was ever revoked.
-    pub fn any_revoked(&self) -> bool {
-        self.revocations > 0
     }
 
     /// The list in force.

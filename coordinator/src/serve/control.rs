@@ -486,7 +486,7 @@ async fn document(house: &Arc<House>, digest: Hash) -> Result<Option<Vec<u8>>, D
         .desk
         .view(move |i| {
             let list = i.certificates.list().filter(|list| list.digest == digest);
-            list.map(|list| list.der.to_vec())
+            list.map(|list| list.bytes.to_vec())
                 .or_else(|| i.conductor.document(&digest).map(Envelope::to_json))
         })
         .await

@@ -339,6 +339,7 @@ impl Desk {
             self.append(&appends.collect::<Vec<_>>())?;
             rest.into_iter().for_each(|action| self.carry_out(action));
         }
+        self.parts.certificates.settled();
         for reply in self.told.drain(..) {
             // Whoever asked may have gone away meanwhile.
             let _ = reply.send(());
@@ -364,10 +365,14 @@ impl Desk {
         let entries = self.parts.ledger.entries();
         let told = Event::LedgerHead { head, entries };
         self.parts.conductor.handle(now, told);
-        if happened
-            .iter()
-            .any(|e| matches!(e, LedgerEvent::Revoked { .. } | LedgerEvent::Barred { .. }))
-        {
+        if happened.iter().any(|e| {
+            matches!(
+                e,
+                LedgerEvent::Revoked { .. }
+                    | LedgerEvent::Barred { .. }
+                    | LedgerEvent::Warranted { .. }
+            )
+        }) {
             match self.parts.certificates.renew_list() {
                 Ok(list) => self.parts.conductor.handle(now, Event::Revocations(list)),
                 Err(error) => self.parts.log.note(now.wall, "revocations", &error),

@@ -140,11 +140,7 @@ fn change_issuer(desk: &mut Desk, house: &House, ca: Arc<IssuingCa>) -> Option<H
     issuing::keep_own(&house.dir, &house.identity, &ca)
         .unwrap_or_else(|e| note(format!("the coordinator has no certificate of it yet: {e}")));
     note("another issuing CA is in use: the nodes move to it".into());
-    let certificates = &mut desk.parts.certificates;
-    certificates
-        .any_revoked()
-        .then(|| certificates.renew_list().map_err(&note).ok())
-        .flatten()
+    desk.parts.certificates.renew_list().map_err(&note).ok()
 }
 
 /// The online key that a root names: the one in use, or the next one that was made for it.

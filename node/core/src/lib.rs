@@ -27,6 +27,7 @@ mod relations;
 mod relay;
 pub mod renewal;
 mod report;
+pub mod revocations;
 mod rollout;
 mod rollouts;
 mod slots;

@@ -4,11 +4,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use node_core::contract::Event;
+use node_core::revocations::Growth;
 use protocol::envelope::Envelope;
 use protocol::limits::RECEIPT_MARKS_MAX;
 use protocol::manifest::ReleaseManifest;
 use protocol::orders::{Mark, Order, OrderBody, Receipt};
 use protocol::plan::{Recall, RolloutPlan};
+use protocol::revocation::{self, MassRevocation};
 use protocol::status::SignedStatus;
 use protocol::topology::Topology;
 use protocol::trust::{Role, Root, Statement, Trust, TrustError};
@@ -54,6 +56,7 @@ pub struct Intake {
     clock: Arc<Clock>,
     notes: Notes,
     revocations: Option<Hash>,
+    growth: Growth,
     /// For the brain.
     pub events: Vec<Event>,
     /// For the store.
@@ -71,6 +74,7 @@ impl Intake {
         Intake {
             trust,
             admission,
+            growth: Growth::new(clock.floor(), revocations.is_some()),
             clock,
             notes: Notes::default(),
             revocations,
@@ -203,6 +207,10 @@ impl Intake {
             }
             _ => None,
         };
+        if matches!(&order.body, OrderBody::Bulletin(b) if b.revocations.is_some() && b.revocations == self.revocations)
+        {
+            self.growth.confirmed(self.admission.now());
+        }
         self.clock.raise(order.issued);
         self.admission.floor_time(self.clock.floor());
         self.events.push(Event::Order(order, recall));
@@ -253,10 +261,24 @@ impl Intake {
         true
     }
 
-    fn revocation_list(&mut self, from: NodeId, digest: Hash, der: &[u8]) -> bool {
-        match self.admission.set_revocations(der) {
+    fn revocation_list(&mut self, from: NodeId, digest: Hash, document: &[u8]) -> bool {
+        let (der, warrant) = revocation::parts(document);
+        if let Ok((_, serials)) = self.admission.listed(&der) {
+            let warrant = warrant.and_then(|w| self.believe::<MassRevocation>(from, "warrant", &w));
+            let covered = warrant.map_or(0, |warrant| warrant.covers(&serials));
+            let more = self.admission.unlisted(&serials[covered..]);
+            if !self.growth.takes(self.admission.now(), more) {
+                let line = format!(
+                    "revocation list from {from} refused: it takes back {more} certificates more at once, which the operators did not sign"
+                );
+                self.notes.say("mass_revocation", line);
+                return false;
+            }
+        }
+        match self.admission.set_revocations(&der) {
             Ok(taken) => {
-                self.changes.push(Change::Document(digest, der.to_vec()));
+                self.changes
+                    .push(Change::Document(digest, document.to_vec()));
                 if taken == Revocations::Taken {
                     self.revocations = Some(digest);
                     self.changes.push(Change::Revocations(digest));

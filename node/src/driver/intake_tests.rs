@@ -4,6 +4,7 @@ use ed25519_dalek::SigningKey;
 use node_core::contract::Event;
 use proptest::prelude::*;
 use protocol::fixtures::{self, Fleet};
+use protocol::revocation::Warranted;
 use protocol::trust::RoleKeys;
 use protocol::wire::Claim;
 use protocol::{PublicKey, Span};
@@ -230,6 +231,63 @@ fn a_revocation_list_counts_when_our_ca_signed_it() {
             assert!(intake.changes.is_empty() && intake.events.is_empty());
         }
     }
+}
+
+/// Whoever took the CA's key and the online key signs lists, and may not cut off the fleet with one.
+#[test]
+fn a_list_that_grows_too_fast_takes_what_the_operators_signed() {
+    let fleet = Fleet::new(1);
+    let ca = IssuingCa::create("ca", &fixtures::key("ca", 1), VALID).unwrap();
+    let mut intake = intake_with(&fleet, vec![ca.certificate().clone()]);
+    let from = fixtures::node(1);
+    let serials = |many: u64| (1..=many).map(|n| n * 131).collect::<Vec<u64>>();
+    let list = |many, number| ca.revoke(&serials(many), number, VALID).unwrap();
+    let mut takes = |document: Vec<u8>| {
+        let digest = Hash::of(&document);
+        let reply = ControlReply::Document(Some(document));
+        intake.answer(from, Question::Document(digest), reply.clone()) == reply
+    };
+    let signed = |many: u64, by_all: bool| {
+        let statement = MassRevocation {
+            spec_version: 1,
+            fleet: fleet.id(),
+            nodes: vec![fixtures::node(1)],
+            certificates: many as u32,
+            list: revocation::digest(&serials(many)),
+            reason: String::new(),
+            created: fixtures::CREATED,
+        };
+        let mut envelope = fleet.sign(&statement);
+        envelope.signatures.truncate(if by_all { 9 } else { 1 });
+        envelope
+    };
+    let warranted = |list: Vec<u8>, warrant: Envelope| Warranted { list, warrant }.to_bytes();
+    let day = protocol::limits::REVOCATIONS_BELIEVED;
+    assert!(takes(list(0, 1)), "the first one");
+    assert!(takes(list(day - 28, 2)));
+    assert!(!takes(list(day + 1, 3)), "too fast");
+    assert!(!takes(list(5_000, 1 << 60)), "the whole fleet");
+    assert!(takes(list(day, 4)), "what was refused left no trace");
+    assert!(!takes(list(day + 1, 5)));
+    // One operator's word is none, and what they signed for another list neither.
+    assert!(!takes(warranted(list(5_000, 6), signed(5_000, false))));
+    assert!(!takes(warranted(list(5_000, 6), signed(4_999, true))));
+    assert!(!takes(warranted(list(5_000, 6), signed(5_001, true))));
+    assert!(takes(warranted(list(5_000, 6), signed(5_000, true))));
+    assert!(
+        !takes(warranted(list(5_129, 7), signed(5_000, true))),
+        "129 more"
+    );
+    // A node that was away takes all that came since under the newest warrant.
+    let mut away = intake_with(&fleet, vec![ca.certificate().clone()]);
+    let empty = list(0, 1);
+    let mut answer = |document: Vec<u8>| {
+        let digest = Hash::of(&document);
+        let reply = ControlReply::Document(Some(document));
+        away.answer(from, Question::Document(digest), reply.clone()) == reply
+    };
+    assert!(answer(empty));
+    assert!(answer(warranted(list(5_100, 9), signed(5_000, true))));
 }
 
 fn next_root(fleet: &Fleet, version: u64, coordinator: Option<&SigningKey>) -> Envelope {

@@ -1,6 +1,7 @@
 //! One sample of every format, and of every variant that is written differently.
 
 mod hooks;
+mod revoking;
 mod wire;
 
 use serde::Serialize;
@@ -137,6 +138,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(wire::control(&fleet));
     all.extend(wire::data());
     all.extend(enrolment(&fleet));
+    all.extend(revoking::all(&fleet));
     all
 }
 

@@ -4,6 +4,7 @@ use protocol::envelope::Envelope;
 use protocol::lift::Lift;
 use protocol::manifest::ReleaseManifest;
 use protocol::plan::{Cohort, Proposal, Recall, RolloutPlan};
+use protocol::revocation::MassRevocation;
 use protocol::topology::Topology;
 use protocol::{Hash, NodeId, PublicKey, RolloutId, Verified};
 
@@ -77,6 +78,8 @@ pub enum Command {
         /// Why, for people.
         reason: String,
     },
+    /// Revoke the certificates of many nodes, which the operators signed.
+    RevokeMany(Verified<MassRevocation>),
 }
 
 /// The answer to a command.

@@ -57,6 +57,11 @@ pub enum LedgerEvent {
         /// Why.
         reason: String,
     },
+    /// The operators let the list grow by many nodes, which were revoked just before.
+    Warranted {
+        /// As signed.
+        envelope: Envelope,
+    },
     /// A node was seen in another site than before.
     Moved {
         /// The node.

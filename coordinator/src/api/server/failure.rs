@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::api::messages::Problem;
 use crate::serve::{
-    ApprovalError, DeskError, EnrolmentError, RootError, StoreError, TokenError, UploadError,
+    ApprovalError, DeskError, EnrolmentError, RevokeError, RootError, StoreError, TokenError,
+    UploadError,
 };
 
 /// What a handler gives.
@@ -130,6 +131,20 @@ impl From<RootError> for Failure {
                 Failure::new(StatusCode::CONFLICT, e.to_string())
             }
             RootError::Disk(_) => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
+        }
+    }
+}
+
+impl From<RevokeError> for Failure {
+    fn from(e: RevokeError) -> Failure {
+        match e {
+            RevokeError::Command(e) => e.into(),
+            RevokeError::Desk(e) => e.into(),
+            RevokeError::TooMany => Failure::new(StatusCode::TOO_MANY_REQUESTS, e.to_string()),
+            RevokeError::Trust(_) => Failure::new(StatusCode::FORBIDDEN, e.to_string()),
+            RevokeError::Other | RevokeError::Overtaken => {
+                Failure::new(StatusCode::CONFLICT, e.to_string())
+            }
         }
     }
 }

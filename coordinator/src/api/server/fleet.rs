@@ -11,7 +11,7 @@ use protocol::enroll::{
 };
 use protocol::envelope::Envelope;
 use protocol::filter::Filter;
-use protocol::limits::TEXT_MAX_BYTES;
+use protocol::limits::{MASS_REVOCATION_MAX, TEXT_MAX_BYTES};
 use protocol::topology::Topology;
 use protocol::trust::Statement as _;
 use protocol::{NodeId, RolloutId, SiteId};
@@ -21,7 +21,8 @@ use super::access::{Asker, elsewhere};
 use super::failure::{Answer, Failure, Json};
 use super::{House, Shared};
 use crate::api::messages::{
-    InstallNote, NewToken, NodeView, Reason, SiteBytes, SiteView, TokenMade, UnmanagedView,
+    InstallNote, NewToken, NodeView, Reason, RevocationDraft, SiteBytes, SiteView, TokenMade,
+    UnmanagedView,
 };
 use crate::serve::{self, Insight};
 
@@ -144,17 +145,26 @@ pub(super) async fn revoke(
     let node: NodeId = id
         .parse()
         .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
-    let reason = short(why)?;
-    let revoke = |node| Command::Revoke {
-        node,
-        reason: reason.clone(),
-    };
-    command(&house, revoke(node)).await?;
-    // Whoever had its key may have enrolled other machines as its copies.
-    let copies = house.desk.view(move |i| i.certificates.copies_of(&node));
-    for copy in copies.await? {
-        command(&house, revoke(copy)).await?;
+    serve::revoke(&house, node, short(why)?).await?;
+    Ok(Json(()))
+}
+
+pub(super) async fn draft_revocation(
+    State(house): Shared,
+    Json(nodes): Json<Vec<NodeId>>,
+) -> Answer<RevocationDraft> {
+    if nodes.len() > MASS_REVOCATION_MAX {
+        let line = format!("a statement is about at most {MASS_REVOCATION_MAX} nodes");
+        return Err(Failure::bad_request(line));
     }
+    Ok(Json(serve::draft_revocation(&house, nodes).await?))
+}
+
+pub(super) async fn revoke_many(
+    State(house): Shared,
+    Json(envelope): Json<Envelope>,
+) -> Answer<()> {
+    serve::revoke_many(&house, envelope).await?;
     Ok(Json(()))
 }
 

@@ -120,6 +120,10 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         .route("/v1/unmanaged", get(fleet::unmanaged))
         .route("/v1/nodes/{id}/installs", post(fleet::record_install))
         .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
+        .route(
+            "/v1/revocations",
+            post(fleet::revoke_many).put(fleet::draft_revocation),
+        )
         .route("/v1/sites", get(fleet::sites))
         .route(
             "/v1/blobs/{root}/{length}",

@@ -1,5 +1,7 @@
 //! What can be written about single nodes.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::At;
@@ -9,6 +11,12 @@ use super::At;
 pub enum NodesAct {
     /// Note that somebody installed a release on a node by hand; it is counted apart
     RecordInstall(RecordInstall),
+    /// Write a statement that revokes many nodes, to be signed by operators; nothing changes yet
+    RevokeMany(RevokeMany),
+    /// Sign such a statement where an operator's key lies; writes a signature file
+    SignRevocation(SignRevocation),
+    /// Bring a statement and its signatures to the coordinator, which revokes the nodes
+    PublishRevocation(PublishRevocation),
 }
 
 /// `tidegate nodes record-install`
@@ -27,4 +35,50 @@ pub struct RecordInstall {
     /// Why
     #[arg(long)]
     pub why: String,
+}
+
+/// `tidegate nodes revoke-many`
+#[derive(Args, Debug)]
+pub struct RevokeMany {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The nodes' ids, one a line; without it the statement vouches for the list as it is
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Why, for those who sign and those who read the ledger
+    #[arg(long)]
+    pub reason: String,
+    /// Where the statement goes
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// `tidegate nodes sign-revocation`
+#[derive(Args, Debug)]
+pub struct SignRevocation {
+    /// The statement
+    pub request: PathBuf,
+    /// The operator's key file
+    #[arg(long)]
+    pub key: PathBuf,
+    /// root.json of the fleet
+    #[arg(long, env = "TIDEGATE_ROOT")]
+    pub root: PathBuf,
+    /// The signature file [default: REQUEST.KEY.sig]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `tidegate nodes publish-revocation`
+#[derive(Args, Debug)]
+pub struct PublishRevocation {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The statement
+    pub request: PathBuf,
+    /// Signature files
+    #[arg(required = true)]
+    pub signatures: Vec<PathBuf>,
 }

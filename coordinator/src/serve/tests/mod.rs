@@ -9,6 +9,7 @@ mod lifting;
 mod mistakes;
 mod renewing;
 mod reporting;
+mod revoking;
 mod rolling;
 
 use std::net::Ipv4Addr;

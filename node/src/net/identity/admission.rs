@@ -316,6 +316,24 @@ impl Admission {
         Ok((number, serials.collect::<Result<_, _>>()?))
     }
 
+    /// How many of these serial numbers stand on no list in force.
+    pub fn unlisted(&self, serials: &[u64]) -> usize {
+        let issuers = self.issuers.load();
+        let listed = |serial: &u64| {
+            let number = serial.to_be_bytes();
+            let number = &number[number.iter().take_while(|byte| **byte == 0).count()..];
+            // As DER has it: the first bit is the sign.
+            let signed = [&[0][..], number].concat();
+            let number = match number.first() {
+                Some(0..=0x7f) => number,
+                _ => &signed,
+            };
+            let mut lists = issuers.iter().filter_map(|i| i.revocations.as_ref());
+            lists.any(|held| matches!(held.list.find_serial(number), Ok(Some(_))))
+        };
+        serials.iter().filter(|serial| !listed(serial)).count()
+    }
+
     /// Whether a node that was admitted before has been revoked since.
     pub fn is_revoked(&self, node: &NodeId) -> bool {
         self.readmit(node) == Some(Err(AdmissionError::Revoked))
