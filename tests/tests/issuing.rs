@@ -15,7 +15,7 @@ use protocol::trust::Root;
 use protocol::{NodeId, Time};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tidegate_tests::programs::success;
+use tidegate_tests::rotation::rotate;
 use tidegate_tests::world::text;
 use tidegate_tests::{World, WorldOptions, trees};
 
@@ -26,22 +26,6 @@ fn newest(world: &World) -> Root {
     let chain = std::fs::read(world.home().join("root.json")).expect("there");
     let chain: Vec<Envelope> = serde_json::from_slice(&chain).expect("roots");
     serde_json::from_slice(&chain.last().expect("a root").payload).expect("a root")
-}
-
-/// Rotates by the commands that an operator types.
-fn rotate(world: &World, name: &str, changes: &[&str]) -> String {
-    let root = world.home().join("root.json");
-    let (request, signature) = (world.path(name), world.path(&format!("{name}.sig")));
-    let ask = ["root", "rotate", "--root", text(&root), "--out"];
-    success("tidegate", &[&ask[..], &[text(&request)], changes].concat());
-    let key = world.key("root");
-    let sign = ["root", "sign", text(&request), "--key", &key, "--root"];
-    let shown = success(
-        "tidegate",
-        &[&sign[..], &[text(&root), "--out", text(&signature)]].concat(),
-    );
-    world.tidegate(&["root", "publish", text(&request), text(&signature)]);
-    shown
 }
 
 fn leaf(dir: &Path) -> CertificateDer<'static> {
@@ -139,18 +123,18 @@ fn stolen_issuing_ca_is_taken_away_and_the_fleet_goes_on() {
     std::fs::copy(world.home().join("ca/ca.der"), &old).expect("copied");
     let next = world.path("next.der");
     world.tidegate(&["root", "issuing-ca", "--out", text(&next)]);
-    let shown = rotate(&world, "root-2", &["--add", &format!("ca={}", text(&next))]);
-    assert!(shown.contains("+ issuing CA"), "{shown}");
+    let said = rotate(&world, "root-2", &["--add", &format!("ca={}", text(&next))]);
+    assert!(said.contains("root 2 is in force"), "{said}");
     world.wait_for("who runs moves to the next CA", |w| {
         let origin = moved(w, &w.home().join("origin"));
         origin && (0..2).all(|n| knows_root(w, n, 2) && moved(w, &w.nodes[n].dir))
     });
-    let shown = rotate(
+    let said = rotate(
         &world,
         "root-3",
         &["--remove", &format!("ca={}", text(&old))],
     );
-    assert!(shown.contains("- issuing CA"), "{shown}");
+    assert!(said.contains("root 3 is in force"), "{said}");
     world.wait_for("the thief's machine is put out", |_| {
         put_out.load(Ordering::Relaxed) > 0
     });
