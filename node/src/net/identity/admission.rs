@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use node_core::renewal::Issuer;
-use protocol::limits::{ADMITTED_MAX, CONTROL_MAX_BYTES, CREDENTIALS_MAX_BYTES};
+use protocol::limits::{ADMITTED_MAX, CONTROL_MAX_BYTES, CREDENTIALS_MAX_BYTES, ISSUING_CAS_MAX};
 use protocol::{NodeId, PublicKey, Time};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ use super::key::ed25519_subject;
 #[derive(Debug)]
 pub struct Admission {
     issuers: ArcSwap<Vec<Issuing>>,
+    /// Lists of CAs that were taken away: they refuse nobody, and what stood on them is no news.
+    former: Mutex<Vec<Arc<List>>>,
     floor: AtomicU64,
     /// When our own certificate was issued: a system clock before this one is wrong.
     own_issued: AtomicU64,
@@ -136,6 +138,7 @@ impl Admission {
         let issuers = issuers(&issuing_cas)?;
         Ok(Admission {
             issuers: ArcSwap::from_pointee(issuers),
+            former: Mutex::default(),
             floor: AtomicU64::new(0),
             own_issued: AtomicU64::new(0),
             seen: Mutex::default(),
@@ -179,6 +182,15 @@ impl Admission {
                 .find(|held| held.key == issuer.key)
                 .and_then(|held| held.revocations.clone());
         }
+        let gone = old.iter().filter(|o| !new.iter().any(|n| n.key == o.key));
+        let gone: Vec<_> = gone
+            .filter_map(|issuer| issuer.revocations.clone())
+            .collect();
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.extend(gone);
+        let surplus = former.len().saturating_sub(ISSUING_CAS_MAX);
+        former.drain(..surplus);
+        drop(former);
         self.issuers.store(Arc::new(new));
         self.tick();
         Ok(())
@@ -316,9 +328,10 @@ impl Admission {
         Ok((number, serials.collect::<Result<_, _>>()?))
     }
 
-    /// How many of these serial numbers stand on no list in force.
+    /// How many of these serial numbers stand on no list that is or was in force.
     pub fn unlisted(&self, serials: &[u64]) -> usize {
         let issuers = self.issuers.load();
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
         let listed = |serial: &u64| {
             let number = serial.to_be_bytes();
             let number = &number[number.iter().take_while(|byte| **byte == 0).count()..];
@@ -328,8 +341,10 @@ impl Admission {
                 Some(0..=0x7f) => number,
                 _ => &signed,
             };
-            let mut lists = issuers.iter().filter_map(|i| i.revocations.as_ref());
-            lists.any(|held| matches!(held.list.find_serial(number), Ok(Some(_))))
+            let lists = issuers.iter().filter_map(|i| i.revocations.as_ref());
+            lists
+                .chain(former.iter())
+                .any(|held| matches!(held.list.find_serial(number), Ok(Some(_))))
         };
         serials.iter().filter(|serial| !listed(serial)).count()
     }

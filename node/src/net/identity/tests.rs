@@ -269,6 +269,8 @@ fn a_ca_that_was_taken_away_is_a_stranger() {
     assert_eq!(Admission::claims(&before[0]), Ok((node(1), 2)));
     assert!(Admission::claims(&CertificateDer::from(vec![7; 99])).is_err());
     assert_eq!(rules.admit(&[new.certificate(3, LONG)]), Ok(node(3)));
+    // What stood on its list is no news on the next one's, though it refuses nobody meanwhile.
+    assert_eq!(rules.unlisted(&[4, 5, 200, 1 << 62]), 3);
     assert_eq!(
         rules.set_revocations(&old.revocations(&[2], 10)),
         Err(RulesError::UnknownSigner)
