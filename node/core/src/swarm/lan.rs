@@ -49,11 +49,6 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
         let Some(from) = desk.site.contact(&node).cloned() else {
             continue;
         };
-        let reason = if blob.tainted.contains(&piece) {
-            FetchReason::VerificationFailed
-        } else {
-            FetchReason::Peer
-        };
         let (name, class) = (blob.name, blob.class());
         blob.flying.insert(piece);
         idle.remove(piece);
@@ -65,7 +60,7 @@ pub(super) fn pass(desk: &mut Desk, now: Time, blob: &mut Blob) {
                 piece,
                 from,
                 wan: false,
-                reason,
+                reason: FetchReason::Peer,
                 rate: 0,
                 by: None,
                 spurned: Vec::new(),

@@ -1,8 +1,9 @@
 //! Pacing: how fast bytes may leave for a site, over all connections with its nodes together.
 //!
-//! A bucket (governor's GCRA) is asked before every write. What is written costs a sixteenth more
-//! than its payload, for headers; and whatever the socket really sent to that site beyond what was
-//! paid for (handshakes, acknowledgements, retransmissions) is added to the price of the next write.
+//! A bucket (governor's GCRA) is asked before every write. Where the socket's bytes are not counted, what is
+//! written costs a part more than its payload, for headers. Where they are, whatever the socket really sent to
+//! that site beyond what was paid for (headers, handshakes, retransmissions) is added to the price of the
+//! next write, so that no more is paid than was sent.
 //! So the bytes at the socket stay within `rate × time + burst`, whatever they were. Of those who wait
 //! the more urgent class goes first (`queue`), within a class who asked first, so a site's nodes share
 //! its rate evenly.
@@ -30,6 +31,9 @@ use super::queue::Queue;
 const BURST_MIN_BYTES: u64 = 2 << 10;
 const BURST_MAX_BYTES: u64 = 1 << 20;
 const BURSTS_PER_S: u64 = 32;
+/// Of what is written, so much more are headers and proofs: a packet of 1,452 bytes holds some 1,416 of a
+/// stream, and a group of 16 KiB comes with up to 128 bytes of hashes.
+const HEADERS: u64 = 32;
 /// Buckets are filled by this many cells a second at most, so that a cell's time in nanoseconds is
 /// a number large enough to be exact.
 const CELLS_PER_S_MAX: u64 = 100_000;
@@ -72,14 +76,17 @@ impl Bucket {
 
     /// Payload bytes that are best written at once.
     pub(crate) fn write_bytes(&self) -> usize {
-        (self.burst_bytes as usize / 17 * 16).clamp(1, PACED_WRITE_MAX_BYTES)
+        let payload = self.burst_bytes / (HEADERS + 1) * HEADERS;
+        (payload as usize).clamp(1, PACED_WRITE_MAX_BYTES)
     }
 
     /// What writing `payload` bytes costs, with what the socket sent unpaid.
     fn price(&self, payload: usize, socket_out: Option<u64>) -> u64 {
-        let sent = socket_out.map_or(0, |out| out.saturating_sub(self.baseline));
-        let unpaid = sent.saturating_sub(self.paid.load(Ordering::Relaxed));
-        payload as u64 * 17 / 16 + 1 + unpaid
+        let payload = payload as u64;
+        let Some(sent) = socket_out.map(|out| out.saturating_sub(self.baseline)) else {
+            return payload + payload / HEADERS + 1;
+        };
+        payload + sent.saturating_sub(self.paid.load(Ordering::Relaxed))
     }
 
     /// Pays some of `owed` bytes; how long to wait if nothing can be paid now.
@@ -298,10 +305,11 @@ mod tests {
     #[tokio::test]
     async fn what_the_socket_sent_unpaid_is_paid_later() {
         let bucket = Bucket::new(1_000_000, 500);
-        assert_eq!(bucket.price(1_600, Some(500)), 1_701);
-        assert_eq!(bucket.price(1_600, Some(10_500)), 11_701);
+        assert_eq!(bucket.price(1_600, None), 1_651);
+        assert_eq!(bucket.price(1_600, Some(500)), 1_600);
+        assert_eq!(bucket.price(1_600, Some(10_500)), 11_600);
         bucket.take(20_000).await;
-        assert_eq!(bucket.price(1_600, Some(10_500)), 1_701);
+        assert_eq!(bucket.price(1_600, Some(10_500)), 1_600);
     }
 
     #[tokio::test]

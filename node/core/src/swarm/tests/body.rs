@@ -230,6 +230,11 @@ impl World {
             "{piece} of {blob} is here already"
         );
         assert_eq!(wan, from == self.origin.node);
+        assert_eq!(
+            wan,
+            reason != FetchReason::Peer,
+            "a WAN's bytes have a WAN's reason"
+        );
         let mine = self.transfers.iter().filter(|t| t.to == n);
         let server = self.index_of(&from);
         assert!(mine.clone().count() < FETCHES_MAX);
