@@ -1,5 +1,6 @@
 //! One sample of every format, and of every variant that is written differently.
 
+mod enrolment;
 mod hooks;
 mod revoking;
 mod wire;
@@ -11,9 +12,6 @@ use tidegate_protocol as protocol;
 use protocol::audit::AuditEntry;
 use protocol::carrier::{Coding, FrameTable};
 use protocol::constraints::{Constraints, Freeze, Needs, PastDeadline, UserRules};
-use protocol::enroll::{
-    EnrollReply, EnrollRequest, RejoinRequest, RenewReply, RenewRequest, Token,
-};
 use protocol::envelope::Envelope;
 use protocol::feed::{Batch, Roster, Seal, SignedStages, StageCounts, Stages};
 use protocol::fixtures::{CREATED, EXPIRES, Fleet, contact, node, node_key, rollout, seq, site};
@@ -137,7 +135,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(statements(&fleet));
     all.extend(wire::control(&fleet));
     all.extend(wire::data());
-    all.extend(enrolment(&fleet));
+    all.extend(enrolment::samples(&fleet));
     all.extend(revoking::all(&fleet));
     all
 }
@@ -536,76 +534,4 @@ fn status(fleet: &Fleet) -> NodeStatus {
         exit_code: Some(-9),
         output_tail: "ü\n".into(),
     }
-}
-
-fn enrolment(fleet: &Fleet) -> Vec<Sample> {
-    let token = Token {
-        id: "t1".into(),
-        secret: "c2VjcmV0".into(),
-        server_pin: Hash::of(b"certificate"),
-        expires: EXPIRES,
-    };
-    let mut request = EnrollRequest {
-        spec_version: 1,
-        token_id: "t1".into(),
-        token_secret: "c2VjcmV0".into(),
-        node: node(1),
-        hostname: "till-7".into(),
-        os: "linux".into(),
-        arch: "x86_64".into(),
-        labels: vec![("ring".into(), "early".into())],
-        proof: String::new(),
-    };
-    request.prove(&node_key(1));
-    assert!(request.proven());
-    let reply = EnrollReply {
-        spec_version: 1,
-        fleet: fleet.id(),
-        roots: vec![fleet.trust().root().envelope().clone()],
-        certificates: vec!["30820100".into()],
-        site: Some(site("s1")),
-        coordinators: vec![contact(9000)],
-        origins: vec![contact(9001)],
-        epoch: 1,
-    };
-    let mut renew = RenewRequest {
-        spec_version: 1,
-        fleet: fleet.id(),
-        node: node(1),
-        certificate: "30820100".into(),
-        proof: String::new(),
-    };
-    renew.prove(&node_key(1));
-    assert!(renew.proven());
-    let mut rejoin = RejoinRequest {
-        spec_version: 1,
-        fleet: fleet.id(),
-        copy_of: node(2),
-        certificate: "30820100".into(),
-        enroll: request.clone(),
-        proof: String::new(),
-    };
-    rejoin.prove(&node_key(2));
-    assert!(rejoin.proven());
-    let renewed = RenewReply {
-        spec_version: 1,
-        certificates: vec!["30820100".into()],
-    };
-    let text = Sample {
-        file: "Token.txt".into(),
-        bytes: token.to_string().into_bytes(),
-        again: Box::new(|bytes| {
-            let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-            Ok(text.parse::<Token>()?.to_string().into_bytes())
-        }),
-        limit: None,
-    };
-    vec![
-        text,
-        json("", &request),
-        json("", &reply),
-        json("", &renew),
-        json("", &rejoin),
-        json("", &renewed),
-    ]
 }
