@@ -29,7 +29,7 @@ pub struct Harm {
     pub wasted_bytes: u64,
 }
 
-/// A member by the arguments of [`command`]: its directory, the fleet's roots, the release's build, whether it
+/// A member by its arguments: its directory, the fleet's roots, the release's build, whether it
 /// is slow or lies, and the directories of its victims.
 ///
 /// # Errors
