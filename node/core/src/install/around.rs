@@ -10,7 +10,7 @@ use protocol::manifest::Restart;
 use protocol::status::State;
 use protocol::{Span, Time};
 
-use super::{Awaits, Install, Watch};
+use super::{Awaits, Install, Watch, of_class};
 use crate::contract::{Action, Boundary, Failure, FailureClass, Step, StepOutcome, Ticket};
 use crate::precedence::Wait;
 use crate::task::{Rooms, Task};
@@ -76,12 +76,8 @@ impl Install {
             Boundary::SlotWritten => "the pre hook",
             _ => "the post hook",
         };
-        let failure = Failure {
-            reason: format!("{what} was interrupted when the agent ended"),
-            exit_code: None,
-            output_tail: String::new(),
-            class: FailureClass::Interrupted,
-        };
+        let reason = format!("{what} was interrupted when the agent ended");
+        let failure = of_class(FailureClass::Interrupted, reason);
         self.retry(failure, from, task, rooms)
     }
 
@@ -146,10 +142,7 @@ impl Install {
         rooms: &mut Rooms<'_>,
     ) -> Install {
         match outcome {
-            StepOutcome::Done => {
-                let until = rooms.now.boot + RESTARTED_WITHIN;
-                self.with(Awaits::Reboot(until))
-            }
+            StepOutcome::Done => self.awaits_boot(rooms),
             other => {
                 let failure = failed(
                     other,
@@ -161,15 +154,15 @@ impl Install {
         }
     }
 
+    fn awaits_boot(self, rooms: &Rooms<'_>) -> Install {
+        self.with(Awaits::Reboot(rooms.now.boot + RESTARTED_WITHIN))
+    }
+
     /// The machine did not go down in its time.
     pub(super) fn not_restarted(self, task: &Task, rooms: &mut Rooms<'_>) -> Install {
         let minutes = RESTARTED_WITHIN.0 / 60_000;
-        let failure = Failure {
-            reason: format!("the machine did not restart within {minutes} minutes"),
-            exit_code: None,
-            output_tail: String::new(),
-            class: FailureClass::Restart,
-        };
+        let reason = format!("the machine did not restart within {minutes} minutes");
+        let failure = of_class(FailureClass::Restart, reason);
         self.retry(failure, Boundary::PostHooked, task, rooms)
     }
 
@@ -178,10 +171,7 @@ impl Install {
         match self.journal.more.armed {
             // Nobody asked for the machine: an agent's own restart, or a journal of an older program.
             None => self.take_up(task, rooms),
-            Some(boot) if boot == rooms.config.boot_id => {
-                let until = rooms.now.boot + RESTARTED_WITHIN;
-                self.with(Awaits::Reboot(until))
-            }
+            Some(boot) if boot == rooms.config.boot_id => self.awaits_boot(rooms),
             Some(_) => {
                 let why = "the machine has restarted; what is installed is looked at";
                 task.say(State::Restarting, why, self.journal.attempt, rooms);
@@ -220,11 +210,6 @@ impl Install {
 fn failed(outcome: StepOutcome, class: FailureClass, absent: &str) -> Failure {
     match outcome {
         StepOutcome::Failed(failure) => failure,
-        StepOutcome::Done | StepOutcome::Absent => Failure {
-            reason: absent.to_owned(),
-            exit_code: None,
-            output_tail: String::new(),
-            class,
-        },
+        StepOutcome::Done | StepOutcome::Absent => of_class(class, absent.to_owned()),
     }
 }

@@ -370,10 +370,15 @@ fn recalled(reason: &str) -> Failure {
 }
 
 fn failure(reason: &str) -> Failure {
+    of_class(FailureClass::Release, reason.to_owned())
+}
+
+/// A failure that no program's output tells of.
+fn of_class(class: FailureClass, reason: String) -> Failure {
     Failure {
-        reason: reason.to_owned(),
+        reason,
         exit_code: None,
         output_tail: String::new(),
-        class: FailureClass::Release,
+        class,
     }
 }
