@@ -233,6 +233,29 @@ fn damaged_chains_are_refused() {
     }
 }
 
+/// The kind of a name's part was changed to one that no name has, and the writer of certificates panicked: so
+/// each bit of the issuing CA's certificate is turned once.
+#[test]
+fn no_bit_of_a_certificate_makes_it_panic() {
+    let root = Authority::root(|_| {});
+    let ours = parse(root.signs(&key(1), |_| {}).as_bytes()).unwrap();
+    let above = parse(root.pem().as_bytes()).unwrap();
+    let honest = ours[0].to_vec();
+    assert!(IssuingCa::open(ours[0].clone(), &key(1)).is_ok());
+    let mut unwritable = 0;
+    for bit in 0..honest.len() * 8 {
+        let mut der = honest.clone();
+        der[bit / 8] ^= 1 << (bit % 8);
+        // Who opens it alone does not ask who signed it; the whole chain does.
+        let alone = IssuingCa::open(der.clone().into(), &key(1)).err();
+        let why = alone.map(|error| error.to_string()).unwrap_or_default();
+        unwritable += u32::from(why.contains("a kind that we do not write"));
+        let pem = super::super::key::pem(&[der.into(), above[0].clone()]);
+        assert!(accept(pem.as_bytes(), &key(1), NOW, YEAR).is_err(), "{bit}");
+    }
+    assert!(unwritable > 0);
+}
+
 #[test]
 fn an_enterprise_can_read_what_it_is_asked_for() {
     use x509_parser::certification_request::X509CertificationRequest;

@@ -276,7 +276,11 @@ fn name_of(certificate: &X509Certificate<'_>) -> Result<DistinguishedName, Issue
     let mut name = DistinguishedName::new();
     for attribute in certificate.subject().iter_attributes() {
         let oid = attribute.attr_type().iter();
-        let oid = oid.map(Iterator::collect).unwrap_or_default();
+        let oid: Vec<u64> = oid.map(Iterator::collect).unwrap_or_default();
+        // X.660 has three roots, and the writer of certificates panics at a fourth.
+        if !matches!(oid[..], [0..=2, 0..=39, ..]) {
+            return Err(refuse("has a part of a kind that we do not write"));
+        }
         let text = attribute.as_str().map_err(|_| refuse("is no text"))?;
         let value = match attribute.attr_value().tag() {
             Tag::Utf8String => DnValue::Utf8String(text.to_owned()),

@@ -73,7 +73,7 @@ pub(super) fn ed25519_subject(certificate: &EndEntityCert<'_>) -> Option<[u8; 32
     spki.as_ref().strip_prefix(&PREFIX)?.try_into().ok()
 }
 
-fn pem(chain: &[CertificateDer<'_>]) -> String {
+pub(super) fn pem(chain: &[CertificateDer<'_>]) -> String {
     let mut out = String::new();
     for certificate in chain {
         out.push_str("-----BEGIN CERTIFICATE-----\n");
