@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use tidegate_tests::lab::scenario::{Play, Scenario};
-use tidegate_tests::lab::{cap, courtesy, hostile, pretend, rivals, run, scenario};
+use tidegate_tests::lab::{cap, courtesy, hostile, idle, pretend, rivals, run, scenario};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -81,6 +81,13 @@ fn play(chosen: &Scenario, asked: Asked) -> Result<String> {
         return match json {
             true => Ok(format!("{}\n", serde_json::to_string(&caps)?)),
             false => Ok(caps.to_text()),
+        };
+    }
+    if chosen.play == Play::Idle {
+        let idle = idle::run(chosen)?;
+        return match json {
+            true => Ok(format!("{}\n", serde_json::to_string(&idle)?)),
+            false => Ok(idle.to_text()),
         };
     }
     let report = run(chosen)?;

@@ -162,7 +162,7 @@ impl Link<'_> {
 
     fn share(&self, length: Duration) -> Result<f64> {
         let (before, since) = (self.carried()?, Instant::now());
-        wait(length)?;
+        interrupt::wait(length)?;
         let seconds = since.elapsed().as_secs_f64();
         Ok((self.carried()? - before) as f64 * 8.0 / seconds / self.bits)
     }
@@ -175,17 +175,8 @@ impl Link<'_> {
 
 fn rest(probes: &Probes, length: Duration) -> Result<Vec<Duration>> {
     let since = Instant::now();
-    wait(length)?;
+    interrupt::wait(length)?;
     Ok(probes.since(since))
-}
-
-fn wait(length: Duration) -> Result<()> {
-    let since = Instant::now();
-    while since.elapsed() < length {
-        interrupt::check()?;
-        std::thread::sleep(Duration::from_millis(50).min(length.saturating_sub(since.elapsed())));
-    }
-    Ok(())
 }
 
 /// In milliseconds, of waits in rising order.

@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM end a run at its next look, so that everything that it made is taken down.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +39,19 @@ pub fn listen() -> Result<()> {
 pub fn check() -> Result<()> {
     if ASKED.load(Ordering::Relaxed) {
         bail!("stopped by a signal");
+    }
+    Ok(())
+}
+
+/// Waits so long.
+///
+/// # Errors
+/// When somebody wants the run to end.
+pub fn wait(length: Duration) -> Result<()> {
+    let since = Instant::now();
+    while since.elapsed() < length {
+        check()?;
+        std::thread::sleep(Duration::from_millis(50).min(length.saturating_sub(since.elapsed())));
     }
     Ok(())
 }

@@ -3,9 +3,10 @@
 //! [`Scenario`] names a network and a payload; [`Network`] builds it from namespaces, veth pairs,
 //! bridges and token buckets (`tbf`); [`Fleet`] runs `tidegate` and `tidegate-node` inside;
 //! [`watch`] notes when each node has every byte; [`Report`] holds all that against the lower bound
-//! [`bound::t_min`], [`hostile`] adds members that lie, and [`pretend`] against the same in the simulator. [`courtesy`] looks at those who
-//! share the link instead, [`cap`] at every second of what a source sends, and [`rivals`] lets other programs move the same bytes. Needs root and iproute2. Whatever it makes carries the lab's process id in its
-//! name, and goes when the lab ends.
+//! [`bound::t_min`], [`hostile`] adds members that lie, and [`pretend`] against the same in the simulator.
+//! [`courtesy`] looks at those who share the link instead, [`cap`] at every second of what a source sends,
+//! [`idle`] at nodes that have nothing to do, and [`rivals`] lets other programs move the same bytes. Needs
+//! root and iproute2. Whatever it makes carries the lab's process id in its name, and goes when the lab ends.
 
 pub mod bound;
 pub mod cap;
@@ -13,6 +14,7 @@ pub mod courtesy;
 pub mod fleet;
 pub mod foreground;
 pub mod hostile;
+pub mod idle;
 pub mod inside;
 pub mod interrupt;
 pub mod line;

@@ -10,6 +10,9 @@ use serde::Serialize;
 pub struct Usage {
     /// Which one.
     pub process: String,
+    /// Its number.
+    #[serde(skip)]
+    pub pid: u32,
     /// Processor time, user and system.
     pub cpu_seconds: f64,
     /// Most memory that was resident at once.
@@ -38,14 +41,27 @@ pub fn output(command: &mut Command) -> Result<String> {
 pub fn usage(process: String, pid: u32) -> Result<Usage> {
     let [user, system, _, _] =
         times(&pid.to_string()).with_context(|| format!("{process} has ended"))?;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
     Ok(Usage {
         process,
+        pid,
         cpu_seconds: user + system,
-        peak_mib: peak.unwrap_or(0.0) / 1024.0,
+        peak_mib: memory_mib(pid, "VmHWM:")?,
     })
+}
+
+/// What of the process `pid` is in memory now.
+///
+/// # Errors
+/// When it is gone.
+pub fn resident_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmRSS:")
+}
+
+fn memory_mib(pid: u32, which: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status.lines().find_map(|l| l.strip_prefix(which));
+    let kib = kib.and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(kib.with_context(|| format!("process {pid} has no {which}"))? / 1024.0)
 }
 
 /// Processor seconds of all processes that the lab started and that have ended, and of theirs.

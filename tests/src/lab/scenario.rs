@@ -36,6 +36,8 @@ pub enum Play {
     Courtesy,
     /// Whether the first site's cap holds, at each of these rates in bits a second.
     Cap(&'static [u64]),
+    /// What processes use that have nothing to do.
+    Idle,
 }
 
 /// A cap in the signed topology.
@@ -241,6 +243,14 @@ pub fn all() -> Vec<Scenario> {
                 ..Site::unshaped(32)
             }],
             origin_up: Some(100 * MBIT),
+            ..calm.clone()
+        },
+        Scenario {
+            name: "idle",
+            about: "8 nodes of one site, 16 MiB installed, then nothing to do",
+            play: Play::Idle,
+            sites: vec![Site::unshaped(8)],
+            payload_bytes: 16 * MIB,
             ..calm.clone()
         },
         Scenario {
