@@ -29,10 +29,11 @@ use crate::versioned::Versioned;
 /// | `disk.free_gib` | free space for the node's directory, whole GiB |
 /// | `power` | `mains` or `battery` |
 /// | `link` | `metered` or `unmetered` |
+/// | `lan` | `isolated` where the network keeps the machines of a site apart |
 /// | `zone` | IANA time zone |
 /// | `agent` | version of the node's program |
 /// | `assess.` and the first ten digits of a release's digest | see [`Need`] |
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "site",
     "hostname",
     "os",
@@ -47,6 +48,7 @@ pub const NAMES: [&str; 16] = [
     "disk.free_gib",
     "power",
     "link",
+    "lan",
     "zone",
     "agent",
 ];

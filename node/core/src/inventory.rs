@@ -22,6 +22,8 @@ use crate::outbox::Outbox;
 const SPREAD: Span = Span::from_secs(3);
 /// A fleet whose coordinator was restored tells it again, spread over so long.
 const SPREAD_AGAIN: Span = Span::from_secs(300);
+/// That others of its site are out of reach is told within so long.
+const SPREAD_ISOLATED: Span = Span::from_secs(60);
 /// A stream of its own, so that a draw here changes nothing elsewhere.
 const STREAM: u64 = 0x1417;
 
@@ -37,6 +39,8 @@ pub(crate) struct Inventory {
     found: Option<Attributes>,
     /// As it was signed last, or would be if nothing was.
     said: Attributes,
+    /// Its network, if there is something to say.
+    network: Attributes,
     /// What it answers about releases that are assessed.
     answers: Attributes,
     /// There is something to tell that does not wait for the interval's end.
@@ -51,14 +55,15 @@ pub(crate) struct Inventory {
 impl Inventory {
     /// Of the node of `config`; an origin says nothing.
     pub(crate) fn new(config: &Config) -> Inventory {
-        // four are the machine's
-        let room = ATTRIBUTES_MAX - 4 - ASSESSMENTS_MAX;
+        // four are the machine's, one the network's
+        let room = ATTRIBUTES_MAX - 5 - ASSESSMENTS_MAX;
         let fixed = config.attributes.iter().take(room);
         Inventory {
             fixed: fixed.map(|(k, v)| (k.clone(), v.clone())).collect(),
             labels: config.labels.clone(),
             found: None,
             said: config.attributes.clone(),
+            network: Attributes::new(),
             answers: Attributes::new(),
             soon: None,
             told: config.role == NodeRole::Origin,
@@ -72,6 +77,7 @@ impl Inventory {
     /// The machine is like this now.
     pub(crate) fn set_machine(&mut self, machine: &Machine, now: Now) {
         let mut found = attributes(&self.fixed, machine);
+        found.extend(self.network.clone());
         found.extend(self.answers.clone());
         if self.found.is_none() {
             self.said.clone_from(&found);
@@ -100,6 +106,29 @@ impl Inventory {
             // What ended is told with the rest.
             return;
         }
+        self.hasten(within, now);
+    }
+
+    /// Whether others of its site are there and out of reach. That it is over is told with the rest, so that a
+    /// network that comes and goes fills no ledger.
+    pub(crate) fn set_isolated(&mut self, isolated: bool, now: Now) {
+        if isolated != self.network.is_empty() {
+            return;
+        }
+        let network = isolated.then(|| ("lan".to_owned(), "isolated".to_owned()));
+        let gone = std::mem::replace(&mut self.network, network.into_iter().collect());
+        if let Some(found) = &mut self.found {
+            found.retain(|name, _| !gone.contains_key(name));
+            found.extend(self.network.clone());
+        }
+        let is_new = |(name, value): (&String, &String)| self.said.get(name) != Some(value);
+        if self.network.iter().any(is_new) {
+            self.hasten(SPREAD_ISOLATED, now);
+        }
+    }
+
+    /// It is told within so long, and not only when the interval ends.
+    fn hasten(&mut self, within: Span, now: Now) {
         let soon = now.boot + self.spread(within);
         match self.asked {
             Some(_) => self.soon = Some(soon),
@@ -280,6 +309,33 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_keeps_machines_apart_is_told_soon_and_once_where_it_comes_and_goes() {
+        let mut bench = Bench::new();
+        bench.machine(7);
+        let (ticket, _) = bench.tell();
+        bench.answer(ticket, Some(ControlReply::Done));
+        bench.inventory.set_isolated(false, bench.now);
+        assert_eq!(bench.inventory.timeout(), None);
+        let before = bench.now.boot;
+        bench.inventory.set_isolated(true, bench.now);
+        let (ticket, told) = bench.tell();
+        assert_eq!(told.attributes["lan"], "isolated");
+        assert!(bench.now.boot.since(before) <= Span(2 * SPREAD_ISOLATED.0));
+        bench.answer(ticket, Some(ControlReply::Done));
+        assert!(bench.sees("lan=isolated"));
+        for isolated in [false, true, false, true] {
+            bench.inventory.set_isolated(isolated, bench.now);
+            bench.machine(7);
+        }
+        assert_eq!(bench.inventory.timeout(), None, "it says so already");
+        bench.inventory.set_isolated(false, bench.now);
+        let since = bench.now.boot;
+        let (_, told) = bench.tell();
+        assert!(!told.attributes.contains_key("lan"));
+        assert!(bench.now.boot.since(since) > Span(2 * SPREAD_ISOLATED.0));
+    }
+
+    #[test]
     fn it_is_told_at_the_start_and_when_it_changed_but_not_all_the_time() {
         let mut bench = Bench::new();
         assert_eq!(
@@ -291,8 +347,8 @@ mod tests {
         let (ticket, told) = bench.tell();
         assert_eq!(
             told.attributes.len(),
-            ATTRIBUTES_MAX - 2 - ASSESSMENTS_MAX,
-            "within the limit, with room for two more and for what is asked in assessments"
+            ATTRIBUTES_MAX - 3 - ASSESSMENTS_MAX,
+            "within the limit, with room for three more and for what is asked in assessments"
         );
         assert_eq!(told.attributes["power"], "battery");
         assert_eq!(bench.inventory.timeout(), None, "one question at a time");

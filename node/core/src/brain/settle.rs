@@ -254,6 +254,8 @@ impl Brain {
     }
 
     fn tell_inventory(&mut self, now: Now) {
+        let isolated = self.membership.is_isolated();
+        self.inventory.set_isolated(isolated, now);
         if self.inventory.timeout().is_none_or(|at| at > now.boot) {
             return;
         }
