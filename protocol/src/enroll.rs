@@ -215,7 +215,7 @@ pub struct RootsReply {
 }
 
 /// How a request proves that its asker holds a key.
-mod proof {
+pub(crate) mod proof {
     use data_encoding::HEXLOWER;
     use ed25519_dalek::{Signer, SigningKey};
     use serde::Serialize;

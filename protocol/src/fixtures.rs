@@ -293,6 +293,7 @@ impl Fleet {
             version,
             created: CREATED,
             sites: (1..=sites).map(site).collect(),
+            foreign: Vec::new(),
         }
     }
 

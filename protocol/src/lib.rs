@@ -17,6 +17,7 @@ pub mod feed;
 pub mod filter;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
+pub mod foreign;
 pub mod hours;
 pub mod ids;
 pub mod index;

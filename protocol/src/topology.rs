@@ -4,6 +4,7 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::foreign::{ForeignRule, check_rules};
 use crate::ids::{FleetId, SiteId};
 use crate::limits::SITES_MAX;
 use crate::schedule::Schedule;
@@ -23,6 +24,9 @@ pub struct Topology {
     pub created: Time,
     /// The sites.
     pub sites: Vec<Site>,
+    /// What machines must be that are no nodes and report; in this order they are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<ForeignRule>,
 }
 
 /// Nodes that share a LAN and a WAN link.
@@ -181,6 +185,6 @@ impl Statement for Topology {
                 .map_or(Ok(()), Schedule::check)
                 .map_err(told)?;
         }
-        Ok(())
+        check_rules(&self.foreign)
     }
 }

@@ -226,6 +226,7 @@ impl Shared {
             fleet: self.fleet.id(),
             version: 1,
             created: BEGINNING,
+            foreign: Vec::new(),
             sites: self
                 .sites
                 .iter()

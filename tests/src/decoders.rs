@@ -18,6 +18,7 @@ use protocol::enroll::{
 use protocol::envelope::Envelope;
 use protocol::feed::Stages;
 use protocol::filter::Filter;
+use protocol::foreign::{ForeignReply, ForeignReport, ForeignVerdict};
 use protocol::hours::Hours;
 use protocol::ids::FleetId;
 use protocol::index::Index;
@@ -154,6 +155,9 @@ pub fn statement(bytes: &[u8]) -> bool {
         json::<RenewRequest>,
         json::<RenewReply>,
         json::<RejoinRequest>,
+        json::<ForeignReport>,
+        json::<ForeignReply>,
+        json::<ForeignVerdict>,
         json::<Backup>,
     ]
     .iter()

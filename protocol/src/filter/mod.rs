@@ -208,7 +208,7 @@ fn quote(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
 
 /// Orders versions and amounts: runs of digits as numbers, runs of letters by their bytes, a number after
 /// letters; whatever stands between only separates. Of two that begin the same the longer comes after.
-pub(crate) fn version_order(one: &str, other: &str) -> Ordering {
+pub fn version_order(one: &str, other: &str) -> Ordering {
     let (mut one, mut other) = (Runs(one), Runs(other));
     loop {
         let order = match (one.next(), other.next()) {

@@ -16,6 +16,16 @@ pub const API_TOKEN_LIFE_MAX: Span = Span::from_secs(366 * 86_400);
 pub const UNMANAGED_MAX: usize = 4_096;
 /// Of them, those of which one node told; of more its own longest unseen is forgotten.
 pub const UNMANAGED_TOLD_MAX: usize = 256;
+/// Foreign machines that are remembered; of more the one that was not heard for longest is forgotten.
+pub const FOREIGN_MAX: usize = 4_096;
+/// All texts of a foreign machine's inventory together; a longer one is refused.
+pub const FOREIGN_INVENTORY_MAX_BYTES: usize = 16 << 10;
+/// Products that a foreign machine says to have; more are refused.
+pub const FOREIGN_SOFTWARE_MAX: usize = 256;
+/// Rules for foreign machines in a topology; more are refused.
+pub const FOREIGN_RULES_MAX: usize = 32;
+/// The name of a rule for foreign machines; a longer one is refused.
+pub const FOREIGN_NAME_MAX_BYTES: usize = 64;
 /// Nodes of a fleet.
 pub const NODES_MAX: usize = 1_000_000;
 /// Nodes that one entry of the ledger names, far below the longest entry; more take several entries.

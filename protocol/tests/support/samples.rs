@@ -1,6 +1,7 @@
 //! One sample of every format, and of every variant that is written differently.
 
 mod enrolment;
+mod foreign;
 mod hooks;
 mod revoking;
 mod wire;
@@ -136,6 +137,7 @@ pub fn samples() -> Vec<Sample> {
     all.extend(wire::control(&fleet));
     all.extend(wire::data());
     all.extend(enrolment::samples(&fleet));
+    all.extend(foreign::samples(&fleet));
     all.extend(revoking::all(&fleet));
     all
 }
@@ -417,6 +419,8 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, "", &topology),
         statement(fleet, ".schedule", &scheduled(topology.clone())),
         statement(fleet, ".node", &capped(topology.clone())),
+        statement(fleet, ".foreign", &foreign::ruled(topology.clone())),
+        statement(fleet, "", &foreign::verdict(fleet)),
         statement(fleet, "", &receipt),
         statement(fleet, "", &ledger_head(fleet)),
         audit_proof(fleet),

@@ -21,6 +21,7 @@ fn topology() -> Arc<Topology> {
         version: 1,
         created: Time(0),
         sites: vec![site(1), site(2), site(3)],
+        foreign: Vec::new(),
     })
 }
 
