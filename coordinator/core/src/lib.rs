@@ -18,6 +18,7 @@ mod feeds;
 mod fleet;
 mod fold;
 pub mod forecast;
+mod foreign;
 mod gate;
 mod guides;
 mod moves;

@@ -195,6 +195,18 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 uses: 200,
                 expires: CREATED,
                 site: Some(site("s1")),
+                foreign: false,
+            }),
+        ),
+        (
+            "token_made_foreign",
+            LedgerEvent::TokenMade(TokenMade {
+                id: "f0r31gn".into(),
+                by: "nora".into(),
+                uses: 20,
+                expires: CREATED,
+                site: None,
+                foreign: true,
             }),
         ),
         (

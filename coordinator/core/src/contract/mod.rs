@@ -165,6 +165,9 @@ pub struct TokenMade {
     pub expires: Time,
     /// The site that it is meant for.
     pub site: Option<SiteId>,
+    /// It is for machines that report and are no nodes.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub foreign: bool,
 }
 
 /// What the body does for the brain.
