@@ -17,6 +17,7 @@ fn crowd(world: &World, many: usize) -> Vec<NodeId> {
     let client = Client::from_dir(&world.home()).expect("the directory");
     runtime.block_on(async {
         let wish = NewToken {
+            foreign: false,
             site: None,
             uses: many as u32,
             life: Span::from_secs(3600),

@@ -156,9 +156,10 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
         (true, ["rollouts", id] | ["rollouts", id, "review" | "recall" | "halt"]) => {
             (Power::Look, of_rollout(id))
         }
-        (true, ["nodes" | "sites" | "unmanaged" | "rollouts"] | ["releases", _, "assess"]) => {
-            (Power::Look, About::Its)
-        }
+        (
+            true,
+            ["nodes" | "sites" | "unmanaged" | "foreign" | "rollouts"] | ["releases", _, "assess"],
+        ) => (Power::Look, About::Its),
         // The ledger and the live view tell of all sites.
         (true, ["events"] | ["audit", _]) => (Power::Look, About::Fleet),
         // A forecast tells of every site that it is about.
@@ -204,6 +205,7 @@ mod tests {
             ("GET", "/v1/status", "vhtaxo"),
             ("GET", "/v1/nodes", "vhtaxo"),
             ("GET", "/v1/unmanaged", "vhtaxo"),
+            ("GET", "/v1/foreign", "vhtaxo"),
             ("GET", "/v1/rollouts/r", "vhtaxo"),
             ("GET", "/v1/rollouts/r/recall", "vhtaxo"),
             ("GET", "/v1/blobs/ab/12", "vhtaxo"),

@@ -167,6 +167,10 @@ impl Client {
     pub async fn unmanaged(&self) -> Result<Vec<UnmanagedView>, ApiError> {
         self.get("/v1/unmanaged").await
     }
+    /// Machines that are no nodes and reported.
+    pub async fn foreign(&self) -> Result<Vec<ForeignView>, ApiError> {
+        self.get("/v1/foreign").await
+    }
     /// Makes a token for the API.
     pub async fn new_access(&self, ask: &NewAccess) -> Result<AccessMade, ApiError> {
         self.send(Method::POST, "/v1/access", Some(ask)).await

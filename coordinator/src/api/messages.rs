@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use protocol::enroll::Token;
 use protocol::envelope::Envelope;
+use protocol::foreign::Judged;
 use protocol::plan::Proposal;
 use protocol::{FleetId, Hash, NodeId, RolloutId, SiteId, Span, Time};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub struct NewToken {
     pub uses: u32,
     /// It serves for so long from now.
     pub life: Span,
+    /// For machines that report and are no nodes.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// An operator's halt that could be lifted.
@@ -133,6 +137,33 @@ pub struct UnmanagedView {
     pub times: u64,
     /// Why it was not let in.
     pub reason: String,
+}
+
+/// A machine that is no node and reported what it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ForeignView {
+    /// Its key.
+    pub machine: NodeId,
+    /// As it calls itself.
+    pub hostname: String,
+    /// Operating system and version, as it says.
+    pub system: String,
+    /// From where it reported the last time.
+    pub address: IpAddr,
+    /// The site that the address is in, or that its token was made for.
+    pub site: Option<SiteId>,
+    /// The token that it showed the last time.
+    pub token: String,
+    /// The first time.
+    pub first_seen: Time,
+    /// The last time.
+    pub last_seen: Time,
+    /// How often.
+    pub times: u64,
+    /// Whether it is as all rules ask that stand now.
+    pub compliant: bool,
+    /// What they say.
+    pub rules: Vec<Judged>,
 }
 
 /// Whether the origin has a blob, or has it under way.

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `POST /v1/enroll` (no bearer) | [`protocol::enroll::EnrollRequest`] | [`protocol::enroll::EnrollReply`] |
 //! | `POST /v1/renew`, `/v1/rejoin`, `/v1/roots` (no bearer) | requests of [`protocol::enroll`] that prove a key | replies of it |
+//! | `POST /v1/report` (no bearer) | [`protocol::foreign::ForeignReport`] | [`protocol::foreign::ForeignReply`] |
 //! | `GET /v1/status` | | [`messages::ServerStatus`] |
 //! | `GET /v1/root` | | the root envelopes, rising |
 //! | `POST /v1/root` | the next root's envelope | its version |
@@ -32,6 +33,7 @@
 //! | `GET`, `POST /v1/access` | [`messages::NewAccess`] | [`messages::AccessView`]s; [`messages::AccessMade`] |
 //! | `POST /v1/access/{id}/revoke` | | nothing |
 //! | `GET /v1/unmanaged` | | [`messages::UnmanagedView`]s, the one seen last first |
+//! | `GET /v1/foreign` | | [`messages::ForeignView`]s, the one heard last first |
 //! | `GET /v1/audit/head` | | [`messages::AuditHead`] |
 //! | `GET /v1/audit/signed-head` | | a [`protocol::merkle::LedgerHead`] in its envelope |
 //! | `GET /v1/events?after=N&wait_ms=M` | | [`messages::Events`]; waits up to M ms for one |

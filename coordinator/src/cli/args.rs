@@ -171,6 +171,10 @@ pub struct Token {
     /// How long it serves
     #[arg(long, default_value = "24h", value_parser = units::span)]
     pub valid: Span,
+    /// For machines that the fleet does not manage: they report (`tidegate-node report`), get a verdict, and
+    /// are no nodes
+    #[arg(long)]
+    pub foreign: bool,
     /// Write an installer file for `tidegate-node enroll --installer` instead of printing
     #[arg(long)]
     pub installer: Option<PathBuf>,
@@ -341,6 +345,9 @@ pub struct Nodes {
     /// List machines that came to the coordinator and were not let in
     #[arg(long, conflicts_with = "revoke")]
     pub unmanaged: bool,
+    /// List machines that are no nodes and reported, with what the rules say of them
+    #[arg(long, conflicts_with_all = ["revoke", "unmanaged", "filter"])]
+    pub foreign: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -9,7 +9,7 @@ use protocol::{FleetId, SiteId};
 use super::args::nodes::{NodesAct, RecordInstall};
 use super::args::{Nodes, Sites, Why};
 use super::sites_file::read_sites;
-use super::{output, release, revoking, setup, units};
+use super::{foreign, output, release, revoking, setup, units};
 use crate::api::Client;
 use crate::api::messages::InstallNote;
 use crate::directory::Directory;
@@ -39,6 +39,9 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
     }
     if ask.unmanaged {
         return unmanaged(&client, ask.json).await;
+    }
+    if ask.foreign {
+        return foreign::list(&client, ask.json).await;
     }
     let nodes = match &ask.filter {
         Some(filter) => client.nodes_where(filter).await,
@@ -155,7 +158,7 @@ async fn unmanaged(client: &Client, json: bool) -> anyhow::Result<()> {
     output::line(&table.to_string())
 }
 
-fn site_name(site: Option<&SiteId>) -> String {
+pub(super) fn site_name(site: Option<&SiteId>) -> String {
     site.map_or_else(|| "-".into(), ToString::to_string)
 }
 
@@ -168,7 +171,7 @@ pub async fn sites(ask: Sites) -> anyhow::Result<()> {
     if let (Some(file), Some(key)) = (&ask.set, &ask.key) {
         let key = setup::load_signer(key)?;
         let fleet = Directory::new(&ask.at.dir).settings()?.fleet;
-        let sites = read_sites(file).context("failed to read the sites")?;
+        let (sites, rules) = read_sites(file).context("failed to read the sites")?;
         let held = client
             .topology()
             .await
@@ -176,7 +179,11 @@ pub async fn sites(ask: Sites) -> anyhow::Result<()> {
         let held: Option<Topology> = held
             .map(|e| serde_json::from_slice(&e.payload))
             .transpose()?;
-        let topology = topology(fleet, held.map_or(0, |t| t.version) + 1, sites);
+        let version = held.map_or(0, |t| t.version) + 1;
+        let topology = Topology {
+            foreign: rules,
+            ..topology(fleet, version, sites)
+        };
         topology
             .check()
             .map_err(|why| anyhow::anyhow!("failed to set the sites: {why}"))?;
@@ -228,6 +235,7 @@ pub fn topology(fleet: FleetId, version: u64, sites: Vec<Site>) -> Topology {
         version,
         created: units::wall_now(),
         sites,
+        foreign: Vec::new(),
     }
 }
 

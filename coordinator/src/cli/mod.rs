@@ -12,6 +12,7 @@ pub mod audit;
 pub mod backup;
 pub mod demo;
 pub mod fleet;
+mod foreign;
 mod issuing;
 mod lift;
 pub mod output;

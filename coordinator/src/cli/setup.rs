@@ -131,6 +131,7 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
             site: ask.site,
             uses: ask.count,
             life: ask.valid,
+            foreign: ask.foreign,
         })
         .await
         .context("failed to make a token")?;
@@ -145,7 +146,8 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
         node::config::write_durably(&path, &serde_json::to_vec_pretty(&installer)?, 0o600)
             .context("failed to write the installer file")?;
         return output::line(&format!(
-            "next   tidegate-node enroll --installer {} --dir DIR",
+            "next   tidegate-node {} --installer {} --dir DIR",
+            if ask.foreign { "report" } else { "enroll" },
             path.display()
         ));
     }

@@ -1,4 +1,4 @@
-//! Sites as people write them: `sites.toml`.
+//! Sites, and the rules for foreign machines, as people write them: `sites.toml`.
 //!
 //! A rate is an absolute one (`20mbit`), a part of the declared link (`30%` of `link_down`), or `none`.
 //! Parts are worked out here, so that the signed topology says bytes a second and nothing else.
@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use protocol::SiteId;
+use protocol::filter::Filter;
+use protocol::foreign::{Demand, ForeignRule};
 use protocol::hours::Hours;
 use protocol::limits::SITES_MAX;
 use protocol::schedule::{RateHours, Schedule};
@@ -22,6 +24,17 @@ use super::units;
 struct SitesFile {
     #[serde(default)]
     site: Vec<SiteFile>,
+    #[serde(default)]
+    foreign: Vec<ForeignFile>,
+}
+
+/// A rule for machines that report and are no nodes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForeignFile {
+    name: String,
+    require: Option<Filter>,
+    product: Option<SiteId>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,11 +75,11 @@ fn yes() -> bool {
     true
 }
 
-/// The sites of a file.
+/// The sites of a file, and the rules for foreign machines.
 ///
 /// # Errors
 /// What is wrong with it, with the site's name.
-pub fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
+pub fn read_sites(path: &Path) -> anyhow::Result<(Vec<Site>, Vec<ForeignRule>)> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let file: SitesFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
     if file.site.len() > SITES_MAX {
@@ -77,7 +90,26 @@ pub fn read_sites(path: &Path) -> anyhow::Result<Vec<Site>> {
         site.meant()
             .map_err(|why| anyhow::anyhow!("site {id}: {why}"))
     };
-    file.site.into_iter().map(of).collect()
+    let sites = file.site.into_iter().map(of).collect::<Result<_, _>>()?;
+    let rules = file.foreign.into_iter().map(ForeignFile::meant);
+    Ok((sites, rules.collect::<Result<_, _>>()?))
+}
+
+impl ForeignFile {
+    fn meant(self) -> anyhow::Result<ForeignRule> {
+        let demand = match (self.require, self.product) {
+            (Some(filter), None) => Demand::Require(filter),
+            (None, Some(product)) => Demand::Product(product),
+            _ => bail!(
+                "rule {:?} for foreign machines: say either require or product",
+                self.name
+            ),
+        };
+        Ok(ForeignRule {
+            name: self.name,
+            demand,
+        })
+    }
 }
 
 impl SiteFile {
@@ -178,7 +210,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sites.toml");
         std::fs::write(&path, text).unwrap();
-        read_sites(&path).map_err(|e| output::one_line(&e))
+        let read = read_sites(&path).map_err(|e| output::one_line(&e));
+        read.map(|(sites, _)| sites)
     }
 
     #[test]
@@ -262,5 +295,37 @@ mod tests {
             let error = check(&format!("[[site]]\nid = \"x\"\n{lines}\n")).unwrap_err();
             assert!(error.contains(what), "{lines}: {error}");
         }
+    }
+
+    #[test]
+    fn rules_for_foreign_machines_ask_for_one_thing_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sites.toml");
+        let rules = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let read = read_sites(&path).map_err(|e| output::one_line(&e));
+            read.map(|(_, rules)| rules)
+        };
+        let found = rules(
+            "[[foreign]]\nname = 'a'\nrequire = 'os=linux'\n[[foreign]]\nname = 'b'\nproduct = 'app'\n",
+        );
+        let found = found.unwrap();
+        assert_eq!(
+            found[0].demand,
+            Demand::Require("os=linux".parse().unwrap())
+        );
+        assert_eq!(found[1].demand, Demand::Product("app".parse().unwrap()));
+        for wrong in [
+            "[[foreign]]\nname = 'a'\n",
+            "[[foreign]]\nname = 'a'\nrequire = 'os=linux'\nproduct = 'app'\n",
+        ] {
+            assert!(
+                rules(wrong)
+                    .unwrap_err()
+                    .contains("either require or product")
+            );
+        }
+        let error = rules("[[foreign]]\nname = 'a'\nrequire = 'colour=red'\n").unwrap_err();
+        assert!(error.contains("colour"), "{error}");
     }
 }

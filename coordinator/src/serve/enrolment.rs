@@ -14,7 +14,7 @@ use protocol::{FleetId, Hash, NodeId, SiteId, Span};
 use rustls::pki_types::CertificateDer;
 
 use super::desk::{DeskError, Insight};
-use super::store::{TokenError, TokenRow};
+use super::store::{TokenError, TokenKind, TokenRow};
 use super::{House, issuing, witnesses};
 use crate::api::messages::{NewToken, TokenMade};
 use crate::init::{FIRST_EPOCH, SKEW, serial};
@@ -53,6 +53,9 @@ pub enum EnrolmentError {
         "node {0} is not of this fleet, or was revoked; enrol the machine anew in an empty directory"
     )]
     Stranger(NodeId),
+    /// A node reports by itself.
+    #[error("{0} is the key of a node of this fleet, which tells by itself what it is")]
+    OfFleet(NodeId),
     /// Something asks again and again.
     #[error("node {0} was renewed too often lately; ask again later")]
     TooOften(NodeId),
@@ -95,6 +98,10 @@ pub async fn new_token(
         used: 0,
         expires: now + ask.life,
         site: ask.site,
+        kind: match ask.foreign {
+            true => TokenKind::Foreign,
+            false => TokenKind::Nodes,
+        },
     };
     let token = Token {
         id: id.clone(),
@@ -108,6 +115,7 @@ pub async fn new_token(
         uses: row.uses,
         expires: row.expires,
         site: row.site.clone(),
+        foreign: ask.foreign,
     });
     let store = house.store.clone();
     off_thread(move || store.add_token(&id, &row, now)).await?;
@@ -149,7 +157,7 @@ pub async fn enroll(
     let now = house.clock.now().wall;
     let store = house.store.clone();
     let (id, secret) = (request.token_id.clone(), request.token_secret.clone());
-    let token = off_thread(move || store.redeem(&id, &secret, node, now)).await?;
+    let token = off_thread(move || store.redeem(&id, &secret, TokenKind::Nodes, node, now)).await?;
 
     take_in(house, request, token.site, before).await
 }
@@ -347,7 +355,11 @@ fn issue(house: &House, node: NodeId) -> Result<(u64, Vec<String>), EnrolmentErr
     Ok((serial, issuing::credentials(&ca, &leaf)))
 }
 
-fn check_fleet(house: &House, spec_version: u32, fleet: FleetId) -> Result<(), EnrolmentError> {
+pub(super) fn check_fleet(
+    house: &House,
+    spec_version: u32,
+    fleet: FleetId,
+) -> Result<(), EnrolmentError> {
     if spec_version != 1 || fleet != house.settings.fleet {
         let why = "the request is of another version or fleet";
         return Err(EnrolmentError::Malformed(why.to_owned()));
@@ -385,7 +397,7 @@ fn check(request: &EnrollRequest) -> Result<(), EnrolmentError> {
 }
 
 /// redb waits for the disk; the runtime's threads do not.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TokenError> + Send + 'static,
 ) -> Result<T, EnrolmentError> {
     match tokio::task::spawn_blocking(work).await {

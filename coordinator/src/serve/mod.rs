@@ -10,6 +10,7 @@ mod control;
 mod desk;
 mod enrolment;
 mod events;
+mod foreign;
 pub(crate) mod issuing;
 mod lifts;
 mod origin;
@@ -41,6 +42,7 @@ pub(crate) use approvals::{ApprovalError, approve, pending_recall, recall, signe
 pub(crate) use desk::{DeskError, DeskHandle, Insight};
 pub(crate) use enrolment::{EnrolmentError, enroll, new_token, rejoin, renew, roots_for};
 pub(crate) use events::EventLog;
+pub(crate) use foreign::{machines as foreign_machines, report as foreign_report};
 pub(crate) use lifts::{halt_in_force, lift};
 pub(crate) use revoking::{RevokeError, draft as draft_revocation, revoke, revoke_many};
 pub(crate) use roots::{RootError, Roots, publish as publish_root};

@@ -1,5 +1,5 @@
 //! What the coordinator keeps beside its ledger, in redb: enrolment tokens (hashed), which blobs were
-//! uploaded, recalls that wait for signatures, tokens for the API. Losing it loses no rollout; open tokens become void.
+//! uploaded, recalls that wait for signatures, tokens for the API, foreign machines. Losing it loses no rollout; open tokens become void.
 
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use super::api_tokens::API_TOKENS;
+use super::foreign::{FOREIGN, FOREIGN_HEARD};
 
 /// By token id: a [`TokenRow`] as JSON.
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens-1");
@@ -37,6 +38,9 @@ pub enum TokenError {
     /// Too late.
     #[error("the token expired {} ago; ask for a new one (`tidegate token`)", human(*.0))]
     Expired(Span),
+    /// It opens another door.
+    #[error("the token is for {0}; ask for another one ({make})", make = .0.making())]
+    Kind(TokenKind),
     /// All its uses are gone.
     #[error("the token has served all of its {0} nodes; ask for a new one (`tidegate token`)")]
     Used(u32),
@@ -46,6 +50,38 @@ pub enum TokenError {
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What a token is good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    /// Machines become nodes with it.
+    #[default]
+    Nodes,
+    /// Machines that are no nodes report with it.
+    Foreign,
+}
+
+impl TokenKind {
+    /// How to come by one of the other kind.
+    fn making(self) -> &'static str {
+        match self {
+            TokenKind::Nodes => "`tidegate token --foreign`",
+            TokenKind::Foreign => "`tidegate token`",
+        }
+    }
+}
+
+impl std::fmt::Display for TokenKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TokenKind::Nodes => "machines that become nodes (`tidegate-node enroll`)",
+            TokenKind::Foreign => {
+                "foreign machines, which report (`tidegate-node report`) and are no nodes"
+            }
+        })
+    }
 }
 
 /// A token as it is kept.
@@ -61,6 +97,9 @@ pub struct TokenRow {
     pub expires: Time,
     /// The site that it was made for.
     pub site: Option<SiteId>,
+    /// What it is good for; nodes in rows that do not say.
+    #[serde(default)]
+    pub kind: TokenKind,
 }
 
 /// The database.
@@ -95,6 +134,8 @@ impl Store {
         txn.open_table(UPLOADS).map_err(failed)?;
         txn.open_table(RECALLS).map_err(failed)?;
         txn.open_table(API_TOKENS).map_err(failed)?;
+        txn.open_table(FOREIGN).map_err(failed)?;
+        txn.open_table(FOREIGN_HEARD).map_err(failed)?;
         txn.commit().map_err(failed)?;
         Ok(Store { db })
     }
@@ -141,6 +182,7 @@ impl Store {
         &self,
         id: &str,
         secret: &str,
+        kind: TokenKind,
         node: NodeId,
         now: Time,
     ) -> Result<TokenRow, TokenError> {
@@ -151,6 +193,9 @@ impl Store {
             let mut tokens = txn.open_table(TOKENS).map_err(failed)?;
             let mut uses = txn.open_table(TOKEN_USES).map_err(failed)?;
             let mut row = read_token(tokens.get(id).map_err(failed)?)?;
+            if row.kind != kind {
+                return Err(TokenError::Kind(row.kind));
+            }
             if row.expires <= now {
                 return Err(TokenError::Expired(now.since(row.expires)));
             }
@@ -280,6 +325,7 @@ mod tests {
             used: 0,
             expires,
             site: None,
+            kind: TokenKind::Nodes,
         }
     }
 
@@ -292,24 +338,36 @@ mod tests {
             .add_token("t", &row(2, NOW + Span::from_secs(60)), NOW)
             .unwrap();
         assert!(matches!(
-            store.redeem("t", "wrong", node(1), NOW),
+            store.redeem("t", "wrong", TokenKind::Nodes, node(1), NOW),
             Err(TokenError::Unknown)
         ));
         assert!(matches!(
-            store.redeem("other", "secret", node(1), NOW),
+            store.redeem("other", "secret", TokenKind::Nodes, node(1), NOW),
             Err(TokenError::Unknown)
         ));
-        store.redeem("t", "secret", node(1), NOW).unwrap();
+        store
+            .redeem("t", "secret", TokenKind::Nodes, node(1), NOW)
+            .unwrap();
         // The reply was lost, and the node asks again.
-        store.redeem("t", "secret", node(1), NOW).unwrap();
+        store
+            .redeem("t", "secret", TokenKind::Nodes, node(1), NOW)
+            .unwrap();
         drop(store);
         let store = Store::open(&path).unwrap();
-        assert_eq!(store.redeem("t", "secret", node(2), NOW).unwrap().used, 2);
+        assert_eq!(
+            store
+                .redeem("t", "secret", TokenKind::Nodes, node(2), NOW)
+                .unwrap()
+                .used,
+            2
+        );
         assert!(matches!(
-            store.redeem("t", "secret", node(3), NOW),
+            store.redeem("t", "secret", TokenKind::Nodes, node(3), NOW),
             Err(TokenError::Used(2))
         ));
-        store.redeem("t", "secret", node(2), NOW).unwrap();
+        store
+            .redeem("t", "secret", TokenKind::Nodes, node(2), NOW)
+            .unwrap();
     }
 
     #[test]
@@ -320,10 +378,22 @@ mod tests {
             .add_token("t", &row(1, NOW), NOW - Span::from_secs(1))
             .unwrap();
         store
-            .redeem("t", "secret", node(1), NOW - Span::from_secs(1))
+            .redeem(
+                "t",
+                "secret",
+                TokenKind::Nodes,
+                node(1),
+                NOW - Span::from_secs(1),
+            )
             .unwrap();
         let error = store
-            .redeem("t", "secret", node(1), NOW + Span::from_secs(300))
+            .redeem(
+                "t",
+                "secret",
+                TokenKind::Nodes,
+                node(1),
+                NOW + Span::from_secs(300),
+            )
             .unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -333,9 +403,41 @@ mod tests {
             .add_token("u", &row(1, NOW + Span::from_secs(9)), NOW)
             .unwrap();
         assert!(matches!(
-            store.redeem("t", "secret", node(1), NOW),
+            store.redeem("t", "secret", TokenKind::Nodes, node(1), NOW),
             Err(TokenError::Unknown)
         ));
+    }
+
+    #[test]
+    fn a_token_of_one_kind_opens_no_door_of_the_other_and_is_not_used_by_trying() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.redb")).unwrap();
+        let kinds = [TokenKind::Nodes, TokenKind::Foreign];
+        for (id, kind) in ["n", "f"].into_iter().zip(kinds) {
+            let row = TokenRow {
+                kind,
+                ..row(1, NOW + Span::from_secs(60))
+            };
+            store.add_token(id, &row, NOW).unwrap();
+        }
+        for (id, wrong) in [("n", TokenKind::Foreign), ("f", TokenKind::Nodes)] {
+            let error = store.redeem(id, "secret", wrong, node(1), NOW).unwrap_err();
+            assert!(matches!(error, TokenError::Kind(kind) if kind != wrong));
+            assert!(error.to_string().contains("tidegate token"), "{error}");
+        }
+        for (id, right) in ["n", "f"].into_iter().zip(kinds) {
+            assert_eq!(
+                store
+                    .redeem(id, "secret", right, node(2), NOW)
+                    .unwrap()
+                    .used,
+                1
+            );
+        }
+        let old = r#"{"secret":"SECRET","uses":1,"used":0,"expires":1,"site":null}"#;
+        let old = old.replace("SECRET", &Hash::of(b"secret").to_string());
+        let old: TokenRow = serde_json::from_str(&old).unwrap();
+        assert_eq!(old.kind, TokenKind::Nodes, "as before there were two");
     }
 
     #[test]
@@ -350,7 +452,11 @@ mod tests {
                 .map(|n| {
                     scope.spawn({
                         let store = &store;
-                        move || store.redeem("t", "secret", node(n), NOW).is_ok()
+                        move || {
+                            store
+                                .redeem("t", "secret", TokenKind::Nodes, node(n), NOW)
+                                .is_ok()
+                        }
                     })
                 })
                 .collect();

@@ -161,7 +161,7 @@ impl From<EnrolmentError> for Failure {
             EnrolmentError::TooOften(_) | EnrolmentError::Copies(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            EnrolmentError::Full(_) => StatusCode::CONFLICT,
+            EnrolmentError::Full(_) | EnrolmentError::OfFleet(_) => StatusCode::CONFLICT,
             EnrolmentError::Token(TokenError::Store(_)) | EnrolmentError::Issue(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

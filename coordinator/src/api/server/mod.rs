@@ -3,6 +3,7 @@
 mod access;
 mod failure;
 mod fleet;
+mod foreign;
 mod listener;
 mod pace;
 mod releases;
@@ -79,6 +80,7 @@ fn router(house: Arc<House>) -> Router {
         .route("/v1/renew", post(fleet::renew))
         .route("/v1/roots", post(fleet::roots_for))
         .route("/v1/rejoin", post(fleet::rejoin))
+        .route("/v1/report", post(foreign::report))
         .merge(authorised(house.clone()))
         .fallback(async || {
             Failure::new(
@@ -118,6 +120,7 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         )
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/unmanaged", get(fleet::unmanaged))
+        .route("/v1/foreign", get(foreign::list))
         .route("/v1/nodes/{id}/installs", post(fleet::record_install))
         .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
         .route(

@@ -28,13 +28,20 @@ const REST: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Remote(SocketAddr);
 
+impl Remote {
+    /// The address.
+    pub(super) fn ip(self) -> IpAddr {
+        self.0.ip().to_canonical()
+    }
+}
+
 impl Connected<IncomingStream<'_, Listener>> for Remote {
     fn connect_info(stream: IncomingStream<'_, Listener>) -> Remote {
         Remote(*stream.remote_addr())
     }
 }
 
-/// The rates of one server: for everything, and for what costs a certificate.
+/// The rates of one server: for everything, and for what costs a certificate or a row.
 pub(super) struct Paces<C: Clock = DefaultClock> {
     all: Pace<C>,
     certificates: Pace<C>,
@@ -57,7 +64,9 @@ impl<C: Clock + Clone> Paces<C> {
     fn check(&self, from: IpAddr, path: &str) -> Result<(), u64> {
         self.all.check(from)?;
         match path {
-            "/v1/enroll" | "/v1/renew" | "/v1/rejoin" => self.certificates.check(from),
+            "/v1/enroll" | "/v1/renew" | "/v1/rejoin" | "/v1/report" => {
+                self.certificates.check(from)
+            }
             _ => Ok(()),
         }
     }

@@ -115,6 +115,7 @@ impl Fleet {
         let made = self
             .client
             .new_token(&NewToken {
+                foreign: false,
                 site: Some(site.id.clone()),
                 uses: 1,
                 life,

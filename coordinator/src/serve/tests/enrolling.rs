@@ -133,6 +133,7 @@ async fn what_does_not_enrol_leaves_no_trace() {
         refusal(
             town.client
                 .new_token(&NewToken {
+                    foreign: false,
                     site: None,
                     uses: 0,
                     life: HOUR
@@ -146,6 +147,7 @@ async fn what_does_not_enrol_leaves_no_trace() {
         refusal(
             town.client
                 .new_token(&NewToken {
+                    foreign: false,
                     site: None,
                     uses: 1,
                     life: Span::ZERO
@@ -198,6 +200,7 @@ async fn nothing_but_enrolment_is_open_without_the_api_token() {
         refusal(
             stranger
                 .new_token(&NewToken {
+                    foreign: false,
                     site: None,
                     uses: 1,
                     life: HOUR,

@@ -4,6 +4,7 @@ mod accessing;
 mod copying;
 mod enrolling;
 mod forecasting;
+mod foreign;
 mod issuing;
 mod lifting;
 mod mistakes;
@@ -95,6 +96,7 @@ impl Town {
     async fn token(&self, uses: u32, life: Span) -> TokenMade {
         self.client
             .new_token(&NewToken {
+                foreign: false,
                 site: Some("north".parse().unwrap()),
                 uses,
                 life,
@@ -135,6 +137,7 @@ impl Town {
             schedule: None,
         };
         Topology {
+            foreign: Vec::new(),
             spec_version: 1,
             fleet: self.fleet,
             version,
