@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use node_core::contract::Wish;
+use protocol::foreign::{Finding, complies};
 use protocol::{RolloutId, Span};
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use crate::config::ListenAsked;
 use crate::copies::{self, SealedImage};
 use crate::driver::{status, wishes};
 use crate::enroll::{self, InstallerFile};
+use crate::foreign;
 use crate::install::agent::keeper::{Keeper, RESTART};
 use crate::install::agent::{end_with_keeper, under_keeper};
 use crate::inventory;
@@ -20,6 +22,9 @@ use crate::run::{self, Ended, RunOptions};
 
 /// What is logged unless asked otherwise: our own events, and what is wrong elsewhere.
 pub const LOG_FILTER: &str = "warn,node=info,libp2p_gossipsub=error";
+
+/// What `report` ends with where a rule is not met.
+const NOT_COMPLIANT: u8 = 3;
 
 /// The Tidegate node: fetches verified content from nearby peers, installs when its orders say so.
 #[derive(Parser)]
@@ -36,6 +41,8 @@ struct Cli {
 enum Command {
     /// Make this machine a node of a fleet.
     Enroll(EnrollArgs),
+    /// Tell a fleet what this machine is without becoming a node of it, and print its verdict
+    Report(ReportArgs),
     /// Take this node's key out of its directory, so that the machine can become an image.
     Seal(SealArgs),
     /// Run the node until SIGTERM or Ctrl-C.
@@ -126,10 +133,43 @@ impl From<ListenArgs> for ListenAsked {
 }
 
 #[derive(Args)]
+struct ReportArgs {
+    /// The directory of the machine's key, which is made; no node's.
+    #[arg(long)]
+    dir: PathBuf,
+    /// To whom.
+    #[command(flatten)]
+    to: FleetArgs,
+    /// A label, as key=value; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// What is installed, as product=version; may be given again.
+    #[arg(long, value_name = "PRODUCT=VERSION", value_parser = label)]
+    software: Vec<(String, String)>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct EnrollArgs {
     /// The directory to make.
     #[arg(long)]
     dir: PathBuf,
+    /// Which fleet.
+    #[command(flatten)]
+    to: FleetArgs,
+    /// A label, as key=value; may be given again.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Where it listens.
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+/// Which fleet, by what its operator handed out.
+#[derive(Args)]
+struct FleetArgs {
     /// A JSON file with coordinator, token and root_digest, instead of the three arguments.
     #[arg(long, conflicts_with_all = ["coordinator", "token", "root_digest"])]
     installer: Option<PathBuf>,
@@ -147,12 +187,26 @@ struct EnrollArgs {
     /// Digest of the fleet's root, from another source than the token.
     #[arg(long, required_unless_present = "installer")]
     root_digest: Option<String>,
-    /// A label, as key=value; may be given again.
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
-    /// Where it listens.
-    #[command(flatten)]
-    listen: ListenArgs,
+}
+
+impl FleetArgs {
+    fn meant(self) -> Result<InstallerFile, String> {
+        match (
+            self.installer,
+            self.coordinator,
+            self.token,
+            self.root_digest,
+        ) {
+            (Some(path), ..) => InstallerFile::read(&path),
+            (None, Some(coordinator), Some(token), Some(root_digest)) => Ok(InstallerFile {
+                spec_version: InstallerFile::VERSION,
+                coordinator,
+                token,
+                root_digest,
+            }),
+            _ => Err("coordinator, token and root digest are needed".into()),
+        }
+    }
 }
 
 /// Runs the command line; exit code 1 for a failure (one line on standard error), 2 for wrong usage.
@@ -201,6 +255,7 @@ async fn perform(command: Command) -> (&'static str, Result<ExitCode, String>) {
     let done = |done: Result<(), String>| done.map(|()| ExitCode::SUCCESS);
     match command {
         Command::Enroll(args) => ("enroll", done(enroll(args).await)),
+        Command::Report(args) => ("report", report(args).await),
         Command::Run { dir, mdns } => {
             let options = RunOptions {
                 mdns,
@@ -237,21 +292,7 @@ async fn run_or_keep(dir: &Path, options: RunOptions) -> Result<ExitCode, String
 }
 
 async fn enroll(args: EnrollArgs) -> Result<(), String> {
-    let asked = match (
-        args.installer,
-        args.coordinator,
-        args.token,
-        args.root_digest,
-    ) {
-        (Some(path), ..) => InstallerFile::read(&path)?,
-        (None, Some(coordinator), Some(token), Some(root_digest)) => InstallerFile {
-            spec_version: InstallerFile::VERSION,
-            coordinator,
-            token,
-            root_digest,
-        },
-        _ => return Err("coordinator, token and root digest are needed".into()),
-    };
+    let asked = args.to.meant()?;
     let options = asked.options(args.labels, args.listen.into())?;
     let config = enroll::enroll(&args.dir, options).await.map_err(line)?;
     println!(
@@ -261,6 +302,39 @@ async fn enroll(args: EnrollArgs) -> Result<(), String> {
         args.dir.display()
     );
     Ok(())
+}
+
+/// Exit code 3 says that the machine is not as the fleet's rules ask.
+async fn report(args: ReportArgs) -> Result<ExitCode, String> {
+    let options = args
+        .to
+        .meant()?
+        .options(args.labels, ListenAsked::default())?;
+    let verdict = foreign::report(&args.dir, options, args.software).await;
+    let verdict = verdict.map_err(line)?;
+    let complies = complies(&verdict.rules);
+    if args.json {
+        print_json(&serde_json::json!({ "compliant": complies, "verdict": verdict }))?;
+    } else {
+        let word = if complies {
+            "compliant"
+        } else {
+            "not compliant"
+        };
+        println!(
+            "{word}: {}, by {} rules",
+            verdict.machine,
+            verdict.rules.len()
+        );
+        for rule in &verdict.rules {
+            match rule.finding {
+                Finding::Met => println!("  met       {}", rule.rule),
+                Finding::Unmet => println!("  NOT MET   {}: {}", rule.rule, rule.why),
+                Finding::NotApplicable => println!("  not asked {}: {}", rule.rule, rule.why),
+            }
+        }
+    }
+    Ok(ExitCode::from(if complies { 0 } else { NOT_COMPLIANT }))
 }
 
 fn seal(args: SealArgs) -> Result<(), String> {

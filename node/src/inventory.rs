@@ -8,7 +8,7 @@ use std::path::Path;
 use protocol::limits::ATTRIBUTES_MAX;
 use serde::Serialize;
 
-use crate::config::{ConfigError, NodeConfig};
+use crate::config::{ConfigError, Criticality, NodeConfig};
 
 /// The end of a value that is longer is left out.
 const VALUE_MAX_CHARS: usize = 128;
@@ -82,7 +82,20 @@ pub fn attributes(config: &NodeConfig) -> BTreeMap<String, String> {
     gather(Path::new("/"), config)
 }
 
+/// The same of a machine that is no node: what follows from the machine alone.
+pub fn of_machine() -> BTreeMap<String, String> {
+    found(Path::new("/"), None, None)
+}
+
 fn gather(root: &Path, config: &NodeConfig) -> BTreeMap<String, String> {
+    found(root, config.ring.as_deref(), config.criticality)
+}
+
+fn found(
+    root: &Path,
+    ring: Option<&str>,
+    criticality: Option<Criticality>,
+) -> BTreeMap<String, String> {
     let read = |path: &str| tidy(&text(&root.join(path))?);
     let release = text(&root.join("etc/os-release"))
         .or_else(|| text(&root.join("usr/lib/os-release")))
@@ -98,11 +111,8 @@ fn gather(root: &Path, config: &NodeConfig) -> BTreeMap<String, String> {
         ("os.build", of_release("BUILD_ID").or_else(kernel)),
         ("vendor", read("sys/class/dmi/id/sys_vendor")),
         ("model", read("sys/class/dmi/id/product_name")),
-        ("ring", config.ring.as_deref().and_then(tidy)),
-        (
-            "criticality",
-            config.criticality.map(|c| c.name().to_owned()),
-        ),
+        ("ring", ring.and_then(tidy)),
+        ("criticality", criticality.map(|c| c.name().to_owned())),
         ("agent", tidy(env!("CARGO_PKG_VERSION"))),
     ];
     let own = own

@@ -3,7 +3,7 @@
 //! [`content`] cuts and unpacks releases, [`store`] keeps blobs and records, [`net`] talks to peers,
 //! [`install`] takes the steps of an installation, [`driver`] ties them to the brain, [`run`] brings
 //! a node up and down, [`enroll`] makes a machine a node, [`renew`] keeps its
-//! certificate alive, [`copies`] tells a directory that was copied from the node that it was.
+//! certificate alive, [`foreign`] reports a machine that is no node, [`copies`] tells a directory that was copied from the node that it was.
 
 pub mod cli;
 pub mod config;
@@ -15,6 +15,7 @@ mod disk;
 pub mod driver;
 pub mod enroll;
 pub mod facts;
+pub mod foreign;
 pub mod install;
 pub mod inventory;
 mod machine;

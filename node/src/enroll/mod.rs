@@ -141,11 +141,7 @@ pub enum EnrollError {
 /// One line each, with the culprit and the next step.
 pub async fn enroll(dir: &Path, options: EnrollOptions) -> Result<NodeConfig, EnrollError> {
     not_enrolled(dir)?;
-    let now = system_time();
-    if options.token.expires < now {
-        let ago_s = now.since(options.token.expires).as_millis() / 1000;
-        return Err(EnrollError::TokenExpired { ago_s });
-    }
+    not_expired(&options.token)?;
     make_directory(dir)?;
     let key = key_at(&dir.join(KEY_FILE))?;
     let mut request = EnrollRequest {
@@ -363,7 +359,16 @@ pub(crate) fn key_at(path: &Path) -> Result<SigningKey, EnrollError> {
     Ok(key)
 }
 
-fn make_directory(dir: &Path) -> Result<(), EnrollError> {
+pub(crate) fn not_expired(token: &Token) -> Result<(), EnrollError> {
+    let now = system_time();
+    if token.expires < now {
+        let ago_s = now.since(token.expires).as_millis() / 1000;
+        return Err(EnrollError::TokenExpired { ago_s });
+    }
+    Ok(())
+}
+
+pub(crate) fn make_directory(dir: &Path) -> Result<(), EnrollError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = fs::DirBuilder::new()
         .recursive(true)
@@ -375,7 +380,7 @@ fn make_directory(dir: &Path) -> Result<(), EnrollError> {
     })
 }
 
-fn not_enrolled(dir: &Path) -> Result<(), EnrollError> {
+pub(crate) fn not_enrolled(dir: &Path) -> Result<(), EnrollError> {
     match NodeConfig::load(dir) {
         Err(ConfigError::NotEnrolled(_)) => Ok(()),
         Err(e) => Err(e.into()),
