@@ -12,6 +12,7 @@ mod closure;
 mod commands;
 pub mod conductor;
 pub mod contract;
+pub mod endings;
 pub mod engine;
 mod evidence;
 mod feeds;

@@ -44,6 +44,9 @@ pub struct ServerStatus {
     pub nodes: u32,
     /// Entries in the ledger.
     pub ledger_entries: u64,
+    /// What ends soon or has ended (root, issuing CA, what an enterprise put above it), and what to do.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Asks for an enrolment token.

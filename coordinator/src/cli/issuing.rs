@@ -3,14 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use coordinator_core::endings::Ending;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use node::config::write_durably;
-use node::net::identity::issue::{IssuingCa as Issuer, Validity};
+use node::net::identity::issue::{
+    IssuingCa as Issuer, Validity, is_signed_by_another, last_moment,
+};
 use node::net::identity::{chain, load_key, save_key};
-use protocol::Hash;
 use protocol::limits::ISSUING_CAS_MAX;
 use protocol::trust::Root;
+use protocol::{Hash, Time};
+use rustls::pki_types::CertificateDer;
 
 use super::args::trust::IssuingCa;
 use super::output;
@@ -86,10 +90,13 @@ fn ca_name(settings: &Settings, key: &SigningKey) -> String {
     format!("{} {}", settings.fleet_name, keys::public(key).short())
 }
 
+fn short_hex(hex: &str) -> String {
+    short(&HEXLOWER.decode(hex.as_bytes()).unwrap_or_default())
+}
+
 /// What people call a certificate: the first digits of its BLAKE3.
-fn short(hex: &str) -> String {
-    let der = HEXLOWER.decode(hex.as_bytes()).unwrap_or_default();
-    let digest = Hash::of(&der).to_string();
+pub(crate) fn short(der: &[u8]) -> String {
+    let digest = Hash::of(der).to_string();
     digest[..SHORT.min(digest.len())].to_owned()
 }
 
@@ -99,7 +106,7 @@ pub(super) fn add(root: &mut Root, file: &Path) -> anyhow::Result<()> {
     node::net::identity::Admission::new(vec![der.into()])
         .with_context(|| format!("{} is no certificate of an issuing CA", file.display()))?;
     if root.issuing_cas.contains(&hex) {
-        bail!("the root names issuing CA {} already", short(&hex));
+        bail!("the root names issuing CA {} already", short_hex(&hex));
     }
     root.issuing_cas.push(hex);
     Ok(())
@@ -110,7 +117,7 @@ pub(super) fn remove(root: &mut Root, text: &str) -> anyhow::Result<()> {
     let of_file = std::fs::read(text).map(|der| HEXLOWER.encode(&der)).ok();
     let meant = |hex: &String| match &of_file {
         Some(der) => hex == der,
-        None => short(hex).starts_with(text),
+        None => short_hex(hex).starts_with(text),
     };
     let found = root.issuing_cas.iter().filter(|hex| meant(hex)).count();
     if found != 1 {
@@ -129,29 +136,79 @@ pub(super) fn check(root: &Root) -> anyhow::Result<()> {
     }
 }
 
-pub(super) fn show(root: &Root) -> anyhow::Result<()> {
+/// What `root show` says of the issuing CAs of a root, and of its end and that of the CA in use: lines, and
+/// warnings with the next step.
+pub(super) fn described(root: &Root, now: Time) -> (Vec<String>, Vec<String>) {
     let last = root.issuing_cas.len();
+    let mut warnings: Vec<String> = Ending::Root
+        .warning(root.expires, now)
+        .into_iter()
+        .collect();
+    let mut lines = Vec::new();
     for (place, hex) in (1..).zip(&root.issuing_cas) {
-        let state = if place == last {
-            ""
-        } else {
-            " (nodes move away from it)"
+        let der = CertificateDer::from(HEXLOWER.decode(hex.as_bytes()).unwrap_or_default());
+        let (name, ends) = (short(&der), last_moment(&der));
+        let left = ends.map_or(0, |ends| ends.since(now).as_millis() / 86_400_000);
+        let state = match place == last {
+            true => "",
+            false => " (nodes move away from it)",
         };
-        output::line(&format!("issuing CA   {}{state}", short(hex)))?;
+        lines.push(format!("issuing CA   {name}, ends in {left} days{state}"));
+        let ending = Ending::IssuingCa {
+            name,
+            enterprise: is_signed_by_another(&der),
+        };
+        let ends = ends.filter(|_| place == last);
+        warnings.extend(ends.and_then(|ends| ending.warning(ends, now)));
     }
-    Ok(())
+    (lines, warnings)
 }
 
 pub(super) fn differences(before: &Root, after: &Root) -> anyhow::Result<()> {
     let (old, new) = (&before.issuing_cas, &after.issuing_cas);
     for hex in new.iter().filter(|hex| !old.contains(hex)) {
-        output::line(&format!("+ issuing CA   {}", short(hex)))?;
+        output::line(&format!("+ issuing CA   {}", short_hex(hex)))?;
     }
     for hex in old.iter().filter(|hex| !new.contains(hex)) {
-        let short = short(hex);
+        let short = short_hex(hex);
         output::line(&format!(
             "- issuing CA   {short}: what it issued is refused at once"
         ))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::Span;
+    use protocol::fixtures::{CREATED, Fleet};
+
+    #[test]
+    fn the_end_of_each_ca_is_shown_and_that_of_the_one_in_use_is_warned_of() {
+        let ca = |days: u64| {
+            let validity = Validity {
+                not_before: CREATED,
+                not_after: CREATED + Span::from_secs(days * 86_400),
+            };
+            let key = SigningKey::from_bytes(&[7; 32]);
+            let ca = Issuer::create("a fleet", &key, validity).unwrap();
+            HEXLOWER.encode(ca.certificate())
+        };
+        let mut root = (**Fleet::new(1).trust().root()).clone();
+        root.expires = CREATED + Span::from_secs(400 * 86_400);
+        root.issuing_cas = vec![ca(20), ca(50)];
+        let (lines, warnings) = described(&root, CREATED);
+        assert!(
+            lines[0].contains("ends in 20 days (nodes move away"),
+            "{lines:?}"
+        );
+        assert!(lines[1].ends_with("ends in 50 days"), "{lines:?}");
+        let [one] = &warnings[..] else {
+            panic!("{warnings:?}")
+        };
+        assert!(one.contains(&short_hex(&ca(50))), "{one}");
+        root.issuing_cas.push(ca(3_000));
+        assert_eq!(described(&root, CREATED).1, Vec::<String>::new());
+    }
 }

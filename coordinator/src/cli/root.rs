@@ -18,9 +18,6 @@ use super::{issuing, output, setup, units};
 use crate::directory::Directory;
 use crate::keys;
 
-/// Warn of a root that expires within this.
-const WARN_DAYS: u64 = 30;
-
 /// `tidegate root …`
 ///
 /// # Errors
@@ -111,7 +108,8 @@ fn show(path: &Path, json: bool) -> anyhow::Result<()> {
     let state = if proposal { " (not in force)" } else { "" };
     output::line(&format!("fleet        {}", newest.fleet_name))?;
     output::line(&format!("version      {}{state}", newest.version))?;
-    let left = newest.expires.since(units::wall_now());
+    let now = units::wall_now();
+    let left = newest.expires.since(now);
     let days = left.as_millis() / 86_400_000;
     output::line(&format!("expires      in {days} days"))?;
     for role in &newest.roles {
@@ -127,11 +125,10 @@ fn show(path: &Path, json: bool) -> anyhow::Result<()> {
     for one in &newest.delegations {
         output::line(&format!("delegation   {}", described(one)))?;
     }
-    issuing::show(newest)?;
-    if days < WARN_DAYS {
-        output::line("next         tidegate root rotate: an expired root stops new installs")?;
-    }
-    Ok(())
+    let (lines, warnings) = issuing::described(newest, now);
+    let warnings = warnings.iter().map(|line| format!("warning      {line}"));
+    let mut all = lines.into_iter().chain(warnings);
+    all.try_for_each(|line| output::line(&line))
 }
 
 fn online_key(dir: &Path, out: &Path) -> anyhow::Result<()> {

@@ -132,6 +132,9 @@ pub async fn start(options: ServeOptions) -> Result<Running, ServeError> {
         origin_pid,
     };
     let house = Arc::new(house);
+    for line in super::warnings(&house) {
+        house.log.note(house.clock.now().wall, "ends_soon", &line);
+    }
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(server::serve(house.clone(), listener, tls, stopped.clone()));
     tokio::spawn(witnesses::listen(

@@ -179,6 +179,7 @@ async fn status(State(house): Shared) -> Answer<ServerStatus> {
         origin_pid: *house.origin_pid.borrow(),
         nodes,
         ledger_entries,
+        warnings: serve::warnings(&house),
     }))
 }
 

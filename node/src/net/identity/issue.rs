@@ -132,6 +132,21 @@ impl IssuingCa {
         self
     }
 
+    /// When its certificate ends.
+    pub fn ends(&self) -> Option<Time> {
+        last_moment(&self.certificate)
+    }
+
+    /// When the first certificate of those above it ends; none if there is nothing above it.
+    pub fn above_ends(&self) -> Option<Time> {
+        self.above.iter().filter_map(last_moment).min()
+    }
+
+    /// Whether an enterprise's CA signed it.
+    pub fn is_signed_by_another(&self) -> bool {
+        is_signed_by_another(&self.certificate)
+    }
+
     /// What is shown beside a certificate that it issued: its own, and those between it and the
     /// enterprise's root.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
@@ -322,6 +337,19 @@ fn leaf_params(
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, validity)?;
     Ok(params)
+}
+
+/// When a certificate ends; none if it is no certificate.
+pub fn last_moment(certificate: &CertificateDer<'static>) -> Option<Time> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let end = parsed.validity().not_after.timestamp();
+    Some(Time::from_secs(u64::try_from(end).ok()?))
+}
+
+/// Whether a certificate names somebody else as its issuer.
+pub fn is_signed_by_another(certificate: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.is_ok_and(|(_, parsed)| parsed.issuer() != parsed.subject())
 }
 
 fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), IssueError> {
