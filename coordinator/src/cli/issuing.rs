@@ -11,9 +11,9 @@ use node::net::identity::issue::{
     IssuingCa as Issuer, Validity, is_signed_by_another, last_moment,
 };
 use node::net::identity::{chain, load_key, save_key};
+use protocol::Time;
 use protocol::limits::ISSUING_CAS_MAX;
 use protocol::trust::Root;
-use protocol::{Hash, Time};
 use rustls::pki_types::CertificateDer;
 
 use super::args::trust::IssuingCa;
@@ -21,9 +21,7 @@ use super::output;
 use crate::directory::{Directory, Settings};
 use crate::init::{CA_LIFE, SKEW, wall};
 use crate::keys;
-
-/// Digits by which a certificate is told from others.
-const SHORT: usize = 16;
+use crate::serve::issuing::short;
 
 /// Makes the next CA's key at the coordinator, and its certificate: by itself, or by an enterprise's CA in
 /// two steps.
@@ -92,12 +90,6 @@ fn ca_name(settings: &Settings, key: &SigningKey) -> String {
 
 fn short_hex(hex: &str) -> String {
     short(&HEXLOWER.decode(hex.as_bytes()).unwrap_or_default())
-}
-
-/// What people call a certificate: the first digits of its BLAKE3.
-pub(crate) fn short(der: &[u8]) -> String {
-    let digest = Hash::of(der).to_string();
-    digest[..SHORT.min(digest.len())].to_owned()
 }
 
 pub(super) fn add(root: &mut Root, file: &Path) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ pub mod backup;
 pub mod demo;
 pub mod fleet;
 mod foreign;
-pub(crate) mod issuing;
+mod issuing;
 mod lift;
 pub mod output;
 mod package;

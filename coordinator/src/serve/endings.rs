@@ -6,7 +6,7 @@ use protocol::Time;
 use protocol::trust::Root;
 
 use super::House;
-use crate::cli::issuing::short;
+use super::issuing::short;
 
 /// The warnings of this moment, one line each.
 pub fn warnings(house: &House) -> Vec<String> {

@@ -10,11 +10,15 @@ use node::driver::issuing_cas;
 use node::net::identity::issue::{IssuingCa, Validity};
 use node::net::identity::{Identity, Issuer, chain, load_key};
 use node::renew::Api;
+use protocol::Hash;
 use protocol::trust::Root;
 use rustls::pki_types::CertificateDer;
 
 use crate::directory::{Directory, Settings};
 use crate::init::{CA_LIFE, SKEW, serial, wall};
+
+/// Digits by which a certificate is told from others.
+const SHORT: usize = 16;
 
 /// The CA in use; swapped as a whole.
 pub(crate) struct Issuing(ArcSwap<IssuingCa>);
@@ -32,6 +36,12 @@ impl Issuing {
     pub(super) fn set(&self, ca: Arc<IssuingCa>) {
         self.0.store(ca);
     }
+}
+
+/// What people call a certificate: the first digits of its BLAKE3.
+pub(crate) fn short(der: &[u8]) -> String {
+    let digest = Hash::of(der).to_string();
+    digest[..SHORT.min(digest.len())].to_owned()
 }
 
 /// What a node is given: its certificate, and those above it.
