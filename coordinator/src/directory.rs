@@ -78,6 +78,9 @@ pub struct Settings {
     /// By when rollouts are to be through, where that is not as usual.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub time_frames: BTreeMap<Priority, FrameText>,
+    /// All rollouts but emergencies together start on no more nodes in a UTC day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_per_day: Option<u32>,
 }
 
 /// A time frame as people write it: lengths such as `24h` or `7d`, from a rollout's start.
@@ -231,6 +234,11 @@ impl Directory {
             )));
         }
         settings.time_frames().map_err(unreadable)?;
+        if settings.starts_per_day == Some(0) {
+            return Err(unreadable(
+                "starts_per_day is 0, so nothing would ever start; leave it out for no cap".into(),
+            ));
+        }
         Ok(settings)
     }
 

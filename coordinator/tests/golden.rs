@@ -40,6 +40,7 @@ fn settings_are_read_and_written_as_ever() {
         server_pin: Hash::of(b"certificate"),
         time_frames: Default::default(),
         certificate_life: None,
+        starts_per_day: None,
     };
     let public = Settings {
         public: Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7))),
@@ -55,11 +56,16 @@ fn settings_are_read_and_written_as_ever() {
         )]),
         ..least.clone()
     };
+    let capped = Settings {
+        starts_per_day: Some(500),
+        ..least.clone()
+    };
     let write = |settings: &Settings| serde_json::to_vec_pretty(settings).unwrap();
     let samples = [
         ("1.json".to_owned(), write(&least)),
         ("1.public.json".to_owned(), write(&public)),
         ("1.frames.json".to_owned(), write(&frames)),
+        ("1.capped.json".to_owned(), write(&capped)),
     ];
     let dir = tempfile::tempdir().unwrap();
     let directory = Directory::new(dir.path());

@@ -63,6 +63,9 @@ pub struct Constraints {
     /// coordinator's leases see to it.
     #[serde(skip_serializing_if = "Span::is_zero")]
     pub spread: Span,
+    /// On so many nodes it starts in a UTC day at most; none: no cap. The coordinator's leases see to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts_per_day: Option<u32>,
 }
 
 /// Days or weeks in which nothing is changed.
@@ -486,6 +489,9 @@ impl Constraints {
             if freeze.to <= freeze.from {
                 return Err(format!("the freeze {} ends before it begins", freeze.name));
             }
+        }
+        if self.starts_per_day == Some(0) {
+            return Err("with no start a day no node would ever start".into());
         }
         self.slots.as_ref().map_or(Ok(()), SlotRules::check)
     }

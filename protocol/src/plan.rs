@@ -259,6 +259,11 @@ impl Statement for RolloutPlan {
         if self.test.is_none() && !self.constraints.spread.is_zero() {
             return Err("starts are spread by a plan's sequential test, and it has none".into());
         }
+        if self.test.is_none() && self.constraints.starts_per_day.is_some() {
+            return Err(
+                "starts a day are capped by a plan's sequential test, and it has none".into(),
+            );
+        }
         if self.lease_ttl == Span::ZERO {
             return Err("a lease must live for some time".into());
         }

@@ -64,6 +64,7 @@ impl Desk {
             bulletin_life: BULLETIN_LIFE,
             plans_threshold: 2,
             time_frames: Default::default(),
+            starts_per_day: None,
         };
         Desk {
             conductor: Conductor::new(config.clone()),

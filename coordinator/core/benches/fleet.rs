@@ -53,6 +53,7 @@ impl Bench {
             bulletin_life: Span::from_secs(86_400),
             plans_threshold: 2,
             time_frames: Default::default(),
+            starts_per_day: None,
         });
         let now = Now {
             boot: Time::from_secs(100),

@@ -135,6 +135,10 @@ impl Conductor {
                 "{ROLLOUTS_MAX} rollouts are open already; finish or halt one"
             )));
         }
+        if self.config.starts_per_day.is_some() && proposal.test.is_none() {
+            let line = "the fleet has a cap on starts a day, which a plan keeps to by its sequential test, and this one has none";
+            return Err(CommandError::Unresolvable(line.into()));
+        }
         let (plan, _) = self.resolved(proposal, salt)?;
         let ledgered = Box::new(plan.clone());
         self.record(LedgerEvent::Proposed {

@@ -227,6 +227,7 @@ impl Conductor {
         let frames = &self.config.time_frames;
         RolloutView {
             by_hand: self.targets_by_hand(rollout),
+            waits: self.capped_line(rollout),
             promise: started.and_then(|at| Promise::of(frames, &rollout.plan, at)),
             ..view::rollout(rollout, &self.feeds, &self.config)
         }
@@ -397,6 +398,7 @@ impl Conductor {
         let now = self.now;
         loop {
             self.make_way();
+            self.share_day();
             let (stopped, urgent) = (self.stopped.is_some(), self.emergency().is_some());
             let due = |(id, rollout): (&RolloutId, &mut Rollout)| {
                 let next = rollout.next_move(now)?;
@@ -417,6 +419,7 @@ impl Conductor {
         let at = self.now.wall;
         let (rollout, name) = (id.clone(), |c: &Conductor, w| c.rollouts[id].wave_name(w));
         match next {
+            Move::Dawn(day) => self.record(LedgerEvent::Dawned { rollout, day }),
             Move::Silence(nodes) => {
                 self.note(
                     "silent",

@@ -113,6 +113,10 @@ impl RolloutEngine {
                 let held = held.unwrap_or_default();
                 Step::Lease { wave, below, held }
             }
+            Move::Dawn(day) => {
+                rollout.fold_dawn(day);
+                Step::Went
+            }
             Move::Silence(nodes) => {
                 for node in &nodes {
                     rollout.fold_target_state(node, State::MissingReport, now.boot);

@@ -74,6 +74,7 @@ impl Conductor {
             | LedgerEvent::Enlisted { rollout, .. }
             | LedgerEvent::Targets { rollout, .. }
             | LedgerEvent::WaveOpened { rollout, .. }
+            | LedgerEvent::Dawned { rollout, .. }
             | LedgerEvent::Verdict { rollout, .. }
             | LedgerEvent::Cleared { rollout, .. }
             | LedgerEvent::CohortHeld { rollout, .. }
@@ -176,6 +177,7 @@ fn fold_rollout(rollout: &mut Rollout, fleet: &Fleet, event: &LedgerEvent, boot:
             fold_joined(rollout, fleet, joined, boot);
         }
         LedgerEvent::WaveOpened { wave, at, .. } => rollout.fold_opened(*wave, *at),
+        LedgerEvent::Dawned { day, .. } => rollout.fold_dawn(*day),
         LedgerEvent::Verdict {
             wave, verdict, at, ..
         } => {

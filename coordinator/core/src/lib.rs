@@ -13,6 +13,7 @@ mod commands;
 pub mod conductor;
 pub mod contract;
 pub mod endings;
+mod daily;
 pub mod engine;
 mod evidence;
 mod feeds;

@@ -29,6 +29,8 @@ pub(crate) fn spread_step(spread: Span) -> Span {
 /// What a rollout wants to do next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Move {
+    /// A day begins, and its starts are counted.
+    Dawn(u64),
     /// These said nothing for too long after a reported start.
     Silence(Vec<NodeId>),
     /// A gate failed; the rollout is held.
@@ -76,6 +78,9 @@ impl Rollout {
         let over = now.wall >= self.plan.not_after;
         if over && matches!(self.state, S::Running | S::Paused | S::Preempted | S::Held) {
             return Some(Move::Expire);
+        }
+        if let Some(day) = self.dawned(now) {
+            return Some(Move::Dawn(day));
         }
         let silent: Vec<NodeId> = self
             .awaited
@@ -133,6 +138,8 @@ impl Rollout {
                 (due, due > 0 && self.spread_due <= now.boot)
             }
         };
+        let today = self.left_today().unwrap_or(u32::MAX);
+        let (free, enough) = (free.min(today), enough && today > 0);
         let more = !self.window.is_open() && enough;
         let below = self.window.bound(free);
         (due || more).then_some(Move::Lease { wave, below })
@@ -253,10 +260,19 @@ impl Rollout {
         let lease = runs.then_some(self.lease_due);
         let room = self.window.wakes_at().filter(|_| runs);
         let spread = self.newest_open().and_then(|wave| self.spread(wave));
+        let dawn = self.capped_until().filter(|_| runs).map(by_wall);
         let step = (runs && spread.is_some() && !self.window.is_open()).then_some(self.spread_due);
-        let wakes = [Some(ends), silence, self.spent_at(), lease, room, step]
-            .into_iter()
-            .flatten();
+        let wakes = [
+            Some(ends),
+            silence,
+            self.spent_at(),
+            lease,
+            room,
+            step,
+            dawn,
+        ]
+        .into_iter()
+        .flatten();
         // what is past waits for something else than time
         wakes.chain(waves).filter(|at| *at > now.boot).min()
     }

@@ -15,6 +15,7 @@ use protocol::trust::Statement;
 use protocol::{Hash, NodeId, Now, PublicKey, Span, Time};
 
 use crate::contract::{RolloutState, Verdict};
+use crate::daily::Daily;
 use crate::evidence::{Evidence, Traits};
 use crate::fleet::Node;
 use crate::gate;
@@ -69,6 +70,8 @@ pub(crate) struct Rollout {
     /// What the outcomes prove, if the plan has a sequential test.
     pub(crate) evidence: Option<Evidence>,
     pub(crate) window: Window,
+    /// Starts by the day.
+    pub(crate) daily: Daily,
     /// See [`ABSENT_AFTER`].
     pub absent_after: Span,
 }
@@ -83,6 +86,7 @@ impl Rollout {
             roster: Roster::of(&plan),
             evidence: plan.test.as_ref().map(Evidence::new),
             window: Window::default(),
+            daily: Daily::default(),
             absent_after: ABSENT_AFTER,
             plan,
             envelope,
@@ -185,6 +189,7 @@ impl Rollout {
 
     /// Folds that a node is no target any more.
     pub fn fold_left(&mut self, node: &NodeId) {
+        self.daily.changed(node, None, None);
         self.unindex(node);
         self.targets.remove(node);
     }
@@ -329,7 +334,11 @@ impl Rollout {
     fn change(&mut self, node: &NodeId, change: impl FnOnce(&mut Target)) {
         self.unindex(node);
         if let Some(target) = self.targets.get_mut(node) {
+            let before = target.state;
             change(target);
+            if before != target.state {
+                self.daily.changed(node, Some(before), Some(target.state));
+            }
         }
         self.index(node);
     }
@@ -451,6 +460,7 @@ impl Rollout {
             sum.counts.not_received += t.counts.not_received;
             sum.ended += t.ended;
             sum.in_flight += t.in_flight;
+            sum.waiting += t.waiting;
             sum.taken_back += t.taken_back;
             sum
         })

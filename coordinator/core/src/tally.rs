@@ -68,6 +68,8 @@ pub(crate) struct Tally {
     pub ended: u32,
     /// Changing themselves right now.
     pub in_flight: u32,
+    /// They may start and have not.
+    pub waiting: u32,
     /// After a recall: the release is not (or no longer) there by this rollout.
     pub taken_back: u32,
 }
@@ -86,6 +88,7 @@ impl Tally {
         self.votes.late += u32::from(!t.votes && !t.held);
         self.ended += u32::from(t.state.ended());
         self.in_flight += u32::from(t.state.started() || t.state == State::RollingBack);
+        self.waiting += u32::from(t.waits());
         self.taken_back += u32::from(is_back(t.state));
     }
 
@@ -103,6 +106,7 @@ impl Tally {
         self.votes.late -= one.votes.late;
         self.ended -= one.ended;
         self.in_flight -= one.in_flight;
+        self.waiting -= one.waiting;
         self.taken_back -= one.taken_back;
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn rollout(rollout: &Rollout, feeds: &Feeds, config: &Config) -> Roll
         waves: waves.collect(),
         by_hand: 0,
         promise: None,
+        waits: None,
     }
 }
 

@@ -40,6 +40,9 @@ pub struct RolloutView {
     /// By when it is to be through, once it began and if any time was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promise: Option<Promise>,
+    /// What its next starts wait for, if that is a new day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// The four counts.

@@ -109,6 +109,16 @@ impl Window {
         (due as u64).saturating_sub(u64::from(self.given)) as u32
     }
 
+    /// Whether a node at this position has leave.
+    pub fn reaches(&self, at: u64) -> bool {
+        self.below.is_none_or(|below| at < below)
+    }
+
+    /// Nodes that wait for leave.
+    pub fn without_leave(&self) -> u32 {
+        self.ahead.len() as u32
+    }
+
     /// Whether all have leave.
     pub fn is_open(&self) -> bool {
         self.ahead.is_empty()

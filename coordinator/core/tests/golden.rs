@@ -21,7 +21,7 @@ use tidegate_coordinator_core::contract::{
 golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Enrolled, Revoked, Warranted, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
-    CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing, Witnessed);
+    CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing, Witnessed, Dawned);
 golden::variants!(every_state_of of RolloutState: WaitingForApproval, Ready, Running, Paused, Preempted, Held,
     Aborted, Recalling, Recalled, Finished);
 golden::variants!(every_verdict_of of Verdict: Wait, Pass, Fail);
@@ -286,6 +286,13 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 rollout: id.clone(),
                 wave: 1,
                 at: CREATED,
+            },
+        ),
+        (
+            "dawned",
+            LedgerEvent::Dawned {
+                rollout: id.clone(),
+                day: 20_780,
             },
         ),
         (

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use coordinator_core::contract::NodeView;
+use protocol::status::{State, WaitingFor};
 use protocol::topology::{Site, Topology};
 use protocol::trust::Statement;
 use protocol::{FleetId, SiteId};
@@ -244,10 +245,8 @@ pub fn topology(fleet: FleetId, version: u64, sites: Vec<Site>) -> Topology {
 /// # Errors
 /// When no or several nodes fit.
 pub async fn why(ask: Why) -> anyhow::Result<()> {
-    let nodes = setup::client(&ask.at.dir)?
-        .nodes()
-        .await
-        .context("failed to list nodes")?;
+    let client = setup::client(&ask.at.dir)?;
+    let nodes = client.nodes().await.context("failed to list nodes")?;
     let node = the_node(&nodes, &ask.node)?;
     if ask.json {
         return output::json(node);
@@ -267,9 +266,17 @@ pub async fn why(ask: Why) -> anyhow::Result<()> {
             node.node.short()
         ));
     }
+    let rollouts = client.rollouts().await.context("failed to list rollouts")?;
     for s in &node.statuses {
+        let leave = matches!(
+            s.state,
+            State::Waiting(WaitingFor::Wave | WaitingFor::Lease)
+        );
+        let rollout = rollouts.iter().find(|r| leave && r.rollout == s.rollout);
+        let waits = rollout.and_then(|r| r.waits.as_ref());
+        let waits = waits.map_or(String::new(), |line| format!("; {line}"));
         output::line(&format!(
-            "{}: wave {}, {:?}: {}",
+            "{}: wave {}, {:?}: {}{waits}",
             s.rollout,
             s.wave + 1,
             s.state,

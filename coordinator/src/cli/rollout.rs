@@ -399,12 +399,17 @@ pub fn one_line(view: &RolloutView) -> String {
             0 => String::new(),
             n => format!("; {n} by hand, as people say"),
         },
-        if view.why.is_empty() {
-            String::new()
-        } else {
-            format!("; {}", view.why)
-        },
+        why(view),
     )
+}
+
+/// Why it is where it is, and what it waits for.
+fn why(view: &RolloutView) -> String {
+    let why = Some(&view.why).filter(|why| !why.is_empty());
+    why.into_iter()
+        .chain(&view.waits)
+        .map(|line| format!("; {line}"))
+        .collect()
 }
 
 /// How a rollout stands to its dates.
@@ -465,7 +470,7 @@ fn show(views: &[RolloutView], waves: bool) -> anyhow::Result<()> {
             c.failed.to_string(),
             format!("{}{}", c.open, stages(&v.stages)),
             c.not_received.to_string(),
-            v.why.clone(),
+            why(v).trim_start_matches("; ").to_owned(),
         ]);
     }
     output::line(&table.to_string())?;

@@ -53,6 +53,9 @@ pub struct Terms {
     /// Spread the starts of each wave evenly over so long
     #[arg(long, value_parser = units::span, value_name = "TIME")]
     pub spread: Option<Span>,
+    /// Start on so many nodes in a UTC day at most
+    #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub starts_per_day: Option<u32>,
     /// So many nodes of a site may be unavailable at a time
     #[arg(long, value_name = "NODES")]
     pub max_unavailable: Option<u32>,
@@ -122,6 +125,7 @@ impl Terms {
                 lease: self.slot_lease,
             }),
             spread: self.spread.unwrap_or(Span::ZERO),
+            starts_per_day: self.starts_per_day,
         }
     }
 }
@@ -215,6 +219,9 @@ pub fn described(constraints: &Constraints) -> Vec<String> {
         lines.push(format!(
             "the starts of a wave are spread over {minutes} minutes"
         ));
+    }
+    if let Some(cap) = c.starts_per_day {
+        lines.push(format!("at most {cap} nodes start in a UTC day"));
     }
     if let Some(bytes) = c.needs.free_disk_bytes {
         lines.push(format!("needs {bytes} bytes free"));

@@ -108,6 +108,7 @@ pub(super) fn make(
         origin_data: ports.origin_data,
         server_pin,
         time_frames: Default::default(),
+        starts_per_day: None,
         certificate_life: None,
     };
     make_origin(dir, &settings, &origin_key, &ca, roots, for_ever)?;

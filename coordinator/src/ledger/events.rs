@@ -90,6 +90,7 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::WaveOpened { rollout, wave, .. } => {
             (me(), "wave", format!("{rollout} {wave}"))
         }
+        LedgerEvent::Dawned { rollout, day } => (me(), "day", format!("{rollout} {day}")),
         LedgerEvent::Verdict { rollout, wave, .. } => {
             (me(), "verdict", format!("{rollout} {wave}"))
         }

@@ -177,6 +177,7 @@ fn config(settings: &Settings, trust: &Trust) -> Config {
             .map_or(1, |role| role.threshold),
         // They were read with the settings.
         time_frames: settings.time_frames().unwrap_or_default(),
+        starts_per_day: settings.starts_per_day,
     }
 }
 

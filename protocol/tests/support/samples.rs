@@ -281,6 +281,13 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         constraints: constraints(),
         ..plan.clone()
     };
+    let daily = RolloutPlan {
+        constraints: Constraints {
+            starts_per_day: Some(500),
+            ..Constraints::default()
+        },
+        ..constrained.clone()
+    };
     let slotted = RolloutPlan {
         constraints: Constraints {
             slots: Some(SlotRules {
@@ -408,6 +415,7 @@ fn statements(fleet: &Fleet) -> Vec<Sample> {
         statement(fleet, ".applicability", &meant),
         statement(fleet, ".nodes", &plan),
         statement(fleet, ".positions", &waves),
+        statement(fleet, ".daily", &daily),
         statement(fleet, ".constraints", &constrained),
         statement(fleet, ".slots", &slotted),
         statement(fleet, ".closure", &standing),
@@ -500,6 +508,7 @@ fn constraints() -> Constraints {
         },
         slots: None,
         spread: Span::from_secs(7200),
+        starts_per_day: None,
     }
 }
 

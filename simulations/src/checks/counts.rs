@@ -75,6 +75,7 @@ mod tests {
             targets: 7,
             by_hand: 0,
             promise: None,
+            waits: None,
             counts: Counts {
                 applied: 3,
                 open: 4,

@@ -151,6 +151,7 @@ impl Stage {
             bulletin_life: BULLETIN_LIFE,
             plans_threshold: 2,
             time_frames: Default::default(),
+            starts_per_day: None,
         });
         let now = Now {
             boot: Time(1),

@@ -136,6 +136,13 @@ pub enum LedgerEvent {
         /// When.
         at: Time,
     },
+    /// A day began in UTC, from which on a rollout's starts are counted anew against its cap.
+    Dawned {
+        /// The rollout.
+        rollout: RolloutId,
+        /// The day, counted from 1970.
+        day: u64,
+    },
     /// A gate was judged, with its counts.
     Verdict {
         /// The rollout.

@@ -58,6 +58,8 @@ pub struct Config {
     pub plans_threshold: u32,
     /// By when rollouts are to be through.
     pub time_frames: TimeFrames,
+    /// All rollouts together start on no more nodes in a UTC day, but for emergencies; none: no cap.
+    pub starts_per_day: Option<u32>,
 }
 
 /// What the body tells the brain.

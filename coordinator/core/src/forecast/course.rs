@@ -234,6 +234,7 @@ pub(crate) fn play(
                     engine.fold_state(RolloutState::Finished, "");
                     course.finishes = Some(now);
                 }
+                Move::Dawn(day) => engine.fold_dawn(day),
                 Move::Expire => engine.fold_state(RolloutState::Aborted, ""),
                 // nobody fails or falls silent here, and nothing is taken back
                 Move::Fail { .. }

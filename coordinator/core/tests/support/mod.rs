@@ -20,6 +20,7 @@ use tidegate_coordinator_core::contract::{
 
 pub struct Bench {
     pub fleet: Fleet,
+    pub config: Config,
     pub conductor: Conductor,
     pub ledger: Vec<LedgerEvent>,
     pub issued: Vec<Order>,
@@ -43,6 +44,7 @@ pub fn config(fleet: &Fleet) -> Config {
         bulletin_life: Span::from_secs(1000),
         plans_threshold: 2,
         time_frames: Default::default(),
+        starts_per_day: None,
     }
 }
 
@@ -66,9 +68,16 @@ pub fn draft(name: &str, select: Selector, gate: Gate) -> WaveDraft {
 
 impl Bench {
     pub fn new() -> Bench {
+        Bench::of(config)
+    }
+
+    /// A coordinator that is configured otherwise.
+    pub fn of(config: impl Fn(&Fleet) -> Config) -> Bench {
         let fleet = Fleet::new(1);
+        let config = config(&fleet);
         let mut bench = Bench {
-            conductor: Conductor::new(config(&fleet)),
+            conductor: Conductor::new(config.clone()),
+            config,
             fleet,
             ledger: Vec::new(),
             issued: Vec::new(),
@@ -169,7 +178,7 @@ impl Bench {
 
     /// The ledger folds to the same views, and the four counts add up after every event of it.
     pub fn check(&self) {
-        let mut replayed = Conductor::new(config(&self.fleet));
+        let mut replayed = Conductor::new(self.config.clone());
         for event in &self.ledger {
             replayed.replay(event);
         }
@@ -183,7 +192,7 @@ impl Bench {
 
     /// A restart: all that is left is the ledger.
     pub fn restart(&mut self) {
-        self.conductor = Conductor::new(config(&self.fleet));
+        self.conductor = Conductor::new(self.config.clone());
         for event in &self.ledger {
             self.conductor.replay(event);
             adds_up(&self.conductor);
