@@ -237,10 +237,10 @@ impl Rollout {
         }
     }
 
-    /// Folds a lease: who has leave from here on.
-    pub fn fold_lease(&mut self, below: Option<u64>, boot: Time) {
+    /// Folds a lease: who has leave from here on. Gives those that had none.
+    pub fn fold_lease(&mut self, below: Option<u64>, boot: Time) -> Vec<NodeId> {
         let until = boot + self.patience();
-        self.window.leased(below, until);
+        self.window.leased(below, until)
     }
 
     /// Folds a verdict of the sequential test for the release, or for a cohort.

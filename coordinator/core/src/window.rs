@@ -61,15 +61,15 @@ impl Window {
         self.expected.insert((until, node));
     }
 
-    /// Folds a lease.
-    pub fn leased(&mut self, below: Option<u64>, until: Time) {
+    /// Folds a lease; says who has leave by it that had none.
+    pub fn leased(&mut self, below: Option<u64>, until: Time) -> Vec<NodeId> {
         self.below = below;
         let left = below.map(|below| self.ahead.split_off(&(below, NodeId([0; 32]))));
         let given = std::mem::replace(&mut self.ahead, left.unwrap_or_default());
         self.given += given.len() as u32;
+        let given: Vec<NodeId> = given.into_iter().map(|(_, node)| node).collect();
+        given.iter().for_each(|node| self.expect(*node, until));
         given
-            .into_iter()
-            .for_each(|(_, node)| self.expect(node, until));
     }
 
     /// After a restart all that have leave are expected anew.

@@ -62,7 +62,7 @@ pub fn report(forecast: &Forecast) -> anyhow::Result<()> {
         after(f.finishes),
     ))?;
     let headings = [
-        "wave", "name", "targets", "sites", "opens", "complete", "passes",
+        "wave", "name", "targets", "sites", "opens", "starts", "complete", "passes",
     ];
     let mut table = output::table(&headings);
     for (number, wave) in f.waves.iter().enumerate() {
@@ -76,6 +76,10 @@ pub fn report(forecast: &Forecast) -> anyhow::Result<()> {
             wave.targets.to_string(),
             wave.sites.to_string(),
             after(wave.opens),
+            match wave.targets {
+                0 => "-".into(),
+                _ => after(wave.starts),
+            },
             completes,
             after(wave.passes),
         ]);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use protocol::constraints;
 use protocol::{SiteId, Span, Time};
 
-use super::course::Course;
+use super::course::{Course, End};
+use super::starts::Waits;
 use super::wan::Supply;
 use super::{Advice, Cause, Forecast};
 
@@ -36,14 +38,8 @@ pub(crate) fn advise(
             continue;
         }
         let site = &forecast.sites[end.site];
-        let wave = &forecast.waves[end.wave as usize];
         let in_time = Time(forecast.deadline.0.saturating_sub(install.0));
-        let cause = match (supply.has_bytes[end.site], wave.opens) {
-            (Some(at), _) if at <= in_time && wave.opens.is_none() => Cause::Gate,
-            (Some(at), _) if at <= in_time => Cause::Waves,
-            _ if supply.by_origin[end.site] => Cause::Origin,
-            _ => Cause::Wan,
-        };
+        let cause = cause(forecast, end, supply, in_time);
         let concerned = causes.entry(cause).or_default();
         concerned.nodes += end.nodes;
         if let Some(name) = &site.site {
@@ -82,12 +78,43 @@ pub(crate) fn advise(
             help: help(cause, &concerned),
             needs_bytes_per_s: concerned
                 .needs_rate
-                .filter(|_| cause == Cause::Wan && !concerned.hopeless),
+                .filter(|_| matches!(cause, Cause::Wan | Cause::Promised) && !concerned.hopeless),
             sites: most_first(concerned.by_site),
         })
         .collect();
     advice.sort_by_key(|a| (core::cmp::Reverse(a.nodes), a.cause));
     advice
+}
+
+/// What holds late ones back: the last thing of leave, bytes and constraints that came too late.
+fn cause(forecast: &Forecast, end: &End, supply: &Supply, in_time: Time) -> Cause {
+    let site = &forecast.sites[end.site];
+    if supply.has_bytes[end.site].is_none_or(|at| at > in_time) {
+        // alone on its link it would need this share of the time
+        let all = (site.bytes + site.promised_bytes).max(1) as f64;
+        let begins = forecast.starts + forecast.assumptions.begins_after;
+        let took = supply.has_bytes[end.site].map(|at| at.since(begins).0 as f64);
+        let alone = took.map(|took| took * site.bytes as f64 / all);
+        let in_time = alone.is_some_and(|alone| alone <= in_time.since(begins).0 as f64);
+        return match () {
+            () if in_time && site.promised_bytes > 0 => Cause::Promised,
+            () if supply.by_origin[end.site] => Cause::Origin,
+            () => Cause::Wan,
+        };
+    }
+    match (end.ready.filter(|at| *at <= in_time), end.waits) {
+        (Some(_), Some(Waits::Slot)) => Cause::Slots,
+        (Some(_), Some(Waits::For(by))) => match by {
+            constraints::Cause::Freeze => Cause::Freeze,
+            constraints::Cause::User => Cause::User,
+            _ => Cause::Windows,
+        },
+        _ if end.capped => Cause::StartsPerDay,
+        _ if end.leave.is_none() && forecast.waves[end.wave as usize].opens.is_none() => {
+            Cause::Gate
+        }
+        _ => Cause::Waves,
+    }
 }
 
 fn most_first(by_site: BTreeMap<SiteId, u32>) -> Vec<SiteId> {
@@ -117,6 +144,24 @@ fn help(cause: Cause, concerned: &Concerned) -> String {
         Cause::Gate => "their waves never open: the gate before lacks outcomes while the plan lasts; ask for a \
              smaller sample, choose nodes that are on, or give a later not_after"
             .into(),
+        Cause::Promised => format!(
+            "their links are promised to other rollouts first: let those end, {rate}, ship media, give a higher priority{earlier} or move the deadline"
+        ),
+        Cause::Windows => format!(
+            "their windows are too narrow: widen them, let the deadline override them (--past-deadline override){earlier} or move the deadline"
+        ),
+        Cause::Freeze => format!(
+            "a change freeze holds them: exempt this priority (--freeze-exempt){earlier}, or move the deadline behind it"
+        ),
+        Cause::Slots => format!(
+            "too few of a site may be unavailable at a time: raise --max-unavailable{earlier} or move the deadline"
+        ),
+        Cause::User => format!(
+            "their users are granted too much time: shorten --notice, make it required{earlier} or move the deadline"
+        ),
+        Cause::StartsPerDay => format!(
+            "a day sees too few starts: raise --starts-per-day, or the fleet's starts_per_day{earlier} or move the deadline"
+        ),
         Cause::Unreachable => "not heard of lately: switch them on, or leave them to the last wave's late joiners".into(),
     }
 }

@@ -8,8 +8,10 @@ use protocol::plan::RolloutPlan;
 use protocol::status::State;
 use protocol::{Hash, NodeId, Now, SiteId, Span, Time};
 
+use super::starts::{Starts, Waits};
 use super::{Assumptions, SiteForecast, WaveForecast, wan};
 use crate::contract::{RolloutState, Verdict};
+use crate::daily::day_of;
 use crate::fleet::{Fleet, Node};
 use crate::fold::enlisted;
 use crate::moves::Move;
@@ -32,17 +34,29 @@ pub(crate) struct Groups {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Stand {
     pub opens: Option<Time>,
+    /// The first of it starts.
+    pub starts: Option<Time>,
     pub completes: Option<Time>,
     pub passes: Option<Time>,
 }
 
-/// When targets of one site and wave have the release, those that answer.
+/// When targets of one site and wave have the release, those that answer and go alike.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct End {
     pub site: usize,
     pub wave: u32,
     pub nodes: u32,
-    /// None: their wave does not open, or the bytes do not come, while the plan lasts.
+    /// None: they never get leave, or the bytes do not come, or no constraint lets them start, while the
+    /// plan lasts.
     pub at: Option<Time>,
+    /// They get leave; none: their wave does not open, or not for them.
+    pub leave: Option<Time>,
+    /// They have leave and bytes and could start.
+    pub ready: Option<Time>,
+    /// What they waited for beside that.
+    pub waits: Option<Waits>,
+    /// They had no leave yet though their wave was open: the day's starts were given.
+    pub capped: bool,
 }
 
 /// How it goes.
@@ -160,16 +174,31 @@ impl Groups {
     }
 }
 
-/// Plays a plan from `start` on.
+/// What a course's time is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// It begins then.
+    pub start: Time,
+    /// From the start on a node until it is through.
+    pub install: Span,
+    /// The fleet's cap on starts a day, with what other rollouts claim of the first.
+    pub cap: Option<(u32, u32)>,
+}
+
+/// Plays a plan.
 pub(crate) fn play(
     groups: &Groups,
     plan: &RolloutPlan,
     fleet: &Fleet,
     sites: &[SiteForecast],
-    start: Time,
-    install: Span,
+    pace: Pace,
     assumptions: &Assumptions,
 ) -> Course {
+    let Pace {
+        start,
+        install,
+        cap,
+    } = pace;
     let reachable = |id: &&NodeId| fleet.nodes.get(*id).is_some_and(|n| n.reachable);
     let mut engine = Rollout::proposed(plan.clone());
     // who has to be done without shall be seen now, not after a day
@@ -192,61 +221,114 @@ pub(crate) fn play(
         ends: Vec::new(),
         finishes: None,
     };
-    let answering: Vec<Vec<NodeId>> = groups
-        .groups
-        .iter()
-        .map(|g| g.nodes.iter().filter(reachable).copied().collect())
-        .collect();
-    let mut ended: Vec<Option<Time>> = vec![None; groups.groups.len()];
-    // groups whose outcome the coordinator hears of, by when
-    let mut heard: BTreeSet<(Time, usize)> = BTreeSet::new();
-    let mut now = start;
+    let mut nodes: BTreeMap<NodeId, (usize, u32)> = BTreeMap::new();
+    for group in &groups.groups {
+        let answering = group.nodes.iter().filter(reachable);
+        nodes.extend(answering.map(|id| (*id, (group.site, group.wave))));
+    }
+    let mut starts = Starts::of(plan, install);
+    let mut ends: BTreeMap<End, u32> = BTreeMap::new();
+    let (mut now, mut capped) = (start, false);
+    // what the coordinator hears, by when
+    let mut heard: BTreeMap<Time, Vec<(NodeId, State)>> = BTreeMap::new();
     loop {
-        while let Some(next) = engine.next_move(at(now)) {
-            match next {
+        loop {
+            // what the fleet's day leaves
+            engine.daily.left_of_fleet = cap.map(|(cap, others)| {
+                let first = day_of(now) == day_of(start);
+                let others = if first { others } else { 0 };
+                cap.saturating_sub(others + engine.claimed())
+            });
+            let Some(next) = engine.next_move(at(now)) else {
+                break;
+            };
+            let given = match next {
                 Move::Open(wave) => {
                     engine.fold_opened(wave, now);
                     course.waves[wave as usize].opens = Some(now);
-                    let ours = groups
-                        .groups
-                        .iter()
-                        .enumerate()
-                        .filter(|g| g.1.wave == wave);
-                    for (number, group) in ours {
-                        let told = now + assumptions.word;
-                        let ready = sites[group.site].has_bytes.map(|at| at.max(told));
-                        ended[number] = ready.map(|at| at + install);
-                        let heard_at = ended[number].map(|at| at + assumptions.word);
-                        heard.extend(heard_at.map(|at| (at, number)));
-                    }
+                    let ours = |g: &&Group| g.wave == wave && plan.test.is_none();
+                    let ours = groups.groups.iter().filter(ours);
+                    ours.flat_map(|g| g.nodes.iter().copied()).collect()
                 }
                 Move::Pass { wave, .. } => {
                     engine.fold_verdict(wave, Verdict::Pass, now);
                     course.waves[wave as usize].passes = Some(now);
+                    Vec::new()
                 }
-                // leases are renewed all along; nothing here hangs on them
                 Move::Lease { below, .. } => {
-                    engine.fold_lease(below, at(now).boot);
+                    let given = engine.fold_lease(below, at(now).boot);
+                    engine.lease_given(at(now).boot);
+                    // leases are renewed all along; nothing here hangs on them
                     engine.lease_given_until(Time::MAX);
+                    given
                 }
-                Move::Clear { cohort, .. } => engine.fold_cleared(cohort),
+                Move::Clear { cohort, .. } => {
+                    engine.fold_cleared(cohort);
+                    Vec::new()
+                }
                 Move::Finish => {
                     engine.fold_state(RolloutState::Finished, "");
                     course.finishes = Some(now);
+                    Vec::new()
                 }
-                Move::Dawn(day) => engine.fold_dawn(day),
-                Move::Expire => engine.fold_state(RolloutState::Aborted, ""),
-                // nobody fails or falls silent here, and nothing is taken back
-                Move::Fail { .. }
-                | Move::HoldCohort { .. }
-                | Move::Silence(_)
-                | Move::TakenBack => break,
+                Move::Dawn(day) => {
+                    engine.fold_dawn(day);
+                    Vec::new()
+                }
+                Move::Expire => {
+                    engine.fold_state(RolloutState::Aborted, "");
+                    Vec::new()
+                }
+                // a long install is no silence
+                Move::Silence(nodes) => {
+                    for node in nodes {
+                        engine.fold_target_state(&node, State::Verifying, at(now).boot);
+                    }
+                    Vec::new()
+                }
+                // nobody fails here, and nothing is taken back
+                Move::Fail { .. } | Move::HoldCohort { .. } | Move::TakenBack => break,
+            };
+            for id in given {
+                let (Some((site, wave)), Some(node)) = (nodes.remove(&id), fleet.nodes.get(&id))
+                else {
+                    continue;
+                };
+                let told = now + assumptions.word;
+                let ready = sites[site].has_bytes.map(|at| at.max(told));
+                let (start, waits) = ready.map_or((None, None), |ready| starts.start(node, ready));
+                let end = start
+                    .map(|at| at + install)
+                    .filter(|at| *at < plan.not_after);
+                if let (Some(start), Some(end)) = (start, end) {
+                    let word = assumptions.word;
+                    heard
+                        .entry(start + word)
+                        .or_default()
+                        .push((id, State::Installing));
+                    heard
+                        .entry(end + word)
+                        .or_default()
+                        .push((id, State::Succeeded));
+                }
+                let end = End {
+                    site,
+                    wave,
+                    nodes: 0,
+                    at: end,
+                    leave: Some(now),
+                    ready,
+                    waits,
+                    capped,
+                };
+                *ends.entry(end).or_default() += 1;
             }
         }
+        capped |= engine.capped_until().is_some();
         let wakes = engine
             .wakes_at(at(now))
             .map(|boot| start + boot.since(Time(1)));
-        let hears = heard.first().map(|(at, _)| *at);
+        let hears = heard.first_key_value().map(|(at, _)| *at);
         let Some(next) = wakes.into_iter().chain(hears).min() else {
             break;
         };
@@ -254,28 +336,33 @@ pub(crate) fn play(
         if now > plan.not_after || course.finishes.is_some() {
             break;
         }
-        while let Some((due, number)) = heard.first().copied()
-            && due <= now
-        {
-            heard.remove(&(due, number));
-            for node in &answering[number] {
-                engine.fold_target_state(node, State::Succeeded, at(now).boot);
+        while let Some(due) = heard.first_entry().filter(|due| *due.key() <= now) {
+            for (node, state) in due.remove() {
+                engine.fold_target_state(&node, state, at(now).boot);
             }
         }
     }
-    for ((group, at), answering) in groups.groups.iter().zip(ended).zip(&answering) {
-        let at = at.filter(|at| *at < plan.not_after);
-        let wave = &mut course.waves[group.wave as usize];
-        if !answering.is_empty() {
-            wave.completes = wave.completes.max(at);
-        }
-        course.ends.push(End {
-            site: group.site,
-            wave: group.wave,
-            nodes: answering.len() as u32,
-            at,
-        });
+    for (site, wave) in nodes.into_values() {
+        let never = End {
+            site,
+            wave,
+            nodes: 0,
+            at: None,
+            leave: None,
+            ready: None,
+            waits: None,
+            capped,
+        };
+        *ends.entry(never).or_default() += 1;
     }
-    course.ends.retain(|end| end.nodes > 0);
+    for (end, nodes) in ends {
+        let wave = &mut course.waves[end.wave as usize];
+        wave.starts = match (wave.starts, end.at) {
+            (known, Some(at)) => Some(known.map_or(at - install, |s: Time| s.min(at - install))),
+            (known, None) => known,
+        };
+        wave.completes = wave.completes.max(end.at);
+        course.ends.push(End { nodes, ..end });
+    }
     course
 }

@@ -10,11 +10,16 @@
 //! - Inside a site a node has the bytes as soon as the site has them, plus one hop over its LAN.
 //! - Every node that is heard of lately answers, installs in the same time and succeeds; others stay
 //!   silent. So gates open as early as they can, never later.
-//! - A WAN link has its rate outside of the hours that have others, all the time; a site without a rate, and nodes without
+//! - A WAN link has the rates of its schedule, hour by hour; a site without a rate, and nodes without
 //!   a site, are held back by [`Assumptions::open_link_bytes_per_s`] alone.
+//! - A node asks the plan's own constraints when it may start, by its zone; its user puts nothing off and its
+//!   disk, power and link are as the plan asks.
+//! - Restart slots are those of this plan alone. Of the starts a day that the fleet may see, others keep on the
+//!   first day what they have claimed, and are through with it then.
 
 mod advice;
 mod course;
+mod starts;
 mod wan;
 
 use std::collections::BTreeMap;
@@ -122,6 +127,9 @@ pub struct WaveForecast {
     pub not_before: Time,
     /// Opens.
     pub opens: Option<Time>,
+    /// The first of its targets starts: it has leave and bytes, and windows, freezes and slots let it.
+    #[serde(default)]
+    pub starts: Option<Time>,
     /// The last of its targets that answer has it.
     pub completes: Option<Time>,
     /// Its gate passes.
@@ -194,6 +202,18 @@ pub enum Cause {
     Gate,
     /// They were not heard of lately.
     Unreachable,
+    /// A site's link is promised to other rollouts first.
+    Promised,
+    /// Maintenance windows, blackouts or quiet hours.
+    Windows,
+    /// A change freeze.
+    Freeze,
+    /// Too few nodes of a site may be unavailable at a time.
+    Slots,
+    /// What users are granted.
+    User,
+    /// The starts that a day may see.
+    StartsPerDay,
 }
 
 impl Conductor {
@@ -245,7 +265,8 @@ impl Conductor {
             .filter(fetching)
             .filter_map(|r| Some((r, &held(r)?.value)))
             .collect();
-        of_plan(plan, release, &self.fleet, &others, question, self.now)
+        let cap = self.config.starts_per_day;
+        of_plan(plan, release, &self.fleet, &others, cap, question, self.now)
     }
 }
 
@@ -255,6 +276,7 @@ fn of_plan(
     release: &ReleaseManifest,
     fleet: &Fleet,
     others: &[(&Rollout, &ReleaseManifest)],
+    starts_per_day: Option<u32>,
     question: &Question,
     now: Now,
 ) -> Forecast {
@@ -266,25 +288,32 @@ fn of_plan(
             promise(&mut sites, other, manifest, fleet);
         }
     }
-    let supply = wan::supply(&sites, fleet, start, &question.assumptions);
+    let supply = wan::supply(&sites, fleet, start, plan.not_after, &question.assumptions);
     for (site, at) in sites.iter_mut().zip(&supply.has_bytes) {
         site.has_bytes = at.filter(|at| *at < plan.not_after);
     }
     let soak = release.health_check.as_ref().map_or(Span::ZERO, |c| c.soak);
     let install = Span(question.assumptions.install.0 + soak.0);
+    let claimed = others.iter().map(|(other, _)| other.claimed()).sum();
+    let urgent = plan.priority == Priority::Emergency;
+    let cap = starts_per_day.filter(|_| !urgent).map(|cap| (cap, claimed));
     let course = course::play(
         &groups,
         plan,
         fleet,
         &sites,
-        start,
-        install,
+        course::Pace {
+            start,
+            install,
+            cap,
+        },
         &question.assumptions,
     );
     let deadline = question.deadline.unwrap_or(plan.not_after);
     let mut waves = groups.waves(plan, fleet);
     for (wave, stand) in waves.iter_mut().zip(&course.waves) {
-        (wave.opens, wave.completes, wave.passes) = (stand.opens, stand.completes, stand.passes);
+        (wave.opens, wave.starts) = (stand.opens, stand.starts);
+        (wave.completes, wave.passes) = (stand.completes, stand.passes);
     }
     for end in &course.ends {
         let site = &mut sites[end.site];

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use protocol::topology::Site;
+use protocol::zones::Clock;
 use protocol::{SiteId, Span, Time};
 
 use super::{Assumptions, SiteForecast};
@@ -25,9 +26,11 @@ pub(crate) struct Supply {
 }
 
 /// A link that several flows cross.
-struct Link {
+struct Link<'a> {
     bytes_per_s: f64,
     flows: Vec<usize>,
+    /// Whose it is and its clock, if its rate changes by the hour.
+    hours: Option<(&'a Site, Option<Clock>)>,
 }
 
 /// A flow into one site.
@@ -42,6 +45,7 @@ pub(crate) fn supply(
     sites: &[SiteForecast],
     fleet: &Fleet,
     start: Time,
+    not_after: Time,
     assumptions: &Assumptions,
 ) -> Supply {
     let payload = f64::from(assumptions.payload_ppm) / 1e6;
@@ -58,7 +62,9 @@ pub(crate) fn supply(
         true => flows.len().div_ceil(ROUNDS),
         false => flows.len(),
     };
-    while !active.is_empty() {
+    while !active.is_empty() && begins + span(clock) < not_after {
+        let at = begins + span(clock);
+        let change = by_the_hour(&mut links, at, assumptions, payload);
         let held_by = share(&links, &mut flows, &active);
         let mut ends: Vec<(f64, usize)> = active
             .iter()
@@ -67,12 +73,14 @@ pub(crate) fn supply(
             .collect();
         ends.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let last = at_once.min(ends.len()).saturating_sub(1);
-        let Some((until, _)) = ends.get(last).copied() else {
+        let until = ends.get(last).map_or(f64::INFINITY, |(until, _)| *until);
+        let until = until.min(change);
+        if until.is_infinite() {
             break;
-        };
+        }
         for (seconds, flow) in ends {
             if seconds > until {
-                flows[flow].left -= flows[flow].rate * until;
+                flows[flow].left = (flows[flow].left - flows[flow].rate * until).max(1e-6);
                 continue;
             }
             flows[flow].left = 0.0;
@@ -81,12 +89,29 @@ pub(crate) fn supply(
             by_origin[flow] = held_by[flow] == Some(0);
         }
         clock += until;
-        active.retain(|f| flows[*f].left > 0.0 && flows[*f].rate > 0.0);
+        active.retain(|f| flows[*f].left > 0.0 && (flows[*f].rate > 0.0 || change.is_finite()));
     }
     Supply {
         has_bytes,
         by_origin,
     }
+}
+
+/// Gives links the rates of the hour; says after how many seconds the first of them changes.
+fn by_the_hour(links: &mut [Link<'_>], at: Time, assumptions: &Assumptions, payload: f64) -> f64 {
+    let mut change = f64::INFINITY;
+    for link in links {
+        let Some((site, clock)) = &link.hours else {
+            continue;
+        };
+        let rates = site.rates_by(clock.as_ref(), at);
+        let down = rates.down.unwrap_or(assumptions.open_link_bytes_per_s);
+        link.bytes_per_s = down as f64 * payload;
+        if let Some(until) = rates.until {
+            change = change.min(until.since(at).0.max(1) as f64 / 1000.0);
+        }
+    }
+    change
 }
 
 fn span(seconds: f64) -> Span {
@@ -134,16 +159,17 @@ pub(crate) fn add_up(sites: &mut [SiteForecast], fleet: &Fleet) {
 }
 
 /// The origin's uplink is link 0. Every site's flow crosses it, its own link and those of its parents.
-fn network(
-    sites: &[SiteForecast],
-    fleet: &Fleet,
+fn network<'a>(
+    sites: &'a [SiteForecast],
+    fleet: &'a Fleet,
     assumptions: &Assumptions,
-) -> (Vec<Link>, Vec<Flow>) {
+) -> (Vec<Link<'a>>, Vec<Flow>) {
     let known = known(fleet);
     let uplink = assumptions.origin_bytes_per_s;
     let mut links = vec![Link {
         bytes_per_s: uplink.map_or(f64::INFINITY, |u| u as f64),
         flows: Vec::new(),
+        hours: None,
     }];
     let mut numbers: BTreeMap<&SiteId, usize> = BTreeMap::new();
     let mut flows = Vec::with_capacity(sites.len());
@@ -156,6 +182,10 @@ fn network(
                 links.push(Link {
                     bytes_per_s: rate as f64,
                     flows: Vec::new(),
+                    hours: known.get(id).and_then(|site| {
+                        let schedule = site.schedule.as_ref()?;
+                        Some((*site, schedule.clock()))
+                    }),
                 });
                 links.len() - 1
             });
@@ -165,6 +195,7 @@ fn network(
             links.push(Link {
                 bytes_per_s: assumptions.open_link_bytes_per_s as f64,
                 flows: Vec::new(),
+                hours: None,
             });
             crosses.push(links.len() - 1);
         }
@@ -179,7 +210,7 @@ fn network(
 }
 
 /// Gives every active flow its max-min fair rate; tells which link holds each back.
-fn share(links: &[Link], flows: &mut [Flow], active: &[usize]) -> Vec<Option<usize>> {
+fn share(links: &[Link<'_>], flows: &mut [Flow], active: &[usize]) -> Vec<Option<usize>> {
     let mut room: Vec<f64> = links.iter().map(|l| l.bytes_per_s).collect();
     let mut open = vec![0usize; links.len()];
     let mut waits = vec![false; flows.len()];
@@ -222,10 +253,11 @@ fn share(links: &[Link], flows: &mut [Flow], active: &[usize]) -> Vec<Option<usi
 mod tests {
     use super::*;
 
-    fn link(bytes_per_s: f64) -> Link {
+    fn link(bytes_per_s: f64) -> Link<'static> {
         Link {
             bytes_per_s,
             flows: Vec::new(),
+            hours: None,
         }
     }
 
