@@ -102,10 +102,12 @@ impl Window {
     }
 
     /// How many may still get leave once the wave has been open for `open`, if its starts are spread evenly
-    /// over `spread`.
+    /// over `spread`; to the nearest node, so that half of one is the most that rounding adds.
     pub fn paced(&self, open: Span, spread: Span) -> u32 {
         let all = u64::from(self.given) + self.ahead.len() as u64;
-        let due = u128::from(all) * u128::from(open.0.min(spread.0)) / u128::from(spread.0.max(1));
+        let spread = u128::from(spread.0.max(1));
+        let open = u128::from(open.0).min(spread);
+        let due = (u128::from(all) * open + spread / 2) / spread;
         (due as u64).saturating_sub(u64::from(self.given)) as u32
     }
 
