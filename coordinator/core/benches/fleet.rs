@@ -9,9 +9,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use protocol::constraints::Constraints;
 use protocol::feed::Roster;
 use protocol::fixtures::{self, CREATED, EXPIRES, Fleet, contact, rollout, seq, site};
 use protocol::plan::{Priority, Proposal, RolloutPlan, Targets};
+use protocol::slots::SlotRules;
 use protocol::status::{NodeStatus, State};
 use protocol::trust::{Role, Statement};
 use protocol::wire::Presence;
@@ -136,17 +138,12 @@ impl Bench {
         }
     }
 
-    fn start(&mut self, id: &str, counter: u64) -> Verified<RolloutPlan> {
-        let release = self.fleet.verified(&self.fleet.release("app", id, counter));
-        assert_eq!(
-            self.command(Command::Publish(release.clone())),
-            Answer::Done
-        );
-        let proposal = Proposal {
+    fn proposal(&self, id: &str, release: Hash) -> Proposal {
+        Proposal {
             spec_version: 1,
             fleet: self.fleet.id(),
             rollout: rollout(id),
-            release: release.digest(),
+            release,
             proposer: self.fleet.proposer(),
             priority: Priority::Medium,
             targets: Targets::default(),
@@ -155,7 +152,35 @@ impl Bench {
             constraints: Default::default(),
             lease_ttl: Span::from_secs(600),
             not_after: EXPIRES,
+        }
+    }
+
+    /// All that may hold starts back, in one plan.
+    fn held(&self, nodes: u32) -> Proposal {
+        let release = self.conductor.releases()[0].digest;
+        let mut proposal = self.proposal("held", release);
+        proposal.test = Some(Preset::Normal.test());
+        proposal.constraints = Constraints {
+            zone: "Europe/Berlin".parse().expect("a zone"),
+            windows: vec!["daily 20:00-06:00".parse().expect("hours")],
+            slots: Some(SlotRules {
+                per: None,
+                max_unavailable: 5,
+                lease: Span::from_secs(600),
+            }),
+            starts_per_day: Some(nodes / 4),
+            ..Constraints::default()
         };
+        proposal
+    }
+
+    fn start(&mut self, id: &str, counter: u64) -> Verified<RolloutPlan> {
+        let release = self.fleet.verified(&self.fleet.release("app", id, counter));
+        assert_eq!(
+            self.command(Command::Publish(release.clone())),
+            Answer::Done
+        );
+        let proposal = self.proposal(id, release.digest());
         let envelope = self.fleet.sign(&proposal);
         let salt = Hash::of(id.as_bytes());
         let answer = self.command(Command::Propose {
@@ -308,6 +333,18 @@ fn play(nodes: u64) -> Costs {
         (cpu() - began).as_secs_f64()
     );
     assert_eq!(shared.map(|f| f.targets), Ok(forecast.targets));
+    let held = bench.held(nodes as u32);
+    let began = cpu();
+    let held = bench
+        .conductor
+        .simulate(&held, Hash::of(b"salt"), &Question::default());
+    println!(
+        "  {:>8.2} s for one with a test, windows, slots and a cap on starts a day",
+        (cpu() - began).as_secs_f64()
+    );
+    let held = held.expect("resolvable");
+    assert_eq!(held.targets, forecast.targets);
+    assert!(held.finishes > forecast.finishes, "{:?}", held.advice);
     let one = resident_bytes();
     bench.start("r2", 2);
     let two = resident_bytes();
