@@ -15,6 +15,7 @@ use crate::copies::{self, SealedImage};
 use crate::driver::{status, wishes};
 use crate::enroll::{self, InstallerFile};
 use crate::foreign;
+use crate::handover::{self, SetUp};
 use crate::install::agent::keeper::{Keeper, RESTART};
 use crate::install::agent::{end_with_keeper, under_keeper};
 use crate::inventory;
@@ -54,6 +55,8 @@ enum Command {
         #[arg(long)]
         mdns: bool,
     },
+    /// Install what a node without privileges hands over, until SIGTERM or Ctrl-C.
+    Installer(InstallerArgs),
     /// Where the running node stands.
     Status(Asked),
     /// What each rollout waits for on this node.
@@ -71,6 +74,22 @@ enum Command {
     },
     /// Do not wait for the user any more; windows and orders still hold
     InstallNow(About),
+}
+
+#[derive(Args)]
+struct InstallerArgs {
+    /// The installer's own directory, which nobody else may write.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The node's directory; needed at the first start.
+    #[arg(long, requires = "user", requires = "socket")]
+    node_dir: Option<PathBuf>,
+    /// The user who runs the node, by number.
+    #[arg(long, value_name = "UID")]
+    user: Option<u32>,
+    /// Where to listen; `installer` in node.json names the same.
+    #[arg(long)]
+    socket: Option<PathBuf>,
 }
 
 /// What a wish is about.
@@ -263,6 +282,7 @@ async fn perform(command: Command) -> (&'static str, Result<ExitCode, String>) {
             };
             ("run", run_or_keep(&dir, options).await)
         }
+        Command::Installer(args) => ("install for a node", done(install_for(args).await)),
         Command::Seal(args) => ("seal", done(seal(args))),
         Command::Status(asked) => ("read the status", done(show_status(&asked).await)),
         Command::Why(asked) => ("say why", done(show_why(&asked).await)),
@@ -289,6 +309,24 @@ async fn run_or_keep(dir: &Path, options: RunOptions) -> Result<ExitCode, String
         Ended::Asked => Ok(ExitCode::SUCCESS),
         Ended::Restart => Ok(ExitCode::from(RESTART)),
     }
+}
+
+async fn install_for(args: InstallerArgs) -> Result<(), String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(line)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(line)?;
+    let set_up = match (args.node_dir, args.user, args.socket) {
+        (Some(node_dir), Some(user), Some(socket)) => Some(SetUp {
+            node_dir,
+            user,
+            socket,
+        }),
+        _ => None,
+    };
+    let end = async {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    };
+    handover::serve(&args.dir, set_up, end).await.map_err(line)
 }
 
 async fn enroll(args: EnrollArgs) -> Result<(), String> {
@@ -371,6 +409,7 @@ async fn show_status(asked: &Asked) -> Result<(), String> {
     println!("orders    up to {}.{}", head["epoch"], head["n"]);
     println!("over WAN  {} bytes", report["traffic"]["wan_payload_in"]);
     print_standings(snapshot);
+    print_installer(&report);
     Ok(())
 }
 
@@ -380,6 +419,7 @@ async fn show_why(asked: &Asked) -> Result<(), String> {
         return print_json(&report["snapshot"]["standings"]);
     }
     print_standings(&report["snapshot"]);
+    print_installer(&report);
     Ok(())
 }
 
@@ -399,6 +439,12 @@ async fn ask(dir: &Path) -> Result<Value, String> {
     // A directory that is no node's says so; it has no socket to fail on.
     crate::config::NodeConfig::load(dir).map_err(line)?;
     status::read(dir).await.map_err(line)
+}
+
+fn print_installer(report: &Value) {
+    if let Some(line) = report["installer"].as_str() {
+        println!("{line}");
+    }
 }
 
 fn print_standings(snapshot: &Value) {

@@ -64,6 +64,9 @@ pub struct NodeConfig {
     /// Program and arguments that restart the machine, for releases that need it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart: Vec<String>,
+    /// The socket of the privileged process that installs in this one's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installer: Option<PathBuf>,
     /// The product that is the agent itself: its releases are what `tidegate-node run` runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<SiteId>,
@@ -162,6 +165,14 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        why: String,
+    },
+    /// Settings of the privileged installer.
+    #[error("{}: {why}", .path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
         why: String,
     },
     /// The machine refused.
@@ -341,6 +352,7 @@ pub(crate) mod tests {
             criticality: None,
             notify: Vec::new(),
             restart: Vec::new(),
+            installer: None,
             agent: None,
             dscp: Dscp::default(),
             machine: None,
@@ -409,7 +421,12 @@ pub(crate) mod tests {
             restart: vec!["systemctl".into(), "reboot".into()],
             ..least.clone()
         };
+        let pair = NodeConfig {
+            installer: Some("/run/tidegate/installer.sock".into()),
+            ..least.clone()
+        };
         let samples = [
+            ("pair.json".into(), write(&pair)),
             ("restarts.json".into(), write(&restarts)),
             ("bound.json".into(), write(&bound)),
             ("endpoint.json".into(), write(&least)),

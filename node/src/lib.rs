@@ -3,7 +3,9 @@
 //! [`content`] cuts and unpacks releases, [`store`] keeps blobs and records, [`net`] talks to peers,
 //! [`install`] takes the steps of an installation, [`driver`] ties them to the brain, [`run`] brings
 //! a node up and down, [`enroll`] makes a machine a node, [`renew`] keeps its
-//! certificate alive, [`foreign`] reports a machine that is no node, [`copies`] tells a directory that was copied from the node that it was.
+//! certificate alive, [`foreign`] reports a machine that is no node, [`handover`] splits the node into one
+//! process that talks and one that installs, [`copies`] tells a directory that was copied from the node that
+//! it was.
 
 pub mod cli;
 pub mod config;
@@ -16,6 +18,7 @@ pub mod driver;
 pub mod enroll;
 pub mod facts;
 pub mod foreign;
+pub mod handover;
 pub mod install;
 pub mod inventory;
 mod machine;

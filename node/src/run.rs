@@ -17,6 +17,7 @@ use crate::driver::status::{self, StatusError};
 use crate::driver::{self, Clock, Driver, Intake, Parts, Shelf};
 use crate::enroll::EnrollError;
 use crate::facts::Facts;
+use crate::handover::Courier;
 use crate::install::Installer;
 use crate::install::agent::{Agent, under_keeper};
 use crate::net::control::{Control, ControlConfig, StartError};
@@ -238,13 +239,14 @@ async fn run_agent_until(
         revocations,
         intake: Intake::new(trust, admission, clock.clone(), revocations),
         clock,
-        records,
+        records: records.clone(),
         shelf: Shelf::new(
             blobs.clone(),
             Installer::new(dir.join("install"))
                 .with_agent(agent.clone())
                 .with_restart(config.restart.clone()),
-        ),
+        )
+        .with_courier((config.installer.clone()).map(|socket| Courier::new(socket, records))),
         control,
         control_events,
         data,

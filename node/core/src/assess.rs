@@ -167,6 +167,7 @@ impl Assessments {
             install_id: assess_id(&around.config.node, &digest),
             release: Box::new(release.clone()),
             before: None,
+            warrant: None,
             step: Step::Detect,
         });
         let stage = Stage::Running(ticket);

@@ -214,8 +214,12 @@ impl Orders {
 
     /// The newest lease of a rollout.
     pub(crate) fn lease(&self, rollout: &RolloutId) -> Option<&OrderBody> {
-        let lease = self.kept.get(&Subject::Lease(rollout.clone()));
-        lease.map(|order| &order.body)
+        self.lease_order(rollout).map(|order| &order.body)
+    }
+
+    /// The order that gave it.
+    pub(crate) fn lease_order(&self, rollout: &RolloutId) -> Option<&Verified<Order>> {
+        self.kept.get(&Subject::Lease(rollout.clone()))
     }
 
     /// Why a rollout is halted, if it is.

@@ -356,6 +356,7 @@ impl Rollouts {
                     {
                         held.task.plan = plan.clone();
                         held.task.wave = wave;
+                        held.task.site = site.cloned();
                     } else {
                         held.let_go(rooms);
                         self.rollouts.remove(&id);
@@ -375,7 +376,8 @@ impl Rollouts {
                     let Some(wave) = wave.or(own.map(|status| status.wave)) else {
                         continue;
                     };
-                    let mut task = Task::new(plan.clone(), release.clone(), wave, rooms.config);
+                    let mut task =
+                        Task::new(plan.clone(), release.clone(), wave, site, rooms.config);
                     task.staged = self.staged.contains(&release.digest());
                     let journal = journal.cloned();
                     self.journals.remove(&id);

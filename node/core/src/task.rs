@@ -6,9 +6,9 @@ use protocol::manifest::{Artifact, ReleaseManifest, release_name};
 use protocol::plan::RolloutPlan;
 use protocol::slots::SlotRules;
 use protocol::status::{NodeStatus, State, install_id};
-use protocol::{Hash, Now, RolloutId, Seq, Time, Verified};
+use protocol::{Hash, Now, RolloutId, Seq, SiteId, Time, Verified};
 
-use crate::contract::{Config, Failure, FetchReason};
+use crate::contract::{Config, Failure, FetchReason, Warrant};
 use crate::counters::Counters;
 use crate::installed::Installed;
 use crate::inventory::Inventory;
@@ -65,6 +65,8 @@ pub(crate) struct Task {
     pub(crate) artifact: Option<Artifact>,
     /// The node's wave.
     pub(crate) wave: u32,
+    /// The site by which that wave was found.
+    pub(crate) site: Option<SiteId>,
     /// Names the one installation that this rollout makes on this node.
     pub(crate) install_id: Hash,
     /// Every byte is here and verified.
@@ -77,6 +79,7 @@ impl Task {
         plan: Verified<RolloutPlan>,
         release: Verified<ReleaseManifest>,
         wave: u32,
+        site: Option<&SiteId>,
         config: &Config,
     ) -> Task {
         Task {
@@ -85,6 +88,7 @@ impl Task {
             plan,
             release,
             wave,
+            site: site.cloned(),
             staged: false,
         }
     }
@@ -145,6 +149,16 @@ impl Task {
             slot(rooms.slots.leave(rules, &group, rooms.now.boot))?;
         }
         Ok(())
+    }
+
+    /// What a step of its installation rests on.
+    pub(crate) fn warrant(&self, orders: &Orders) -> Warrant {
+        Warrant {
+            plan: self.plan.clone(),
+            lease: orders.lease_order(self.rollout()).cloned(),
+            recall: orders.recalled(&self.plan).cloned(),
+            site: self.site.clone(),
+        }
     }
 
     /// Tells the user once that the node's turn has come, if the plan asks for that.

@@ -472,10 +472,11 @@ impl<'a> Life<'a> {
                 install_id,
                 release,
                 before,
+                warrant,
                 step,
             } => {
                 let restarts = step == Step::Restart;
-                self.shelve(|shelf| shelf.step(ticket, install_id, release, before, step));
+                self.shelve(|shelf| shelf.step(ticket, install_id, release, before, warrant, step));
                 self.restarts |= restarts;
             }
             _ => {}

@@ -117,10 +117,11 @@ impl Driver {
                 install_id,
                 release,
                 before,
+                warrant,
                 step,
             } => {
                 let shelf = self.shelf.clone();
-                self.beside(shelf.step(ticket, install_id, release, before, step));
+                self.beside(shelf.step(ticket, install_id, release, before, warrant, step));
             }
             Action::Ban { peer, event } => self.bar(peer, event),
             Action::Pace { site, bytes_per_s } => self.data.set_pace(site, bytes_per_s),

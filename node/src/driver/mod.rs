@@ -475,6 +475,7 @@ impl Driver {
             revocations: self.intake.revocations(),
             snapshot: self.brain.snapshot(self.clock.now()),
             traffic: status::Traffic::of(&self.data.counters()),
+            installer: self.shelf.installer_away(),
             fetches: self.fetches.len(),
         }
     }

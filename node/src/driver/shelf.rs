@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use node_core::contract::{
     Event, Failure, FailureClass, FrameMap, FrameOutcome, OnDisk, Step, StepOutcome, Ticket,
+    Warrant,
 };
 use protocol::carrier::FrameTable;
 use protocol::index::CheckedIndex;
@@ -15,6 +16,7 @@ use protocol::{BlobRef, Hash, Verified};
 use tokio::sync::Semaphore;
 
 use crate::content::{ReadError, frames, read_index, reuse};
+use crate::handover::Courier;
 use crate::install::{Content, Installer};
 use crate::store::blobs::{Blob, Blobs};
 
@@ -32,6 +34,7 @@ type Kept<T> = VecDeque<((BlobRef, BlobRef), Arc<T>)>;
 pub struct Shelf {
     blobs: Blobs,
     installer: Installer,
+    courier: Option<Courier>,
     indexes: Arc<Mutex<Kept<CheckedIndex>>>,
     tables: Arc<Mutex<Kept<FrameTable>>>,
     workers: Arc<Semaphore>,
@@ -43,10 +46,21 @@ impl Shelf {
         Shelf {
             blobs,
             installer,
+            courier: None,
             indexes: Arc::default(),
             tables: Arc::default(),
             workers: Arc::new(Semaphore::new(WORKERS)),
         }
+    }
+
+    /// Has steps taken by another process, except those of the agent's own releases.
+    pub fn with_courier(self, courier: Option<Courier>) -> Shelf {
+        Shelf { courier, ..self }
+    }
+
+    /// Why steps wait for the other process, if they do.
+    pub fn installer_away(&self) -> Option<String> {
+        self.courier.as_ref()?.away()
     }
 
     /// The blob, if it is open or complete.
@@ -186,8 +200,16 @@ impl Shelf {
         install_id: Hash,
         release: Box<Verified<ReleaseManifest>>,
         before: Option<Box<Verified<ReleaseManifest>>>,
+        warrant: Option<Box<Warrant>>,
         step: Step,
     ) -> Event {
+        if let Some(courier) = &self.courier
+            && !self.installer.is_agents(&release)
+        {
+            let outcome = courier.step(&release, before.as_deref(), warrant.as_deref(), step);
+            let outcome = outcome.await;
+            return Event::StepEnded { ticket, outcome };
+        }
         let needed = step == Step::WriteSlot;
         let content = if needed || step == Step::RollBack {
             match self.content(&release).await {
@@ -221,10 +243,7 @@ impl Shelf {
     }
 
     async fn content(&self, release: &ReleaseManifest) -> Result<Content, String> {
-        let artifact = release
-            .artifact_for(std::env::consts::OS, std::env::consts::ARCH)
-            .ok_or("the release has nothing for this platform")?;
-        let (index, pack) = (artifact.index, artifact.pack);
+        let (index, pack) = crate::install::blobs_of(release)?;
         self.clone()
             .work(move |shelf| {
                 Some(Content {

@@ -64,6 +64,8 @@ pub struct Report {
     pub snapshot: Snapshot,
     /// Bytes on the data plane since the start.
     pub traffic: Traffic,
+    /// Why steps wait for the privileged installer, if they do.
+    pub installer: Option<String>,
     /// Fetches under way.
     pub fetches: usize,
 }

@@ -205,6 +205,7 @@ pub fn adopt(
         criticality: None,
         notify: Vec::new(),
         restart: Vec::new(),
+        installer: None,
         agent: None,
         dscp: Default::default(),
         machine: machine::id(&pinned).filter(|_| role == Role::Endpoint),

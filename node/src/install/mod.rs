@@ -34,7 +34,7 @@ use node_core::contract::{Failure, FailureClass, Step, StepOutcome};
 use protocol::index::CheckedIndex;
 use protocol::limits::STEP_TIMEOUT;
 use protocol::manifest::{HealthCheck, Hook, Install, ReleaseManifest};
-use protocol::{Hash, Verified};
+use protocol::{BlobRef, Hash, Verified};
 
 use crate::content::tree::UnpackError;
 use crate::disk::Disk;
@@ -60,6 +60,14 @@ pub struct Content {
     pub index: Arc<CheckedIndex>,
     /// The pack.
     pub pack: Arc<Blob>,
+}
+
+/// Index and pack of a release for this platform.
+pub(crate) fn blobs_of(release: &ReleaseManifest) -> Result<(BlobRef, BlobRef), String> {
+    let artifact = release
+        .artifact_for(std::env::consts::OS, std::env::consts::ARCH)
+        .ok_or("the release has nothing for this platform")?;
+    Ok((artifact.index, artifact.pack))
 }
 
 impl Installer {
@@ -89,6 +97,12 @@ impl Installer {
     /// Installs the agent's own releases as well.
     pub fn with_agent(self, agent: Option<Arc<Agent>>) -> Installer {
         Installer { agent, ..self }
+    }
+
+    /// Whether the release is the agent itself.
+    pub(crate) fn is_agents(&self, release: &ReleaseManifest) -> bool {
+        let agent = self.agent.as_ref();
+        agent.is_some_and(|agent| *agent.product() == release.product)
     }
 
     /// The directory of all products.

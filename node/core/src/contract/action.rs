@@ -10,6 +10,9 @@ use protocol::RolloutId;
 use protocol::SiteId;
 use protocol::Verified;
 use protocol::manifest::ReleaseManifest;
+use protocol::orders::Order;
+use protocol::plan::Recall;
+use protocol::plan::RolloutPlan;
 use protocol::status::NodeStatus;
 use protocol::topology::NodeRates;
 use protocol::wire::Class;
@@ -157,6 +160,8 @@ pub enum Action {
         release: Box<Verified<ReleaseManifest>>,
         /// What was installed before, if anything.
         before: Option<Box<Verified<ReleaseManifest>>>,
+        /// What it rests on; only a detect rule needs none.
+        warrant: Option<Box<Warrant>>,
         /// The step.
         step: Step,
     },
@@ -199,6 +204,19 @@ pub enum Action {
         /// One line with the culprit and what was done.
         line: String,
     },
+}
+
+/// What a step rests on: whoever takes it can verify that operators want it here and now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Warrant {
+    /// The plan that is followed.
+    pub plan: Verified<RolloutPlan>,
+    /// The newest lease of its rollout.
+    pub lease: Option<Verified<Order>>,
+    /// Its recall.
+    pub recall: Option<Verified<Recall>>,
+    /// The site by which the node found its wave.
+    pub site: Option<SiteId>,
 }
 
 /// Why bytes came the way they came.
@@ -250,7 +268,7 @@ pub enum Service {
 }
 
 /// One step of an installation. The body performs it idempotently.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Step {
     /// Verify that every byte of the release is on disk and, for a tree, write the new version's
     /// slot completely and durably. For a command recipe, unpack into the staging directory.

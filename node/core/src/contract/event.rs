@@ -31,6 +31,8 @@ use protocol::wire::ControlRequest;
 use protocol::wire::Notice;
 use protocol::wire::Presence;
 use protocol::wire::Referral;
+use serde::Deserialize;
+use serde::Serialize;
 use std::sync::Arc;
 
 /// What a user can wish.
@@ -281,7 +283,7 @@ pub enum FetchOutcome {
 }
 
 /// How a step ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum StepOutcome {
     /// Done (or found done already).
     Done,

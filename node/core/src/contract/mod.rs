@@ -16,7 +16,7 @@ mod event;
 mod record;
 mod standing;
 
-pub use action::{Action, Door, FetchReason, Service, Step};
+pub use action::{Action, Door, FetchReason, Service, Step, Warrant};
 pub use config::{Config, Grain, NodeRole, Tempo, Ticket};
 pub use event::{Event, FetchOutcome, FrameMap, FrameOutcome, OnDisk, StepOutcome, Wanted, Wish};
 pub use record::{

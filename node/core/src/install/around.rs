@@ -101,6 +101,9 @@ impl Install {
             StepOutcome::Done => self
                 .journalled(Boundary::PostHooked, rooms)
                 .take_up(task, rooms),
+            StepOutcome::Failed(failure) if failure.class == FailureClass::Interrupted => {
+                self.retry(failure, Boundary::Switched, task, rooms)
+            }
             other => {
                 let failure = failed(other, FailureClass::PostHook, "the post hook could not run");
                 self.go_back(failure, task, rooms)

@@ -351,6 +351,7 @@ impl Install {
             install_id: self.journal.install_id,
             release: Box::new(task.release.clone()),
             before: before.cloned().map(Box::new),
+            warrant: Some(Box::new(task.warrant(rooms.orders))),
             step,
         });
         ticket
