@@ -10,6 +10,8 @@ use std::sync::LazyLock;
 
 use coordinator::backup::Backup;
 use node::net::identity::Admission;
+use node_core::guard::GuardRecord;
+use node_core::handover::{Ask, Said};
 use protocol::audit::AuditEntry;
 use protocol::carrier::FrameTable;
 use protocol::enroll::{
@@ -44,10 +46,11 @@ use serde::de::DeserializeOwned;
 pub type Decoder = (&'static str, fn(&[u8]) -> bool);
 
 /// All of them.
-pub const DECODERS: [Decoder; 10] = [
+pub const DECODERS: [Decoder; 11] = [
     ("certificate", certificate),
     ("control", control),
     ("envelope", envelope),
+    ("handover", handover),
     ("index", index),
     ("request", request),
     ("revocations", revocations),
@@ -84,6 +87,11 @@ pub fn envelope(bytes: &[u8]) -> bool {
     let again = Envelope::from_json(&envelope.to_json());
     assert_eq!(again.as_ref(), Ok(&envelope), "it means one thing");
     true
+}
+
+/// What a node without privileges and its installer say to each other, and what the latter remembers.
+pub fn handover(bytes: &[u8]) -> bool {
+    versioned::<Ask>(bytes) || versioned::<Said>(bytes) || versioned::<GuardRecord>(bytes)
 }
 
 /// What tells how a release's files lie in its blobs, and what is kept beside them.

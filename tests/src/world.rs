@@ -51,6 +51,8 @@ pub struct NodeProcess {
     pub dir: PathBuf,
     /// Its id.
     pub id: NodeId,
+    /// Who runs it; none: whoever runs the test.
+    pub user: Option<u32>,
     process: Option<Child>,
 }
 
@@ -154,6 +156,7 @@ impl World {
         self.nodes.push(NodeProcess {
             dir,
             id,
+            user: None,
             process: None,
         });
         self.start_node(number);
@@ -274,7 +277,11 @@ impl World {
     fn start_node_with(&mut self, number: usize, environment: &[(&str, &str)]) {
         let dir = self.nodes[number].dir.clone();
         let log = self.log(&format!("node-{number}"));
-        let process = command("tidegate-node", &["run", "--dir", text(&dir)])
+        let mut run = command("tidegate-node", &["run", "--dir", text(&dir)]);
+        if let Some(user) = self.nodes[number].user {
+            std::os::unix::process::CommandExt::uid(&mut run, user);
+        }
+        let process = run
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
@@ -326,6 +333,7 @@ impl World {
         self.nodes.push(NodeProcess {
             dir,
             id,
+            user: None,
             process: None,
         });
         self.nodes.len() - 1
