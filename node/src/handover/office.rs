@@ -231,21 +231,26 @@ impl Office {
     /// Takes the root behind the newest.
     fn root(&mut self, json: &[u8]) -> Said {
         let before = self.trust.as_ref().map(|trust| trust.root().clone());
+        if self.roots.len() >= ROOT_WALK_MAX {
+            return refused("too_long", FailureClass::Machine, "too many roots".into());
+        }
         let walked = Envelope::from_json(json)
             .map_err(TrustError::from)
             .and_then(|envelope| {
-                let roots = [self.roots.clone(), vec![envelope]].concat();
-                let first = roots[0].clone();
-                Ok((
-                    chain(first, roots[1..].to_vec(), self.settings.fleet)?,
-                    roots,
-                ))
+                let trust = match self.trust.clone() {
+                    None => Trust::pin(envelope.clone(), self.settings.fleet)?,
+                    Some(mut trust) => {
+                        trust.update(envelope.clone())?;
+                        trust
+                    }
+                };
+                Ok((trust, envelope))
             });
-        let (trust, roots) = match walked {
-            Ok(walked) if walked.1.len() <= ROOT_WALK_MAX => walked,
-            Ok(_) => return refused("too_long", FailureClass::Machine, "too many roots".into()),
+        let (trust, envelope) = match walked {
+            Ok(walked) => walked,
             Err(e) => return refused(e.event(), FailureClass::Machine, e.to_string()),
         };
+        let roots = [self.roots.clone(), vec![envelope]].concat();
         if before.is_some_and(|root| root.retires(trust.root(), Role::Coordinator)) {
             self.guard.forget_orders();
             self.clock.reset();
