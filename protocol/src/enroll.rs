@@ -108,6 +108,9 @@ pub struct EnrollReply {
     pub certificates: Vec<String>,
     /// The site that the token was made for, for people; the topology decides.
     pub site: Option<SiteId>,
+    /// Labels that the token gives the node, whatever it says of itself under the same keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<(String, String)>,
     /// Where delegates report.
     pub coordinators: Vec<Contact>,
     /// Nodes that hold every blob from the start.

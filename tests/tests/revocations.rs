@@ -18,6 +18,7 @@ fn crowd(world: &World, many: usize) -> Vec<NodeId> {
     runtime.block_on(async {
         let wish = NewToken {
             foreign: false,
+            terms: Default::default(),
             site: None,
             uses: many as u32,
             life: Span::from_secs(3600),

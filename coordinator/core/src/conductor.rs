@@ -143,6 +143,9 @@ impl Conductor {
             Event::Command(ticket, command) => self.command(ticket, command),
             Event::Enrolled(enrolled) => self.enrol(enrolled),
             Event::TokenMade(token) => self.record(LedgerEvent::TokenMade(token)),
+            Event::Admitted { node, by, tokens } => {
+                self.record(LedgerEvent::Admitted { node, by, tokens });
+            }
             Event::Renewed { node, serial } => {
                 self.record(LedgerEvent::Renewed { node, serial });
             }

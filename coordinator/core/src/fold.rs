@@ -38,7 +38,8 @@ impl Conductor {
             LedgerEvent::Barred { .. }
             | LedgerEvent::Renewed { .. }
             | LedgerEvent::Warranted { .. }
-            | LedgerEvent::TokenMade(_) => {}
+            | LedgerEvent::TokenMade(_)
+            | LedgerEvent::Admitted { .. } => {}
             LedgerEvent::Enrolled(enrolled) => self.fleet.enrol(enrolled),
             LedgerEvent::Revoked { node, .. } => self.fleet.revoke(node),
             LedgerEvent::Moved { node, site } => self.fleet.place(node, site.as_ref()),

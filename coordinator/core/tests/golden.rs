@@ -15,10 +15,10 @@ use protocol::status::{NodeStatus, State};
 use protocol::trust::{Role, Statement};
 use protocol::{Hash, PublicKey, Span};
 use tidegate_coordinator_core::contract::{
-    ByHand, Enrolled, LedgerEvent, RolloutState, TokenMade, Verdict,
+    ByHand, Enrolled, LedgerEvent, RolloutState, TokenMade, TokenTerms, Verdict,
 };
 
-golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Enrolled, Revoked, Warranted, Moved, Rooted, Topology, Released,
+golden::variants!(every_event_of of LedgerEvent: Epoch, Restored, Regained, Barred, Renewed, TokenMade, Admitted, Enrolled, Revoked, Warranted, Moved, Rooted, Topology, Released,
     Proposed, Approved, State, Targets, WaveOpened, Verdict, Order, Recalled, Statuses, Silent,
     Enlisted, Cleared, CohortHeld, Problem, Inventory,
     CohortReleased, HaltedAll, Lifted, InstalledByHand, Assessing, Witnessed, Dawned);
@@ -196,6 +196,7 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 expires: CREATED,
                 site: Some(site("s1")),
                 foreign: false,
+                terms: TokenTerms::default(),
             }),
         ),
         (
@@ -207,7 +208,32 @@ fn events() -> Vec<(String, LedgerEvent)> {
                 expires: CREATED,
                 site: None,
                 foreign: true,
+                terms: TokenTerms::default(),
             }),
+        ),
+        (
+            "token_made_terms",
+            LedgerEvent::TokenMade(TokenMade {
+                id: "t3rm5".into(),
+                by: "nora".into(),
+                uses: 20,
+                expires: CREATED,
+                site: Some(site("s1")),
+                foreign: false,
+                terms: TokenTerms {
+                    from: vec!["10.1.0.0/16".parse().unwrap()],
+                    labels: [("kiosk".to_owned(), "yes".to_owned())].into(),
+                    by_hand: true,
+                },
+            }),
+        ),
+        (
+            "admitted",
+            LedgerEvent::Admitted {
+                node: node(1),
+                by: "nora".into(),
+                tokens: vec!["t3rm5".into()],
+            },
         ),
         (
             "renewed",

@@ -158,7 +158,8 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
         }
         (
             true,
-            ["nodes" | "sites" | "unmanaged" | "foreign" | "rollouts"] | ["releases", _, "assess"],
+            ["nodes" | "sites" | "unmanaged" | "foreign" | "waiting" | "rollouts"]
+            | ["releases", _, "assess"],
         ) => (Power::Look, About::Its),
         // The ledger and the live view tell of all sites.
         (true, ["events"] | ["audit", _]) => (Power::Look, About::Fleet),
@@ -184,6 +185,8 @@ pub fn needed(method: &Method, path: &str) -> (Power, About) {
         (false, ["halt"]) => (Power::Steer, About::Fleet),
         (false, ["lift"]) => (Power::Approve, About::Fleet),
         (false, ["tokens"]) => (Power::Enrol, About::Its),
+        // The machine is no node yet; what it waits with tells of which site it is.
+        (false, ["nodes", _, "admit"]) => (Power::Enrol, About::Its),
         (false, ["revocations"]) => (Power::Enrol, About::Fleet),
         (false, ["nodes", id, "revoke"]) => {
             (Power::Enrol, id.parse().map_or(About::Fleet, About::Node))
@@ -206,6 +209,8 @@ mod tests {
             ("GET", "/v1/nodes", "vhtaxo"),
             ("GET", "/v1/unmanaged", "vhtaxo"),
             ("GET", "/v1/foreign", "vhtaxo"),
+            ("GET", "/v1/waiting", "vhtaxo"),
+            ("POST", "/v1/nodes/n/admit", "o"),
             ("GET", "/v1/rollouts/r", "vhtaxo"),
             ("GET", "/v1/rollouts/r/recall", "vhtaxo"),
             ("GET", "/v1/blobs/ab/12", "vhtaxo"),

@@ -171,6 +171,15 @@ impl Client {
     pub async fn foreign(&self) -> Result<Vec<ForeignView>, ApiError> {
         self.get("/v1/foreign").await
     }
+    /// Machines that wait until an operator lets them in.
+    pub async fn waiting(&self) -> Result<Vec<WaitingView>, ApiError> {
+        self.get("/v1/waiting").await
+    }
+    /// Lets one of them in.
+    pub async fn admit(&self, node: NodeId) -> Result<(), ApiError> {
+        self.send(Method::POST, &format!("/v1/nodes/{node}/admit"), Some(&()))
+            .await
+    }
     /// Makes a token for the API.
     pub async fn new_access(&self, ask: &NewAccess) -> Result<AccessMade, ApiError> {
         self.send(Method::POST, "/v1/access", Some(ask)).await

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::access::Role;
 
 pub use coordinator_core::contract::{
-    AssessmentView, Counts, NeedCounts, NodeView, RolloutState, RolloutView, StatusView, WaveView,
+    AssessmentView, Counts, NeedCounts, NodeView, RolloutState, RolloutView, StatusView,
+    TokenTerms, WaveView,
 };
 pub use coordinator_core::forecast::{Forecast, Question};
 pub use coordinator_core::review::Review;
@@ -61,6 +62,28 @@ pub struct NewToken {
     /// For machines that report and are no nodes.
     #[serde(default)]
     pub foreign: bool,
+    /// What else it asks for.
+    #[serde(flatten)]
+    pub terms: TokenTerms,
+}
+
+/// A machine that waits until an operator lets it in. All but key and address is its own word.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// Its key.
+    pub node: NodeId,
+    /// What it calls itself.
+    pub hostname: String,
+    /// Its operating system.
+    pub os: String,
+    /// Where it asked from last.
+    pub address: IpAddr,
+    /// The token that it holds.
+    pub token: String,
+    /// The site that the token was made for.
+    pub site: Option<SiteId>,
+    /// When it asked first.
+    pub since: Time,
 }
 
 /// An operator's halt that could be lifted.

@@ -33,6 +33,8 @@
 //! | `GET`, `POST /v1/access` | [`messages::NewAccess`] | [`messages::AccessView`]s; [`messages::AccessMade`] |
 //! | `POST /v1/access/{id}/revoke` | | nothing |
 //! | `GET /v1/unmanaged` | | [`messages::UnmanagedView`]s, the one seen last first |
+//! | `GET /v1/waiting` | | [`messages::WaitingView`]s, who waits longest first |
+//! | `POST /v1/nodes/ID/admit` | | |
 //! | `GET /v1/foreign` | | [`messages::ForeignView`]s, the one heard last first |
 //! | `GET /v1/audit/head` | | [`messages::AuditHead`] |
 //! | `GET /v1/audit/signed-head` | | a [`protocol::merkle::LedgerHead`] in its envelope |

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::filter::Filter;
+use protocol::topology::Subnet;
 use protocol::{NodeId, SiteId, Span};
 
 use self::change::ChangeArgs;
@@ -175,6 +176,15 @@ pub struct Token {
     /// are no nodes
     #[arg(long)]
     pub foreign: bool,
+    /// Only for machines in this subnet; again for more
+    #[arg(long, value_name = "SUBNET")]
+    pub from: Vec<Subnet>,
+    /// A label that each node gets, whatever it says of itself; again for more
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = units::label)]
+    pub labels: Vec<(String, String)>,
+    /// Each machine waits until an operator lets it in (`tidegate nodes admit`)
+    #[arg(long)]
+    pub by_hand: bool,
     /// Write an installer file for `tidegate-node enroll --installer` instead of printing
     #[arg(long)]
     pub installer: Option<PathBuf>,
@@ -342,6 +352,9 @@ pub struct Nodes {
     /// Why, for those who read the ledger
     #[arg(long, default_value = "asked for by an operator")]
     pub reason: String,
+    /// List machines that wait until an operator lets them in
+    #[arg(long, conflicts_with_all = ["revoke", "unmanaged"])]
+    pub waiting: bool,
     /// List machines that came to the coordinator and were not let in
     #[arg(long, conflicts_with = "revoke")]
     pub unmanaged: bool,

@@ -10,7 +10,7 @@ use protocol::{FleetId, SiteId};
 use super::args::nodes::{NodesAct, RecordInstall};
 use super::args::{Nodes, Sites, Why};
 use super::sites_file::read_sites;
-use super::{foreign, output, release, revoking, setup, units};
+use super::{foreign, output, release, revoking, setup, units, waiting};
 use crate::api::Client;
 use crate::api::messages::InstallNote;
 use crate::directory::Directory;
@@ -22,6 +22,7 @@ use crate::directory::Directory;
 pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
     match ask.act {
         Some(NodesAct::RecordInstall(ask)) => return record_install(ask).await,
+        Some(NodesAct::Admit(ask)) => return waiting::admit(ask).await,
         Some(NodesAct::RevokeMany(ask)) => return revoking::write(ask).await,
         Some(NodesAct::SignRevocation(ask)) => return revoking::sign(&ask),
         Some(NodesAct::PublishRevocation(ask)) => return revoking::publish(&ask).await,
@@ -37,6 +38,9 @@ pub async fn nodes(ask: Nodes) -> anyhow::Result<()> {
             .await
             .context("failed to revoke")?;
         return output::line(&format!("{node} is revoked"));
+    }
+    if ask.waiting {
+        return waiting::list(&client, ask.json).await;
     }
     if ask.unmanaged {
         return unmanaged(&client, ask.json).await;

@@ -27,6 +27,7 @@ pub mod simulate;
 mod sites_file;
 pub mod terms;
 pub mod units;
+mod waiting;
 
 use std::process::ExitCode;
 

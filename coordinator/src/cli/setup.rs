@@ -1,5 +1,6 @@
 //! `init`, `serve`, `token`: making and running a coordinator.
 
+use coordinator_core::contract::TokenTerms;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -132,6 +133,11 @@ pub async fn token(ask: Token) -> anyhow::Result<()> {
             uses: ask.count,
             life: ask.valid,
             foreign: ask.foreign,
+            terms: TokenTerms {
+                from: ask.from,
+                labels: ask.labels.into_iter().collect(),
+                by_hand: ask.by_hand,
+            },
         })
         .await
         .context("failed to make a token")?;

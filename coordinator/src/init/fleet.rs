@@ -214,6 +214,7 @@ fn make_origin(
         roots,
         certificates: vec![HEXLOWER.encode(&leaf), HEXLOWER.encode(ca.certificate())],
         site: None,
+        labels: Vec::new(),
         coordinators: vec![settings.coordinator_contact()],
         origins: vec![settings.origin_contact()],
         epoch: FIRST_EPOCH,

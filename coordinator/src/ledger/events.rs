@@ -55,6 +55,7 @@ fn describe(event: &LedgerEvent) -> (String, &'static str, String) {
         LedgerEvent::Regained { plan } => (signers(plan), "regained", plan.digest().to_string()),
         LedgerEvent::Barred { serials, .. } => (me(), "barred", serials.len().to_string()),
         LedgerEvent::Enrolled(e) => (format!("token {}", e.token), "enroll", e.node.to_string()),
+        LedgerEvent::Admitted { node, by, .. } => (by.clone(), "admit", node.to_string()),
         LedgerEvent::TokenMade(token) => (token.by.clone(), "token", token.id.clone()),
         LedgerEvent::Renewed { node, .. } => (node.to_string(), "renew", node.to_string()),
         LedgerEvent::Revoked { node, .. } => ("operator".into(), "revoke", node.to_string()),

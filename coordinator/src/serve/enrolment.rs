@@ -1,5 +1,6 @@
 //! Tokens, and how a machine becomes a node of the fleet.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use coordinator_core::contract::{self, Enrolled, Event};
@@ -10,11 +11,12 @@ use protocol::enroll::{
 };
 use protocol::limits;
 use protocol::limits::{NODES_MAX, TEXT_MAX_BYTES};
-use protocol::{FleetId, Hash, NodeId, SiteId, Span};
+use protocol::{FleetId, Hash, NodeId, Span};
 use rustls::pki_types::CertificateDer;
 
 use super::desk::{DeskError, Insight};
 use super::store::{TokenError, TokenKind, TokenRow};
+use super::waiting::Asker;
 use super::{House, issuing, witnesses};
 use crate::api::messages::{NewToken, TokenMade};
 use crate::init::{FIRST_EPOCH, SKEW, serial};
@@ -53,6 +55,9 @@ pub enum EnrolmentError {
         "node {0} is not of this fleet, or was revoked; enrol the machine anew in an empty directory"
     )]
     Stranger(NodeId),
+    /// There is nobody to let in.
+    #[error("node {0} does not wait to be let in; `tidegate nodes --waiting` lists who does")]
+    NotWaiting(NodeId),
     /// A node reports by itself.
     #[error("{0} is the key of a node of this fleet, which tells by itself what it is")]
     OfFleet(NodeId),
@@ -89,6 +94,11 @@ pub async fn new_token(
             "a token lives for at least a moment and at most a year".into(),
         ));
     }
+    ask.terms.check().map_err(EnrolmentError::Malformed)?;
+    if ask.foreign && (ask.terms.by_hand || !ask.terms.labels.is_empty()) {
+        let why = "a foreign machine gets no labels, and nobody lets it in";
+        return Err(EnrolmentError::Malformed(why.to_owned()));
+    }
     let now = house.clock.now().wall;
     let id = BASE64URL_NOPAD.encode(&random_32()[..9]);
     let secret = BASE64URL_NOPAD.encode(&random_32());
@@ -102,6 +112,7 @@ pub async fn new_token(
             true => TokenKind::Foreign,
             false => TokenKind::Nodes,
         },
+        terms: ask.terms.clone(),
     };
     let token = Token {
         id: id.clone(),
@@ -116,6 +127,7 @@ pub async fn new_token(
         expires: row.expires,
         site: row.site.clone(),
         foreign: ask.foreign,
+        terms: ask.terms,
     });
     let store = house.store.clone();
     off_thread(move || store.add_token(&id, &row, now)).await?;
@@ -133,6 +145,7 @@ pub async fn new_token(
 /// When one of them fails. A token that was used stays good for the same node.
 pub async fn enroll(
     house: &Arc<House>,
+    from: IpAddr,
     request: EnrollRequest,
 ) -> Result<EnrollReply, EnrolmentError> {
     check(&request)?;
@@ -157,9 +170,16 @@ pub async fn enroll(
     let now = house.clock.now().wall;
     let store = house.store.clone();
     let (id, secret) = (request.token_id.clone(), request.token_secret.clone());
-    let token = off_thread(move || store.redeem(&id, &secret, TokenKind::Nodes, node, now)).await?;
+    let asker = Asker {
+        node,
+        address: from,
+        hostname: request.hostname.clone(),
+        os: request.os.clone(),
+    };
+    let token =
+        off_thread(move || store.redeem(&id, &secret, TokenKind::Nodes, &asker, now)).await?;
 
-    take_in(house, request, token.site, before).await
+    take_in(house, request, Some(token), before).await
 }
 
 /// Issues a certificate to a machine whose right to it was looked at, and puts it on record. `before` of them
@@ -167,17 +187,20 @@ pub async fn enroll(
 async fn take_in(
     house: &Arc<House>,
     request: EnrollRequest,
-    site: Option<SiteId>,
+    token: Option<TokenRow>,
     before: u32,
 ) -> Result<EnrollReply, EnrolmentError> {
     let node = request.node;
     let (serial, chain) = issue(house, node)?;
+    let (site, terms) = token
+        .map(|token| (token.site, token.terms))
+        .unwrap_or_default();
     let enrolled = Enrolled {
         node,
         hostname: request.hostname,
         os: request.os,
         arch: request.arch,
-        labels: request.labels.into_iter().collect(),
+        labels: terms.label(request.labels.into_iter().collect()),
         site: site.clone(),
         serial: format!("{serial:016x}"),
         token: request.token_id,
@@ -200,6 +223,7 @@ async fn take_in(
         roots: house.roots.now().envelopes.clone(),
         certificates: chain,
         site,
+        labels: terms.labels.into_iter().collect(),
         coordinators: vec![house.settings.coordinator_contact()],
         origins: vec![house.settings.origin_contact()],
         epoch: FIRST_EPOCH + before,

@@ -17,6 +17,7 @@ use super::House;
 use super::desk::Insight;
 use super::enrolment::{EnrolmentError, check_fleet, off_thread};
 use super::store::{Store, StoreError, TokenKind, failed};
+use super::waiting::Asker;
 use crate::api::messages::ForeignView;
 
 /// By key: a [`ForeignRow`] as JSON.
@@ -113,8 +114,14 @@ pub async fn report(
     let (now, digest) = (house.clock.now().wall, report.digest());
     let (store, inventory) = (house.store.clone(), report.inventory.clone());
     let (id, secret) = (report.token_id, report.token_secret);
+    let asker = Asker {
+        node: machine,
+        address: from,
+        hostname: String::new(),
+        os: String::new(),
+    };
     let meant = off_thread(move || {
-        let token = store.redeem(&id, &secret, TokenKind::Foreign, machine, now)?;
+        let token = store.redeem(&id, &secret, TokenKind::Foreign, &asker, now)?;
         let row = ForeignRow {
             inventory,
             address: from,

@@ -22,6 +22,7 @@ mod signer;
 mod start;
 mod store;
 mod uploads;
+mod waiting;
 mod witnesses;
 
 #[cfg(test)]
@@ -54,6 +55,7 @@ pub(crate) use start::lock;
 pub use start::start;
 pub(crate) use store::{Store, StoreError, TokenError};
 pub(crate) use uploads::{UploadError, presence, receive, settled};
+pub(crate) use waiting::{admit, waiting};
 
 use crate::directory::{Directory, DirectoryError, Settings};
 use crate::ledger::LedgerError;

@@ -1,10 +1,13 @@
 //! What the coordinator keeps beside its ledger, in redb: enrolment tokens (hashed), which blobs were
-//! uploaded, recalls that wait for signatures, tokens for the API, foreign machines. Losing it loses no rollout; open tokens become void.
+//! uploaded, recalls that wait for signatures, tokens for the API, foreign machines,
+//! machines that wait to be let in. Losing it loses no rollout; open tokens become void.
 
+use std::net::IpAddr;
 use std::path::Path;
 
+use coordinator_core::contract::TokenTerms;
 use protocol::envelope::Envelope;
-use protocol::limits::TOKENS_MAX;
+use protocol::limits::{ENROLMENTS_WAITING_MAX, TOKENS_MAX};
 use protocol::{BlobRef, Hash, NodeId, RolloutId, SiteId, Span, Time};
 use redb::{
     Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
@@ -14,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use super::api_tokens::API_TOKENS;
 use super::foreign::{FOREIGN, FOREIGN_HEARD};
+use super::waiting::{Asker, WAITING, is_admitted};
 
 /// By token id: a [`TokenRow`] as JSON.
-const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens-1");
+pub(super) const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens-1");
 /// By token id and node: when. A node that asks again with the same token uses it once.
 const TOKEN_USES: TableDefinition<'_, (&str, [u8; 32]), u64> = TableDefinition::new("token-uses-1");
 /// By root and length: when.
@@ -44,6 +48,19 @@ pub enum TokenError {
     /// All its uses are gone.
     #[error("the token has served all of its {0} nodes; ask for a new one (`tidegate token`)")]
     Used(u32),
+    /// It asks from outside the token's subnets.
+    #[error("the token is not for machines at {0}; ask for another one (`tidegate token`)")]
+    Elsewhere(IpAddr),
+    /// An operator lets each machine in.
+    #[error(
+        "node {0} waits until an operator lets it in (`tidegate nodes admit {0}`); then run this again"
+    )]
+    Waiting(NodeId),
+    /// Too many wait.
+    #[error(
+        "{ENROLMENTS_WAITING_MAX} machines wait to be let in, and that is the limit; an operator has to look at `tidegate nodes --waiting`"
+    )]
+    WaitingFull,
     /// Too many tokens.
     #[error("{TOKENS_MAX} tokens are open, and that is the limit; wait until some expire")]
     TooMany,
@@ -100,6 +117,9 @@ pub struct TokenRow {
     /// What it is good for; nodes in rows that do not say.
     #[serde(default)]
     pub kind: TokenKind,
+    /// What else it asks for.
+    #[serde(default)]
+    pub terms: TokenTerms,
 }
 
 /// The database.
@@ -134,6 +154,7 @@ impl Store {
         txn.open_table(UPLOADS).map_err(failed)?;
         txn.open_table(RECALLS).map_err(failed)?;
         txn.open_table(API_TOKENS).map_err(failed)?;
+        txn.open_table(WAITING).map_err(failed)?;
         txn.open_table(FOREIGN).map_err(failed)?;
         txn.open_table(FOREIGN_HEARD).map_err(failed)?;
         txn.commit().map_err(failed)?;
@@ -183,11 +204,13 @@ impl Store {
         id: &str,
         secret: &str,
         kind: TokenKind,
-        node: NodeId,
+        asker: &Asker,
         now: Time,
     ) -> Result<TokenRow, TokenError> {
         // Looked up by reading first: whoever guesses waits for nobody and keeps nobody waiting.
         self.authentic(id, secret)?;
+        let node = asker.node;
+        let waits;
         let txn = self.db.begin_write().map_err(failed)?;
         let row = {
             let mut tokens = txn.open_table(TOKENS).map_err(failed)?;
@@ -199,7 +222,12 @@ impl Store {
             if row.expires <= now {
                 return Err(TokenError::Expired(now.since(row.expires)));
             }
-            if uses.get((id, node.0)).map_err(failed)?.is_none() {
+            if !row.terms.admit(asker.address) {
+                return Err(TokenError::Elsewhere(asker.address));
+            }
+            let first = uses.get((id, node.0)).map_err(failed)?.is_none();
+            waits = first && row.terms.by_hand && !is_admitted(&txn, id, &row, asker, now)?;
+            if first && !waits {
                 if row.used >= row.uses {
                     return Err(TokenError::Used(row.uses));
                 }
@@ -211,6 +239,9 @@ impl Store {
             row
         };
         txn.commit().map_err(failed)?;
+        if waits {
+            return Err(TokenError::Waiting(node));
+        }
         Ok(row)
     }
 
@@ -318,6 +349,15 @@ mod tests {
         NodeId([n; 32])
     }
 
+    fn asker(n: u8) -> Asker {
+        Asker {
+            node: node(n),
+            address: [10, 1, 0, n].into(),
+            hostname: format!("n{n}"),
+            os: "linux".into(),
+        }
+    }
+
     fn row(uses: u32, expires: Time) -> TokenRow {
         TokenRow {
             secret: Hash::of(b"secret"),
@@ -326,6 +366,7 @@ mod tests {
             expires,
             site: None,
             kind: TokenKind::Nodes,
+            terms: TokenTerms::default(),
         }
     }
 
@@ -338,35 +379,35 @@ mod tests {
             .add_token("t", &row(2, NOW + Span::from_secs(60)), NOW)
             .unwrap();
         assert!(matches!(
-            store.redeem("t", "wrong", TokenKind::Nodes, node(1), NOW),
+            store.redeem("t", "wrong", TokenKind::Nodes, &asker(1), NOW),
             Err(TokenError::Unknown)
         ));
         assert!(matches!(
-            store.redeem("other", "secret", TokenKind::Nodes, node(1), NOW),
+            store.redeem("other", "secret", TokenKind::Nodes, &asker(1), NOW),
             Err(TokenError::Unknown)
         ));
         store
-            .redeem("t", "secret", TokenKind::Nodes, node(1), NOW)
+            .redeem("t", "secret", TokenKind::Nodes, &asker(1), NOW)
             .unwrap();
         // The reply was lost, and the node asks again.
         store
-            .redeem("t", "secret", TokenKind::Nodes, node(1), NOW)
+            .redeem("t", "secret", TokenKind::Nodes, &asker(1), NOW)
             .unwrap();
         drop(store);
         let store = Store::open(&path).unwrap();
         assert_eq!(
             store
-                .redeem("t", "secret", TokenKind::Nodes, node(2), NOW)
+                .redeem("t", "secret", TokenKind::Nodes, &asker(2), NOW)
                 .unwrap()
                 .used,
             2
         );
         assert!(matches!(
-            store.redeem("t", "secret", TokenKind::Nodes, node(3), NOW),
+            store.redeem("t", "secret", TokenKind::Nodes, &asker(3), NOW),
             Err(TokenError::Used(2))
         ));
         store
-            .redeem("t", "secret", TokenKind::Nodes, node(2), NOW)
+            .redeem("t", "secret", TokenKind::Nodes, &asker(2), NOW)
             .unwrap();
     }
 
@@ -382,7 +423,7 @@ mod tests {
                 "t",
                 "secret",
                 TokenKind::Nodes,
-                node(1),
+                &asker(1),
                 NOW - Span::from_secs(1),
             )
             .unwrap();
@@ -391,7 +432,7 @@ mod tests {
                 "t",
                 "secret",
                 TokenKind::Nodes,
-                node(1),
+                &asker(1),
                 NOW + Span::from_secs(300),
             )
             .unwrap_err();
@@ -403,7 +444,7 @@ mod tests {
             .add_token("u", &row(1, NOW + Span::from_secs(9)), NOW)
             .unwrap();
         assert!(matches!(
-            store.redeem("t", "secret", TokenKind::Nodes, node(1), NOW),
+            store.redeem("t", "secret", TokenKind::Nodes, &asker(1), NOW),
             Err(TokenError::Unknown)
         ));
     }
@@ -421,14 +462,16 @@ mod tests {
             store.add_token(id, &row, NOW).unwrap();
         }
         for (id, wrong) in [("n", TokenKind::Foreign), ("f", TokenKind::Nodes)] {
-            let error = store.redeem(id, "secret", wrong, node(1), NOW).unwrap_err();
+            let error = store
+                .redeem(id, "secret", wrong, &asker(1), NOW)
+                .unwrap_err();
             assert!(matches!(error, TokenError::Kind(kind) if kind != wrong));
             assert!(error.to_string().contains("tidegate token"), "{error}");
         }
         for (id, right) in ["n", "f"].into_iter().zip(kinds) {
             assert_eq!(
                 store
-                    .redeem(id, "secret", right, node(2), NOW)
+                    .redeem(id, "secret", right, &asker(2), NOW)
                     .unwrap()
                     .used,
                 1
@@ -454,7 +497,7 @@ mod tests {
                         let store = &store;
                         move || {
                             store
-                                .redeem("t", "secret", TokenKind::Nodes, node(n), NOW)
+                                .redeem("t", "secret", TokenKind::Nodes, &asker(n), NOW)
                                 .is_ok()
                         }
                     })

@@ -5,6 +5,7 @@
 
 pub mod pin;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -151,7 +152,7 @@ pub async fn enroll(dir: &Path, options: EnrollOptions) -> Result<NodeConfig, En
     };
     request.prove(&key);
     let api = Api::at(&options.coordinator, options.token.server_pin);
-    let reply = ask(&api, "/v1/enroll", &request).await?;
+    let reply: EnrollReply = ask(&api, "/v1/enroll", &request).await?;
     // Before `node.json`, which makes the directory a node's.
     api.store(dir)?;
     let EnrollOptions {
@@ -160,13 +161,14 @@ pub async fn enroll(dir: &Path, options: EnrollOptions) -> Result<NodeConfig, En
         listen,
         ..
     } = options;
+    let labels: BTreeMap<_, _> = labels.into_iter().chain(reply.labels.clone()).collect();
     adopt(
         dir,
         &key,
         &reply,
         root_digest,
         Role::Endpoint,
-        labels,
+        labels.into_iter().collect(),
         listen,
     )
 }

@@ -74,6 +74,7 @@ impl TestFleet {
             roots: self.roots.clone(),
             certificates: vec![hex(&leaf), hex(self.ca.certificate())],
             site: None,
+            labels: Vec::new(),
             coordinators: Vec::new(),
             origins: Vec::new(),
             epoch: 0,

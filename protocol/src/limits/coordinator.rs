@@ -8,6 +8,10 @@ use super::*;
 pub const API_BODY_MAX_BYTES: usize = 8 << 20;
 /// Tokens that are open at the same time.
 pub const TOKENS_MAX: usize = 10_000;
+/// Subnets that a token may be bound to.
+pub const TOKEN_SUBNETS_MAX: usize = 16;
+/// Machines that wait until an operator lets them in; one more is refused until a token ends.
+pub const ENROLMENTS_WAITING_MAX: usize = 1_024;
 /// Tokens for the API.
 pub const API_TOKENS_MAX: usize = 1_000;
 /// A token for the API lives at most so long; a longer one is refused.

@@ -34,6 +34,7 @@ pub fn samples(fleet: &Fleet) -> Vec<Sample> {
         roots: vec![fleet.trust().root().envelope().clone()],
         certificates: vec!["30820100".into()],
         site: Some(site("s1")),
+        labels: Vec::new(),
         coordinators: vec![contact(9000)],
         origins: vec![contact(9001)],
         epoch: 1,

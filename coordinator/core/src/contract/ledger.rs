@@ -43,6 +43,15 @@ pub enum LedgerEvent {
     Enrolled(Enrolled),
     /// An enrolment token was made.
     TokenMade(TokenMade),
+    /// An operator let a machine in that waited.
+    Admitted {
+        /// Its key.
+        node: NodeId,
+        /// Who did, by the name of the API token that he showed.
+        by: String,
+        /// The tokens with which it waited.
+        tokens: Vec<String>,
+    },
     /// A node was given its next certificate.
     Renewed {
         /// The node.

@@ -18,18 +18,20 @@ use protocol::orders::{Mark, Order, OrderBody};
 use protocol::status::NodeStatus;
 use protocol::wire::{Contact, Presence};
 use protocol::witness::WitnessWord;
-use protocol::{FleetId, Hash, NodeId, SiteId, Span, Time, Verified};
+use protocol::{FleetId, Hash, NodeId, SiteId, Span, Verified};
 use serde::{Deserialize, Serialize};
 
 mod command;
 mod ledger;
 mod testimony;
+mod tokens;
 
 use crate::timeframes::TimeFrames;
 
 pub use self::command::{Answer, Command, CommandError};
 pub use self::ledger::{ByHand, LedgerEvent, RolloutState, Verdict};
 pub use self::testimony::Testimony;
+pub use self::tokens::{TokenMade, TokenTerms};
 pub use crate::views::{
     AssessmentView, Counts, NeedCounts, NodeView, ReleaseView, RolloutView, SiteView, StatusView,
     WaveView,
@@ -71,6 +73,15 @@ pub enum Event {
     Enrolled(Enrolled),
     /// An enrolment token was made.
     TokenMade(TokenMade),
+    /// An operator lets a machine in that waits.
+    Admitted {
+        /// Its key.
+        node: NodeId,
+        /// Who does, by the name of the API token that he showed.
+        by: String,
+        /// The tokens with which it waits.
+        tokens: Vec<String>,
+    },
     /// A node was given its next certificate.
     Renewed {
         /// The node.
@@ -152,24 +163,6 @@ pub struct Enrolled {
     pub serial: String,
     /// The token that was used.
     pub token: String,
-}
-
-/// An enrolment token was made; its secret is nowhere but with whoever asked for it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TokenMade {
-    /// Names it in enrolments.
-    pub id: String,
-    /// Who made it, by the name of the API token that he showed.
-    pub by: String,
-    /// How many nodes it serves.
-    pub uses: u32,
-    /// Until when.
-    pub expires: Time,
-    /// The site that it is meant for.
-    pub site: Option<SiteId>,
-    /// It is for machines that report and are no nodes.
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
-    pub foreign: bool,
 }
 
 /// What the body does for the brain.

@@ -161,11 +161,14 @@ impl From<EnrolmentError> for Failure {
             EnrolmentError::TooOften(_) | EnrolmentError::Copies(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
+            EnrolmentError::NotWaiting(_) => StatusCode::NOT_FOUND,
             EnrolmentError::Full(_) | EnrolmentError::OfFleet(_) => StatusCode::CONFLICT,
             EnrolmentError::Token(TokenError::Store(_)) | EnrolmentError::Issue(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            EnrolmentError::Token(TokenError::TooMany) => StatusCode::CONFLICT,
+            EnrolmentError::Token(TokenError::TooMany | TokenError::WaitingFull) => {
+                StatusCode::CONFLICT
+            }
             EnrolmentError::Token(_) => StatusCode::FORBIDDEN,
             EnrolmentError::Desk(_) => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Extension;
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use coordinator_core::Conductor;
 use coordinator_core::contract::{Answer as Told, ByHand, Command};
 use protocol::enroll::{
@@ -19,18 +19,45 @@ use serde::Deserialize;
 
 use super::access::{Asker, elsewhere};
 use super::failure::{Answer, Failure, Json};
+use super::pace::Remote;
 use super::{House, Shared};
 use crate::api::messages::{
     InstallNote, NewToken, NodeView, Reason, RevocationDraft, SiteBytes, SiteView, TokenMade,
-    UnmanagedView,
+    UnmanagedView, WaitingView,
 };
 use crate::serve::{self, Insight};
 
 pub(super) async fn enroll(
     State(house): Shared,
+    ConnectInfo(from): ConnectInfo<Remote>,
     Json(request): Json<EnrollRequest>,
 ) -> Answer<EnrollReply> {
-    Ok(Json(serve::enroll(&house, request).await?))
+    Ok(Json(serve::enroll(&house, from.ip(), request).await?))
+}
+
+pub(super) async fn waiting(
+    State(house): Shared,
+    Extension(asker): Asker,
+) -> Answer<Vec<WaitingView>> {
+    let mut waiting = serve::waiting(&house).await?;
+    waiting.retain(|view| asker.reaches(view.site.as_ref()));
+    Ok(Json(waiting))
+}
+
+pub(super) async fn admit(
+    State(house): Shared,
+    Extension(asker): Asker,
+    Path(id): Path<String>,
+) -> Answer<()> {
+    let node: NodeId = id
+        .parse()
+        .map_err(|e: protocol::ids::ParseIdError| Failure::bad_request(e.to_string()))?;
+    let waiting = serve::waiting(&house).await?;
+    let mut its = waiting.iter().filter(|view| view.node == node);
+    if its.any(|view| !asker.reaches(view.site.as_ref())) {
+        return Err(elsewhere(&asker));
+    }
+    Ok(Json(serve::admit(&house, &asker.name, node).await?))
 }
 
 pub(super) async fn renew(

@@ -121,6 +121,8 @@ fn authorised(house: Arc<House>) -> Router<Arc<House>> {
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/unmanaged", get(fleet::unmanaged))
         .route("/v1/foreign", get(foreign::list))
+        .route("/v1/waiting", get(fleet::waiting))
+        .route("/v1/nodes/{id}/admit", post(fleet::admit))
         .route("/v1/nodes/{id}/installs", post(fleet::record_install))
         .route("/v1/nodes/{id}/revoke", post(fleet::revoke))
         .route(

@@ -11,6 +11,8 @@ use super::At;
 pub enum NodesAct {
     /// Note that somebody installed a release on a node by hand; it is counted apart
     RecordInstall(RecordInstall),
+    /// Let a machine in that waits (`tidegate nodes --waiting`); it becomes a node when it asks again
+    Admit(Admit),
     /// Write a statement that revokes many nodes, to be signed by operators; nothing changes yet
     RevokeMany(RevokeMany),
     /// Sign such a statement where an operator's key lies; writes a signature file
@@ -35,6 +37,16 @@ pub struct RecordInstall {
     /// Why
     #[arg(long)]
     pub why: String,
+}
+
+/// `tidegate nodes admit`
+#[derive(Args, Debug)]
+pub struct Admit {
+    /// Where.
+    #[command(flatten)]
+    pub at: At,
+    /// The node's id, the start of it, or its hostname
+    pub node: String,
 }
 
 /// `tidegate nodes revoke-many`

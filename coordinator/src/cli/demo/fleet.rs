@@ -116,6 +116,7 @@ impl Fleet {
             .client
             .new_token(&NewToken {
                 foreign: false,
+                terms: Default::default(),
                 site: Some(site.id.clone()),
                 uses: 1,
                 life,

@@ -38,6 +38,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, ApiError>) -> (u16, String) {
 fn wish(site: Option<&str>) -> NewToken {
     NewToken {
         foreign: false,
+        terms: Default::default(),
         site: site.map(|site| site.parse().unwrap()),
         uses: 1,
         life: Span::from_secs(60),

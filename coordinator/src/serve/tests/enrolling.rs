@@ -134,6 +134,7 @@ async fn what_does_not_enrol_leaves_no_trace() {
             town.client
                 .new_token(&NewToken {
                     foreign: false,
+                    terms: Default::default(),
                     site: None,
                     uses: 0,
                     life: HOUR
@@ -148,6 +149,7 @@ async fn what_does_not_enrol_leaves_no_trace() {
             town.client
                 .new_token(&NewToken {
                     foreign: false,
+                    terms: Default::default(),
                     site: None,
                     uses: 1,
                     life: Span::ZERO
@@ -201,6 +203,7 @@ async fn nothing_but_enrolment_is_open_without_the_api_token() {
             stranger
                 .new_token(&NewToken {
                     foreign: false,
+                    terms: Default::default(),
                     site: None,
                     uses: 1,
                     life: HOUR,

@@ -19,6 +19,7 @@ impl Town {
             uses,
             life: HOUR,
             foreign: true,
+            terms: Default::default(),
         };
         self.client.new_token(&ask).await.unwrap()
     }

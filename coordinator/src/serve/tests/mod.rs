@@ -1,6 +1,7 @@
 //! The coordinator as its clients see it: in process, on loopback, over real sockets.
 
 mod accessing;
+mod admitting;
 mod copying;
 mod enrolling;
 mod forecasting;
@@ -97,6 +98,7 @@ impl Town {
         self.client
             .new_token(&NewToken {
                 foreign: false,
+                terms: Default::default(),
                 site: Some("north".parse().unwrap()),
                 uses,
                 life,
