@@ -122,7 +122,7 @@ fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
         path: path.to_owned(),
         source,
     };
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = node::config::directory_of(path);
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     file.as_file()

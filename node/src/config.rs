@@ -316,15 +316,28 @@ pub fn write_durably(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ConfigE
         .and_then(|()| file.sync_all())
         .map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)?;
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(parent)
+    fs::File::open(directory_of(path))
         .and_then(|dir| dir.sync_all())
         .map_err(failed)
+}
+
+/// Where a file's name stands. A bare name's parent is empty, and stands in the working directory.
+pub fn directory_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    parent.unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    /// The story: `tidegate token --installer FILE` wrote the file and said that it could not.
+    #[test]
+    fn a_bare_name_stands_in_the_working_directory() {
+        assert_eq!(directory_of(Path::new("file")), Path::new("."));
+        assert_eq!(directory_of(Path::new("dir/file")), Path::new("dir"));
+        assert_eq!(directory_of(Path::new("/file")), Path::new("/"));
+    }
 
     pub(crate) fn sample(dir: &Path) -> NodeConfig {
         let listen = ListenAsked {

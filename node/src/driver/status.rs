@@ -173,7 +173,7 @@ fn door(path: &Path) -> io::Result<Door> {
         });
     }
     use std::os::fd::AsRawFd;
-    let directory = fs::File::open(path.parent().unwrap_or(Path::new(".")))?;
+    let directory = fs::File::open(crate::config::directory_of(path))?;
     let name = path.file_name().unwrap_or_default();
     Ok(Door {
         path: PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name),
